@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -18,6 +20,20 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+_part = (0.0, 1.0)
+
+
+@contextmanager
+def part(start: float, end: float) -> Iterator[None]:
+    """What happens inside is this part of the whole job, for the time left of a sweep."""
+    global _part
+    before, _part = _part, (start, end)
+    try:
+        yield
+    finally:
+        _part = before
 
 
 class Progress:
@@ -74,7 +90,9 @@ class Progress:
     def _show(self) -> None:
         self._shown = time.monotonic()
         if self._file:
-            _write_state(self._file, self.label, min(1.0, self.done / self.total) if self.total else 1.0)
+            start, end = _part
+            share = min(1.0, self.done / self.total) if self.total else 1.0
+            _write_state(self._file, self.line(), start + (end - start) * share)
         elif self._redraw:
             self._stream.write(f"\r\x1b[K{self.line()}")
             self._stream.flush()

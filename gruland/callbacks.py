@@ -1,0 +1,154 @@
+"""Hooks between Lightning's loop and the rest: progress, metrics.csv, scores, loss surface, adversarial evaluation.
+
+They run within ``trainer.fit`` and, on the checkpoint of least validation loss, at the end of ``trainer.test``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from gruland.evaluation import Scores, evaluate
+from gruland.files import atomic_path
+from gruland.progress import Progress, part
+from gruland.runs import Run
+
+
+def checkpoints(run: Run) -> list[ModelCheckpoint]:
+    """Keep the epoch of least validation loss (section 5.1 of the paper) and the last one."""
+    common: dict[str, Any] = {
+        "dirpath": run.path / "checkpoints",
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    best = ModelCheckpoint(filename="best", monitor="val/loss", mode="min", save_top_k=1, **common)
+    last = ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common)
+    return [best, last]
+
+
+class TrainingProgress(pl.Callback):
+    """One progress line for the whole training, with the time left."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._progress: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        batches = int(trainer.num_training_batches)
+        total, done = batches * (trainer.max_epochs or 0), batches * trainer.current_epoch
+        self._progress = Progress(total, f"{self._label}: training", done=done)
+        self._progress.__enter__()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        assert self._progress is not None
+        loss = trainer.callback_metrics.get("val/loss")
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._progress.advance(1, epoch if loss is None else f"{epoch}, validation loss {loss:.3f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(type(exception), exception, None)
+
+
+class MetricsFile(pl.Callback):
+    """metrics.csv, a row an epoch. The rows travel in the checkpoint, so that a resumed run's file is whole."""
+
+    COLUMNS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_f1")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.rows: list[dict[str, float]] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seen = trainer.callback_metrics
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
+        for column in self.COLUMNS:
+            row[column] = float(seen[column.replace("validation", "val").replace("_", "/", 1)])
+        self.rows.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
+        self._write()
+
+    def _write(self) -> None:
+        import pandas as pd
+
+        with atomic_path(self._run.path / "metrics.csv") as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The ``training`` entry of results.json."""
+        best = min(self.rows, key=lambda row: row["validation_loss"])
+        return {
+            "epochs": len(self.rows),
+            "best_epoch": int(best["epoch"]),
+            "seconds": round(sum(row["seconds"] for row in self.rows), 3),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+class SplitScores(pl.Callback):
+    """Loss, accuracy and F1 on train, validation and test, of the best and of the last epoch's weights."""
+
+    def __init__(self, run: Run, label: str) -> None:
+        self._run, self._label = run, label
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if "metrics" in self._run.results:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        with Progress(2 * len(data.splits), f"{self._label}: scores") as progress:
+            metrics: dict[str, Any] = {}
+            for which in ("best", "last"):
+                model = self._run.load_model(which).to(pl_module.device)
+                metrics[which] = {}
+                for split, reviews in data.splits.items():
+                    metrics[which][split] = self._score(model, reviews).to_dict()
+                    progress.advance()
+        self._run.update_results(metrics=metrics)
+
+    @staticmethod
+    def _score(model: Any, reviews: Any) -> Scores:
+        return evaluate(model, reviews.encoded, reviews.labels)
+
+
+class LossSurface(pl.Callback):
+    """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`."""
+
+    def __init__(self, run: Run, settings: DictConfig) -> None:
+        self._run, self._settings = run, settings
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from gruland.landscape import compute_run
+
+        with part(0.75, 0.95):
+            compute_run(self._run, self._settings)
+
+
+class AdversarialEvaluation(pl.Callback):
+    """Scores of the best checkpoint on perturbed reviews, see :mod:`gruland.attack`."""
+
+    def __init__(self, run: Run, settings: DictConfig) -> None:
+        self._run, self._settings = run, settings
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from gruland.attack import evaluate_run
+
+        with part(0.95, 1.0):
+            evaluate_run(self._run, self._settings)

@@ -1,0 +1,127 @@
+"""The paper's classifier (figure 1) as a LightningModule.
+
+B reviews, T words, D numbers in a word vector, H hidden units, K outputs, V words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gruland.gru import GRU, Masks
+from gruland.task import Task
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Classifier(pl.LightningModule):
+    """Word vectors, GRU, tanh, GRU, and a linear layer on the last real step.
+
+    Args:
+        task: what the data set asks for; it decides the number of outputs and the loss.
+        vectors: word vectors [V, D], row 0 for padding. Frozen, they are a buffer outside the checkpoint.
+        hidden_size: H, units of each GRU layer.
+        num_layers: GRU layers; the paper has two.
+        between: activation between GRU layers, ``"tanh"`` in the paper.
+        zoneout, dropconnect: rates in [0, 1].
+        initialization: ``"haste"`` or ``"torch"``, see :class:`gruland.GRU`.
+        backend: ``"auto"`` or a backend's name, see :mod:`gruland.kernels`.
+        freeze: keep the word vectors as they are (the default); else they are trained.
+        optimizer: from parameters to an optimizer; Adam with default parameters in the paper.
+        seed: training draws its masks from a generator that is seeded anew from ``seed`` and the step at each
+            step, so that a resumed training repeats an undisturbed one.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        vectors: Tensor,
+        *,
+        hidden_size: int,
+        num_layers: int = 2,
+        between: str | None = "tanh",
+        zoneout: float = 0.0,
+        dropconnect: float = 0.0,
+        initialization: str = "haste",
+        backend: str = "auto",
+        freeze: bool = True,
+        optimizer: OptimizerFactory = torch.optim.Adam,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.task, self.seed, self._optimizer = task, seed, optimizer
+        self.vectors: Tensor
+        if freeze:
+            self.register_buffer("vectors", vectors, persistent=False)
+        else:
+            self.vectors = nn.Parameter(vectors.clone())
+        self.gru = GRU(
+            vectors.shape[1],
+            hidden_size,
+            num_layers,
+            between=between,
+            zoneout=zoneout,
+            dropconnect=dropconnect,
+            init=initialization,
+            backend=backend,
+        )
+        self.head = nn.Linear(hidden_size, task.num_outputs)
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
+
+    def forward(self, tokens: Tensor, lengths: Tensor, masks: list[Masks] | None = None) -> Tensor:
+        """Logits [B, K] of word ids ``tokens`` [B, T] with ``lengths`` [B] real words each."""
+        _, h_n = self.gru(F.embedding(tokens, self.vectors), lengths, masks=masks)
+        return self.head(h_n[-1])
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name: what a loss surface moves."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self._optimizer(self.trainable().values())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # A pure function of seed and step: the masks after a resumption are those of an undisturbed run.
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) % 2**63)
+
+    def _remember(self, stage: str, logits: Tensor, labels: Tensor) -> None:
+        self._seen[stage].append((logits.detach().float().cpu(), labels.cpu()))
+
+    def _log_scores(self, stage: str, f1: bool) -> None:
+        logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
+        self._seen[stage].clear()
+        loss, probabilities = self.task.loss(logits, labels), self.task.probabilities(logits)
+        if not torch.isfinite(loss):
+            raise ValueError(f"{stage}/loss is {float(loss)} in epoch {self.current_epoch + 1}: try a lower optimizer.lr")
+        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/accuracy", self.task.correct(probabilities, labels).mean().float())
+        if f1:
+            self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        logits = self(batch.tokens, batch.lengths)
+        self._remember("train", logits, batch.labels)
+        return self.task.loss(logits, batch.labels)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._remember("val", self(batch.tokens, batch.lengths), batch.labels)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._remember("test", self(batch.tokens, batch.lengths), batch.labels)
+
+    def on_train_epoch_start(self) -> None:
+        self._seen["train"].clear()
+
+    def on_train_epoch_end(self) -> None:
+        self._log_scores("train", f1=False)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val", f1=True)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test", f1=True)

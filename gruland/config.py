@@ -1,0 +1,91 @@
+"""The configuration: where it lies, how it is composed, what is checked before any work starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+_PACKAGE = Path(__file__).parent
+
+#: In a wheel the configuration lies inside the package, in a checkout beside it.
+CONF = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+OmegaConf.register_new_resolver("cores", cores, replace=True)
+
+
+def compose(*overrides: str) -> DictConfig:
+    """Compose a configuration as the command line does: ``compose("regularizer=zoneout", "seed=1")``.
+
+    Raises:
+        ValueError: an override that names an unknown group option or key.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra_compose("train", list(overrides))
+            return DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"cannot compose {list(overrides)}: {error}") from error
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that cannot work, before anything is read or written.
+
+    Raises:
+        ValueError: with the key, its value and what was expected.
+    """
+    for key in ("rate", "zoneout", "dropconnect"):
+        _between(cfg, f"regularizer.{key}", 0, 1, high_open=True)
+    for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
+        _integer(cfg, key, 1)
+    _integer(cfg, "seed", 0)
+    _integer(cfg, "landscape.size", 1)
+    if cfg.landscape.size % 2 == 0:
+        raise ValueError(f"landscape.size={cfg.landscape.size}: expected an odd number, so that a cell is the centre")
+    _integer(cfg, "attack.reviews", 1)
+    _integer(cfg, "attack.draws", 1)
+    _between(cfg, "attack.rate", 0, 1)
+    _writable(Path(cfg.output_dir))
+
+
+def _value(cfg: DictConfig, key: str, kind: Any, expected: str) -> Any:
+    value = OmegaConf.select(cfg, key, throw_on_missing=True)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ValueError(f"{key}={value}: expected {expected}")
+    return value
+
+
+def _between(cfg: DictConfig, key: str, low: float, high: float, *, high_open: bool = False) -> None:
+    expected = f"a number in [{low}, {high}{')' if high_open else ']'}"
+    value = _value(cfg, key, (int, float), expected)
+    if not low <= value <= high or (high_open and value == high):
+        raise ValueError(f"{key}={value}: expected {expected}")
+
+
+def _integer(cfg: DictConfig, key: str, low: int) -> None:
+    expected = f"a whole number of at least {low}"
+    if _value(cfg, key, int, expected) < low:
+        raise ValueError(f"{key}={OmegaConf.select(cfg, key)}: expected {expected}")
+
+
+def _writable(folder: Path) -> None:
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"output_dir={folder}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"output_dir={folder}: {existing} is not writable")

@@ -1,0 +1,143 @@
+"""Loss, accuracy and F1 of a classifier on encoded reviews, without and with dropout at test time.
+
+N reviews, K outputs, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gruland.classifier import Classifier
+from gruland.data import Encoded, pad
+from gruland.task import Task
+
+#: Padded words in one batch: bounds memory (65,536 words of 100 numbers are 26 MB) and fills the matmuls.
+BATCH_TOKENS = 65_536
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over ``count`` reviews; ``loss_se`` is the standard error of the mean loss."""
+
+    loss: float
+    accuracy: float
+    f1: float
+    count: int
+    loss_se: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as results.json holds it."""
+        return asdict(self)
+
+
+def scores(task: Task, losses: Tensor, probabilities: Tensor, labels: Tensor) -> Scores:
+    """Scores of per-review losses [N] and class probabilities [N, C]."""
+    losses = losses.double()
+    count = len(losses)
+    return Scores(
+        loss=float(losses.mean()),
+        accuracy=float(task.correct(probabilities, labels).mean()),
+        f1=task.f1(probabilities, labels),
+        count=count,
+        loss_se=float(losses.std() / math.sqrt(count)) if count > 1 else math.nan,
+    )
+
+
+def length_sorted_batches(lengths: np.ndarray, batch_tokens: int = BATCH_TOKENS) -> Iterator[np.ndarray]:
+    """Indices of reviews in batches, longest first, each of at most ``batch_tokens`` padded words (or one review)."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+@torch.no_grad()
+def logits(
+    model: Classifier,
+    encoded: Encoded,
+    *,
+    mask_seed: int | None = None,
+    keys: np.ndarray | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Tensor:
+    """Logits [N, K] in the reviews' order, in evaluation mode (the model's own mode is restored).
+
+    Args:
+        mask_seed: None for the usual evaluation; a number switches the model's dropout on, with masks that are
+            a pure function of this seed and each review's key (DropConnect: of the seed alone), so that they do
+            not depend on the batches.
+        keys: a number for each review [N], its identity; its position where None.
+    """
+    was_training = model.training
+    model.eval()
+    result = torch.empty(encoded.size, model.task.num_outputs, device=model.device)
+    keys = np.arange(encoded.size) if keys is None else keys
+    try:
+        for rows in length_sorted_batches(encoded.lengths, batch_tokens):
+            tokens, lengths = pad(encoded, rows)
+            masks = None
+            if mask_seed is not None:
+                masks = model.gru.draw_masks(lengths, seed=mask_seed, keys=torch.as_tensor(keys[rows]))
+            index = torch.as_tensor(rows, device=result.device)
+            result[index] = model(tokens.to(model.device), lengths, masks=masks).to(result.dtype)
+    finally:
+        model.train(was_training)
+    return result.cpu()
+
+
+def evaluate(model: Classifier, encoded: Encoded, labels: np.ndarray, **options: Any) -> Scores:
+    """Scores of the model on ``encoded`` reviews; ``options`` go to :func:`logits`."""
+    output, target = logits(model, encoded, **options).float(), torch.as_tensor(labels)
+    return scores(model.task, model.task.loss(output, target, "none"), model.task.probabilities(output), target)
+
+
+def evaluate_with_dropout(
+    model: Classifier,
+    encoded: Encoded,
+    labels: np.ndarray,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    keys: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Dropout at test time: the masks stay on (Wang et al. 2018, section 4.4 of the paper).
+
+    The masks of draw k are those of seed ``seed + k``, so that two sets of reviews with the same keys meet the
+    same masks (common random numbers).
+
+    Returns:
+        ``loss``, ``accuracy``, ``f1``, ``loss_se``: means over the draws (``loss_se``: standard error over the
+        reviews of the loss averaged over draws); ``loss_of_mean_probability`` and
+        ``accuracy_of_mean_probability``: of the probability averaged over draws; ``draws``, ``count``.
+
+    Raises:
+        ValueError: fewer than one draw.
+    """
+    if draws < 1:
+        raise ValueError(f"draws={draws}: expected at least 1")
+    task, target = model.task, torch.as_tensor(labels)
+    outputs = [logits(model, encoded, mask_seed=seed + k, keys=keys).double() for k in range(draws)]
+    losses = torch.stack([task.loss(output, target, "none") for output in outputs])
+    probabilities = torch.stack([task.probabilities(output) for output in outputs])
+    mean = probabilities.mean(0)
+    each = [scores(task, losses[k], probabilities[k], target) for k in range(draws)]
+    pooled = scores(task, losses.mean(0), mean, target)
+    return {
+        "loss": pooled.loss,
+        "accuracy": float(np.mean([s.accuracy for s in each])),
+        "f1": float(np.mean([s.f1 for s in each])),
+        "count": pooled.count,
+        "loss_se": pooled.loss_se,
+        "draws": draws,
+        "loss_of_mean_probability": float(task.loss_of_probabilities(mean, target)),
+        "accuracy_of_mean_probability": pooled.accuracy,
+    }

@@ -1,0 +1,143 @@
+"""Where a run's numbers go besides its own folder: Weights & Biases or TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from gruland.runs import Run, name
+
+log = logging.getLogger("gruland")
+
+#: Rows of a run's table of adversarial examples in the dashboard.
+EXAMPLES = 50
+
+
+def build(cfg: DictConfig, run: Run) -> list[Logger]:
+    """The loggers that the configuration asks for; metrics.csv is written in any case.
+
+    Raises:
+        ImportError: the logger's package is not installed, with the extra that brings it.
+        ValueError: an unknown logger.
+    """
+    builders = {"csv": lambda *_: [], "wandb": _wandb, "tensorboard": _tensorboard}
+    if cfg.logger.name not in builders:
+        raise ValueError(f"logger.name={cfg.logger.name}: expected one of {', '.join(builders)}")
+    return builders[cfg.logger.name](cfg, run)
+
+
+def _tensorboard(cfg: DictConfig, run: Run) -> list[Logger]:
+    try:
+        import tensorboard  # noqa: F401  (Lightning would quietly fall back to another writer)
+    except ImportError as error:
+        raise ImportError("logger=tensorboard needs tensorboard: pip install 'gruland[tensorboard]'") from error
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return [TensorBoardLogger(run.path, name="tensorboard", version="")]
+
+
+def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError("logger=wandb needs wandb: pip install 'gruland[wandb]'") from error
+    from pytorch_lightning.loggers import WandbLogger
+
+    mode = _wandb_mode(cfg.logger.mode)
+    begun = wandb.init(
+        project=cfg.logger.project,
+        entity=cfg.logger.entity,
+        dir=run.path,
+        mode=mode,
+        id=name(cfg),
+        name=name(cfg),
+        resume="allow" if mode == "online" else None,
+        group=cfg.logger.group or f"{cfg.experiment_name}-{cfg.regularizer.name}",
+        job_type=cfg.logger.job_type,
+        tags=[
+            f"data:{cfg.data.name}",
+            f"regularizer:{cfg.regularizer.name}",
+            f"rate:{cfg.regularizer.rate:g}",
+            f"hidden:{cfg.model.hidden_size}",
+            f"seed:{cfg.seed}",
+        ],
+        config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    begun.define_metric("epoch")
+    for stage in ("train", "val", "test"):
+        begun.define_metric(f"{stage}/loss", step_metric="epoch", summary="min")
+        for metric in ("accuracy", "f1"):
+            begun.define_metric(f"{stage}/{metric}", step_metric="epoch", summary="max")
+    return [WandbLogger(experiment=begun)]
+
+
+def _wandb_mode(asked: str) -> Any:
+    """``auto`` is online where there is a key and the server answers, else offline: never a prompt or a hang."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    if asked != "auto":
+        return asked
+    import wandb
+
+    if not wandb.api.api_key:
+        log.info("wandb: no key (wandb login), so this run is kept offline")
+        return "offline"
+    host = str(wandb.api.default_entity and "") or wandb.util.urlparse(wandb.api.settings("base_url")).hostname
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+    except OSError:
+        log.info("wandb: no connection to %s, so this run is kept offline", host)
+        return "offline"
+    return "online"
+
+
+@contextmanager
+def finished(attached: Sequence[Logger], run: Run) -> Iterator[None]:
+    """Publish what the run measured, then end its W&B run with the job's true exit code."""
+    code = 1
+    try:
+        yield
+        for logger in attached:
+            if type(logger).__name__ == "WandbLogger":
+                _publish(logger.experiment, run)
+        code = 0
+    finally:
+        for logger in attached:
+            if type(logger).__name__ == "WandbLogger":
+                logger.experiment.finish(exit_code=code)
+            logger.finalize("success" if code == 0 else "failed")
+
+
+def _publish(experiment: Any, run: Run) -> None:
+    """Scores into the summary; pictures, surface and adversarial examples as media."""
+    import wandb
+
+    results = run.results
+    for which, splits in results["metrics"].items():
+        for split, scores in splits.items():
+            for metric, value in scores.items():
+                experiment.summary[f"{which}/{split}/{metric}"] = value
+    media: dict[str, Any] = {}
+    for picture in sorted((run.path / "landscape").glob("*.png")):
+        media[f"landscape/{picture.stem}"] = wandb.Image(str(picture))
+    for page in sorted((run.path / "landscape").glob("*.html")):
+        media[f"landscape/{page.stem}_interactive"] = wandb.Html(str(page))
+    texts = run.path / "attack" / "texts.csv"
+    if texts.exists():
+        with open(texts, newline="") as file:
+            rows = list(csv.reader(file))
+        media["attack/examples"] = wandb.Table(columns=rows[0], data=rows[1 : 1 + EXAMPLES])
+        for kind, scores in results["attack"]["scores"].items():
+            experiment.summary[f"attack/{kind}/loss"] = scores["plain"]["loss"]
+            experiment.summary[f"attack/{kind}/accuracy"] = scores["plain"]["accuracy"]
+    if media:
+        experiment.log(media)

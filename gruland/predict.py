@@ -1,0 +1,59 @@
+"""Read reviews, print their sentiment with the model's confidence.
+
+    python -m gruland.predict RUN "A fine film." "Dull from start to end."
+    python -m gruland.predict RUN < reviews.txt        one review a line
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gruland.errors import one_line_errors
+
+if TYPE_CHECKING:
+    from gruland.runs import Run
+
+
+def predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float]]:
+    """The likeliest class of each review and its probability.
+
+    For a multilabel task: all classes of at least 0.5, joined, and the least of their probabilities.
+    """
+    from gruland.evaluation import logits
+
+    task = run.model.task
+    probabilities = task.probabilities(logits(run.model, run.data.encode(reviews)))
+    if task.kind != "multilabel":
+        best, index = probabilities.max(1)
+        return [(task.classes[int(i)], float(p)) for i, p in zip(index, best, strict=True)]
+    result = []
+    for row in probabilities:
+        chosen = [i for i, p in enumerate(row) if p >= 0.5]
+        names = ", ".join(task.classes[i] for i in chosen) or "none"
+        result.append((names, float(row[chosen].min()) if chosen else float(1 - row.max())))
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m gruland.predict", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("reviews", nargs="*", help="reviews; without any, one a line from standard input")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        from gruland import runs
+
+        run = runs.load(options.run)
+        reviews = options.reviews or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        if not reviews:
+            raise ValueError("no reviews: give them as arguments, or one a line on standard input")
+        for review, (label, confidence) in zip(reviews, predict(run, reviews), strict=True):
+            start = " ".join(review.split())
+            print(f"{label}  {confidence:.1%}  {start[:100]}{'…' if len(start) > 100 else ''}")
+
+
+if __name__ == "__main__":
+    main()

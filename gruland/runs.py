@@ -1,0 +1,320 @@
+"""What a run leaves behind: its folder's name, what lies in it, and the only way to read it again.
+
+::
+
+    outputs/<experiment>/<regularizer>-<rate>-h<units>-s<seed>-<hash>/
+        config.yaml             the resolved configuration
+        checkpoints/best.ckpt   least validation loss;  last.ckpt: after the last epoch
+        metrics.csv             a row an epoch
+        results.json            everything measured, see docs/results.md
+        landscape/  attack/     surface and pictures; perturbed reviews
+        log.txt                 what the run had to say
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import gruland
+from gruland.files import atomic_path, read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gruland.classifier import Classifier
+    from gruland.data import TextDataModule
+
+#: Version of results.json; it rises when a reader of an older one would go wrong.
+SCHEMA = 1
+
+#: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
+_IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
+_NOT_IDENTITY = {"path", "cache_dir", "num_workers", "backend"}
+_TRAINER_IDENTITY = ("max_epochs", "precision", "gradient_clip_val")
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a configuration that determines the trained model, as plain data."""
+    whole: Any = OmegaConf.to_container(cfg, resolve=True)
+    result = {
+        key: {k: v for k, v in whole[key].items() if k not in _NOT_IDENTITY}
+        if isinstance(whole[key], dict)
+        else whole[key]
+        for key in _IDENTITY
+    }
+    result["trainer"] = {key: whole["trainer"].get(key) for key in _TRAINER_IDENTITY}
+    return result
+
+
+def name(cfg: DictConfig) -> str:
+    """A readable name and a short hash of :func:`identity`, e.g. ``zoneout-0.1-h128-s0-1a2b3c4d``."""
+    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
+    rate = f"-{cfg.regularizer.rate:g}" if cfg.regularizer.rate else ""
+    return f"{cfg.regularizer.name}{rate}-h{cfg.model.hidden_size}-s{cfg.seed}-{digest}"
+
+
+def folder(cfg: DictConfig) -> Path:
+    """The run's folder; it need not exist."""
+    return Path(cfg.output_dir) / str(cfg.experiment_name) / name(cfg)
+
+
+class Run:
+    """A run's folder. ``config``, ``data`` and ``model`` are built when they are first asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.results.get('status', 'new')})"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """results.json, empty where nothing was measured yet."""
+        path = self.path / "results.json"
+        return read_json(path) if path.exists() else {}
+
+    def update_results(self, **values: Any) -> None:
+        """Set top-level entries of results.json, atomically."""
+        write_json(self.path / "results.json", {**self.results, **values})
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """metrics.csv: a row an epoch."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "metrics.csv")
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The path of ``best`` or ``last``."""
+        return self.path / "checkpoints" / f"{which}.ckpt"
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The resolved configuration."""
+        cfg = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    @cached_property
+    def data(self) -> TextDataModule:
+        """The data that the run was trained on.
+
+        Raises:
+            ValueError: what the configuration names today is other data than the run saw.
+        """
+        data = build_data(self.config)
+        self.check_data(data)
+        return data
+
+    def check_data(self, data: TextDataModule) -> None:
+        """Refuse data other than those that the run was started with."""
+        before = self.results.get("data", {}).get("fingerprint")
+        if before is not None and before != data.report["fingerprint"]:
+            raise ValueError(
+                f"{self.path} was trained on other data or vectors (fingerprint {before}, now "
+                f"{data.report['fingerprint']}): give data.path and embedding.path as they were, or another output_dir"
+            )
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The model with the best checkpoint's weights, in evaluation mode."""
+        return self.load_model("best")
+
+    def load_model(self, which: str) -> Classifier:
+        """The model with the weights of ``best`` or ``last``, in evaluation mode.
+
+        Raises:
+            ValueError: the checkpoint is truncated, or of another model.
+        """
+        model = build_model(self.config, self.data)
+        model.load_state_dict(read_weights(self.checkpoint(which), model.state_dict()))
+        return model.eval()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out of the folder."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{self.path} is being worked on by another process: wait for it to end") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's weights, checked against the names and shapes of ``expected``.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; truncated; of another model.
+    """
+    import torch
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: the run has no such checkpoint yet")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # torch raises many types for a broken file, each naming its own internals
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it may be truncated; "
+            "remove it and train again"
+        ) from error
+    shapes = {key: tuple(value.shape) for key, value in expected.items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if shapes != found:
+        key = next(k for k in (*shapes, *found) if shapes.get(k) != found.get(k))
+        raise ValueError(f"{path} is of another model: {key} is {found.get(key)}, expected {shapes.get(key)}")
+    return state
+
+
+def build_data(cfg: DictConfig) -> TextDataModule:
+    """The data module that a configuration describes, set up."""
+    from hydra.utils import instantiate
+
+    data = instantiate(cfg.data, embedding=instantiate(cfg.embedding), seed=cfg.seed)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def build_model(cfg: DictConfig, data: TextDataModule) -> Classifier:
+    """An untrained classifier, its weights drawn from the configuration's seed."""
+    import torch
+    from hydra.utils import instantiate
+
+    from gruland.classifier import Classifier
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        return Classifier(
+            data.task,
+            torch.from_numpy(data.vocabulary.vectors),
+            hidden_size=cfg.model.hidden_size,
+            num_layers=cfg.model.num_layers,
+            between=cfg.model.between,
+            zoneout=cfg.regularizer.zoneout,
+            dropconnect=cfg.regularizer.dropconnect,
+            initialization=cfg.model.initialization,
+            backend=cfg.model.backend,
+            freeze=cfg.model.freeze_embedding,
+            optimizer=instantiate(cfg.optimizer),
+            seed=cfg.seed,
+        )
+
+
+def prepare(cfg: DictConfig) -> Run:
+    """The run of this configuration: its folder is made, or an earlier run's is taken up.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
+    run = Run(folder(cfg))
+    existing = run.path / "config.yaml"
+    if existing.exists():
+        _refuse_other(run, cfg)
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    with atomic_path(existing) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(_with_absolute_paths(cfg), resolve=True))
+    return run
+
+
+def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
+    """A copy that can be loaded from another folder."""
+    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for key in ("data.path", "embedding.path"):
+        if OmegaConf.select(copy, key):
+            OmegaConf.update(copy, key, str(Path(OmegaConf.select(copy, key)).expanduser().absolute()))
+    return copy
+
+
+def _refuse_other(run: Run, cfg: DictConfig) -> None:
+    before, now = _flat(identity(run.config)), _flat(identity(cfg))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{run.path} holds a run of another configuration ({key}={before.get(key)}, now {now.get(key)}): "
+                "move it away or give another output_dir"
+            )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat
+
+
+def load(path: str | Path) -> Run:
+    """Open a finished run: the only loader there is.
+
+    Raises:
+        FileNotFoundError: no run lies there.
+        ValueError: the run is not finished.
+    """
+    run = Run(path)
+    if not (run.path / "config.yaml").is_file():
+        raise FileNotFoundError(f"{path} is no run folder (no config.yaml in it): give a folder that gruland.train made")
+    if run.results.get("status") != "finished":
+        raise ValueError(f"{path} is not finished (status {run.results.get('status')}): run gruland.train again")
+    return run
+
+
+def find(*paths: str | Path) -> list[Path]:
+    """Run folders at or below the paths, in order.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or holds no run.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: expected a run folder or a folder of runs")
+        here = sorted(config.parent for config in path.rglob("config.yaml"))
+        if not here:
+            raise FileNotFoundError(f"{path} holds no run (no config.yaml at or below it)")
+        found += [run for run in here if run not in found]
+    return found
+
+
+def describe(cfg: DictConfig, model: Classifier, backend: str, threads: int) -> dict[str, Any]:
+    """The entries of results.json that are known before training."""
+    import pytorch_lightning
+    import torch
+
+    return {
+        "schema": SCHEMA,
+        "gruland": gruland.__version__,
+        "name": name(cfg),
+        "experiment": str(cfg.experiment_name),
+        "seed": cfg.seed,
+        "model": {
+            "regularizer": cfg.regularizer.name,
+            "rate": cfg.regularizer.rate,
+            "hidden_size": cfg.model.hidden_size,
+            "num_layers": cfg.model.num_layers,
+            "parameters": sum(p.numel() for p in model.trainable().values()),
+            "backend": backend,
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pytorch_lightning": pytorch_lightning.__version__,
+            "platform": platform.platform(),
+            "device": str(model.device),
+            "threads": threads,
+        },
+    }

@@ -1,0 +1,198 @@
+"""Train one model, or sweep a grid: compose, fit, test the best checkpoint, measure, write the results.
+
+    python -m gruland.train                        one model
+    python -m gruland.train regularizer=zoneout -m      the regularizer's grid
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from gruland import config, runs, sweep
+from gruland.errors import one_line, one_line_errors
+from gruland.progress import FILE_VARIABLE, part
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+log = logging.getLogger("gruland")
+
+
+def train(cfg: DictConfig) -> runs.Run:
+    """Do what a composed configuration says and return the finished run.
+
+    A finished run is not repeated, an interrupted one goes on from its last checkpoint. A failure is recorded
+    in the run's results.json before it is raised.
+
+    Raises:
+        ValueError: a value that cannot work, or a folder that holds another run.
+    """
+    config.check(cfg)
+    run = runs.prepare(cfg)
+    with run.locked(), _log_file(run.path / "log.txt"), _recorded(run):
+        requested = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")}
+        if run.results.get("requested") == requested:
+            log.info("%s is finished already", run.path)
+        else:
+            _fit_and_measure(cfg, run)
+            run.update_results(status="finished", requested=requested)
+    return runs.load(run.path)
+
+
+def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
+    import pytorch_lightning as pl
+    import torch
+
+    from gruland import loggers
+    from gruland.callbacks import MetricsFile, checkpoints
+
+    threads = cfg.trainer.threads or sweep.threads_per_job()
+    torch.set_num_threads(threads)
+    data = run.data
+    model = runs.build_model(cfg, data)
+    _refuse_foreign_checkpoint(run, model)
+    run.update_results(**runs.describe(cfg, model, threads), data=data.report, status="running", error=None)
+    metrics = MetricsFile(run)
+    attached = loggers.build(cfg, run)
+    best, last = checkpoints(run)
+    trainer = pl.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        precision=cfg.trainer.precision,
+        max_epochs=cfg.trainer.max_epochs,
+        gradient_clip_val=cfg.trainer.gradient_clip_val,
+        callbacks=[metrics, *_measurements(cfg, run), best, last],
+        logger=attached,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with loggers.finished(attached, run):
+        resume = run.checkpoint("last")
+        with part(0.0, 0.75), _keyboard_interrupts(trainer):
+            trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
+        run.update_results(training=metrics.training)
+        trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
+
+
+def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
+    from gruland import callbacks
+
+    label = runs.name(cfg)
+    result: list[pl.Callback] = [callbacks.TrainingProgress(label), callbacks.SplitScores(run, label)]
+    if cfg.landscape.enabled:
+        result.append(callbacks.LossSurface(run, cfg.landscape))
+    if cfg.attack.enabled:
+        result.append(callbacks.AdversarialEvaluation(run, cfg.attack))
+    return result
+
+
+def _refuse_foreign_checkpoint(run: runs.Run, model: Any) -> None:
+    """A broken or foreign checkpoint is named as such before Lightning meets it."""
+    if run.checkpoint("last").exists():
+        runs.read_weights(run.checkpoint("last"), model.state_dict())
+
+
+@contextmanager
+def _keyboard_interrupts(trainer: pl.Trainer) -> Iterator[None]:
+    """Lightning turns Ctrl-C into exit status 1 and ignores further ones: make it a KeyboardInterrupt again."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Send warnings and messages to the run's log; Lightning's chatter goes nowhere else."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("gruland", "py.warnings", "pytorch_lightning", "lightning.pytorch")]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = logger.name == "gruland"
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+        handler.close()
+
+
+@contextmanager
+def _recorded(run: runs.Run) -> Iterator[None]:
+    """Write a failure to results.json and its traceback to the log."""
+    try:
+        yield
+    except Exception as error:
+        logging.getLogger("gruland").debug("failed", exc_info=True)
+        with open(run.path / "log.txt", "a") as file:
+            traceback.print_exc(file=file)
+        status = "finished" if run.results.get("status") == "finished" else "failed"
+        run.update_results(status=status, error=one_line(error), name=run.path.name)
+        raise
+
+
+def task(cfg: DictConfig) -> dict[str, Any]:
+    """Hydra's task: one run. In a sweep a failure is returned, so that the other jobs go on."""
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return _job(cfg)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with one_line_errors():
+        run = train(cfg)
+        sweep.print_table([run.path])
+    return {"folder": str(run.path)}
+
+
+def _job(cfg: DictConfig) -> dict[str, Any]:
+    folder = runs.folder(cfg)
+    os.environ[FILE_VARIABLE] = str(sweep.progress_file(folder))
+    try:
+        train(cfg)
+        error = None
+    except Exception as failure:
+        error = one_line(failure)
+    finally:
+        os.environ.pop(FILE_VARIABLE, None)
+        sweep.progress_file(folder).unlink(missing_ok=True)
+    return {"folder": str(folder), "error": error}
+
+
+_main = hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(task)
+
+
+def main() -> None:
+    """The command; exits with 1 where the run, or a job of the sweep, failed."""
+    sweep.register()
+    with one_line_errors():
+        _main()
+    raise SystemExit(sweep.exit_status)
+
+
+if __name__ == "__main__":
+    from gruland import train as this  # the task must be importable by the sweep's worker processes
+
+    this.main()
