@@ -1,0 +1,103 @@
+"""Batches of reviews of like length.
+
+B reviews of a batch, T words of its longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gruland.data.encoded import Encoded
+
+#: Batches among which reviews are sorted by length: more leave less padding and less chance.
+POOL = 100
+
+
+class Batch(NamedTuple):
+    """Reviews side by side, the longest first."""
+
+    tokens: Tensor  # int64 [B, T], 0 = padding
+    lengths: Tensor  # int64 [B]
+    labels: Tensor  # int64 [B], or float32 [B, C] of a multilabel task
+
+
+class Batches(Dataset[Batch]):
+    """A data set whose item is a whole batch: index it with an array of review numbers."""
+
+    def __init__(self, encoded: Encoded, labels: np.ndarray) -> None:
+        self.encoded, self.labels = encoded, labels
+
+    def __getitem__(self, indices: np.ndarray) -> Batch:
+        tokens, lengths = self.encoded.take(indices).padded()
+        return Batch(tokens, lengths, torch.from_numpy(self.labels[indices]))
+
+
+class LengthBuckets(Sampler[np.ndarray]):
+    """Shuffled batches of reviews of like length, as arrays of review numbers.
+
+    An epoch shuffles the reviews, sorts them by length within pools of ``POOL`` batches, cuts the batches and
+    shuffles those. The order is a pure function of ``seed`` and epoch; the last batch is kept.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        step = self.batch_size * POOL
+        pools = [order[i : i + step] for i in range(0, len(order), step)]
+        batches = [batch for pool in pools for batch in by_length(pool, self.lengths, self.batch_size)]
+        return (batches[i] for i in random.permutation(len(batches)))
+
+
+class Sorted(Sampler[np.ndarray]):
+    """All reviews in batches by falling length: the least padding, for evaluation."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int) -> None:
+        self.batches = by_length(np.arange(len(lengths)), lengths, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches)
+
+
+def by_length(indices: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """``indices`` by falling length, cut into batches."""
+    order = indices[np.argsort(-lengths[indices], kind="stable")]
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def padding(batches: Iterator[np.ndarray], lengths: np.ndarray) -> float:
+    """The share of a pass over ``batches`` that is padding, in [0, 1)."""
+    sizes = [(lengths[batch].sum(), lengths[batch].max() * len(batch)) for batch in batches]
+    real, total = np.sum(sizes, axis=0)
+    return float(1 - real / total)
+
+
+def loader(
+    encoded: Encoded, labels: np.ndarray, sampler: Sampler[np.ndarray], workers: int
+) -> DataLoader[Batch]:
+    """A loader of batches; its own generator keeps torch's global random state as it is."""
+    return DataLoader(
+        Batches(encoded, labels),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )

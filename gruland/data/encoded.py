@@ -1,0 +1,69 @@
+"""Reviews as word ids.
+
+N reviews, B reviews of a batch, T words of its longest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gruland.data.tokenizer import tokenize
+from gruland.embedding import PAD, UNKNOWN, Vocabulary
+
+#: ``clean`` -> what is replaced by a space before a review is cut into words.
+CLEANING = {"none": None, "breaks": re.compile(r"<br\s*/?>")}
+
+
+class Encoded(NamedTuple):
+    """Reviews as word ids, one after the other in a flat array; review i is ``tokens[offsets[i]:offsets[i + 1]]``."""
+
+    tokens: np.ndarray  # int32 [sum of lengths], may be a memory map
+    offsets: np.ndarray  # int64 [N + 1]
+
+    @property
+    def size(self) -> int:
+        """N, the number of reviews (``len`` is the tuple's)."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [N], in words; never below 1."""
+        return np.diff(self.offsets)
+
+    def sequence(self, index: int) -> np.ndarray:
+        """The word ids of one review, int32 [length]."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def take(self, indices: np.ndarray | Sequence[int]) -> Encoded:
+        """The reviews at ``indices``, in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        starts, lengths = self.offsets[indices], self.offsets[indices + 1] - self.offsets[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Encoded(self.tokens[positions], offsets)
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Word ids [N, T] (int64, 0 beyond a review's end) and lengths [N] (int64)."""
+        lengths = self.lengths
+        tokens = np.full((self.size, int(lengths.max(initial=0))), PAD, dtype=np.int64)
+        tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = self.tokens
+        return torch.from_numpy(tokens), torch.from_numpy(lengths)
+
+
+def words_of(text: str, clean: str = "none", max_length: int | None = None) -> list[str]:
+    """The first ``max_length`` words of a text after cleaning."""
+    pattern = CLEANING[clean]
+    return tokenize(text if pattern is None else pattern.sub(" ", text))[:max_length]
+
+
+def encode(reviews: Iterable[list[str]], vocabulary: Vocabulary) -> Encoded:
+    """Words to ids; a review without a word becomes one unknown word, so that every review has a last step."""
+    ids = [vocabulary.ids(words) if words else np.array([UNKNOWN], np.int32) for words in reviews]
+    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)])
+    return Encoded(np.concatenate(ids) if ids else np.empty(0, np.int32), offsets)
