@@ -1,0 +1,207 @@
+"""A GRU layer in plain PyTorch with an explicit backward pass: no autograd loop over time.
+
+T time steps, B sequences, I inputs, H hidden units; S rows of a packed batch: the running sequences of step 0,
+then those of step 1, ... (S = the sum of ``active``). Gates in torch's order r, z, n.
+
+With W = weight_hh and the input's part a = weight_ih x_t + bias_ih, a step is (``torch.nn.GRU``'s equations)
+
+    r = sigmoid(a_r + W_r h + b_r)      z = sigmoid(a_z + W_z h + b_z)
+    u = W_n h + b_n                     n = tanh(a_n + r u)                 h' = z h + (1 - z) n
+
+Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z in z's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gruland.kernels import Layer
+
+
+def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
+    """None: this backend runs on every device and dtype."""
+    return None
+
+
+def run_layer(
+    x_TBI: Tensor,
+    h0_BH: Tensor,
+    layer: Layer,
+    active: Tensor | Sequence[int],
+    keep_TBH: Tensor | None = None,
+    zoneout: float = 0.0,
+) -> Tensor:
+    """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
+    running = [n for n in torch.as_tensor(active).tolist() if n]
+    inputs = (x_TBI, h0_BH, *layer)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return _GRULayer.apply(*inputs, keep_TBH, zoneout, running)
+    rows = _rows(running, *x_TBI.shape[:2], x_TBI.device)
+    h_SH, *_ = _forward(_pack(x_TBI, rows), h0_BH, layer, _pack(keep_TBH, rows), zoneout, running)
+    return _unpack(h_SH[len(h0_BH) :], rows, *x_TBI.shape[:2])
+
+
+class _GRULayer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TBI: Tensor,
+        h0_BH: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        keep_TBH: Tensor | None,
+        zoneout: float,
+        running: list[int],
+    ) -> Tensor:
+        steps_sequences = x_TBI.shape[:2]
+        rows = _rows(running, *steps_sequences, x_TBI.device)
+        layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
+        x_SI = _pack(x_TBI, rows)
+        h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, _pack(keep_TBH, rows), zoneout, running)
+        ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows)
+        ctx.zoneout = 0.0 if keep_TBH is not None else zoneout
+        ctx.running, ctx.steps_sequences = running, steps_sequences
+        return _unpack(h_SH[len(h0_BH) :], rows, *steps_sequences)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
+        x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows = ctx.saved_tensors
+        previous_SH = _previous(h_SH, ctx.running)
+        slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
+        z_SH = gates_S3H.chunk(3, 1)[1]
+        grad_SH = torch.cat([grad_TBH.new_zeros(ctx.running[0], grad_TBH.shape[2]), _pack(grad_TBH, rows)])
+        _sweep_back(grad_SH, slopes_S3H, z_SH, weight_hh, ctx.running)
+        grad_h0, grad_SH = grad_SH[: ctx.running[0]], grad_SH[ctx.running[0] :]
+        grad_weight_hh, grad_bias_hh = slopes_S3H.t() @ previous_SH, slopes_S3H.sum(0)
+        # The input's part of the candidate's gate is not multiplied by r; the other two gates are shared.
+        torch.mul(grad_SH, slope_n_SH, out=slopes_S3H.chunk(3, 1)[2])
+        grad_weight_ih, grad_bias_ih = slopes_S3H.t() @ x_SI, slopes_S3H.sum(0)
+        grad_x = (
+            _unpack(slopes_S3H @ weight_ih, rows, *ctx.steps_sequences) if ctx.needs_input_grad[0] else None
+        )
+        return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None, None, None
+
+
+def _forward(
+    x_SI: Tensor, h0_BH: Tensor, layer: Layer, keep_SH: Tensor | None, zoneout: float, running: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States [B + S, H] (h0 first) and what the backward pass needs: [S, 3H] of r, z, u and [S, H] of n.
+
+    z is the update gate with zoneout in it.
+    """
+    sequences, hidden = h0_BH.shape
+    weight_rz, weight_n = layer.weight_ih.split([2 * hidden, hidden])
+    (bias_rz, bias_n), (bias_hh_rz, bias_hh_n) = (b.split([2 * hidden, hidden]) for b in layer[2:])
+    gates_S3H = x_SI.new_empty(len(x_SI), 3 * hidden)
+    torch.addmm(bias_rz + bias_hh_rz, x_SI, weight_rz.t(), out=gates_S3H[:, : 2 * hidden])
+    gates_S3H[:, 2 * hidden :] = bias_hh_n
+    n_SH = torch.addmm(bias_n, x_SI, weight_n.t())
+    states_SH = x_SI.new_empty(sequences + len(x_SI), hidden)
+    states_SH[:sequences] = h0_BH
+    _sweep(states_SH, gates_S3H, n_SH, layer.weight_hh.t(), keep_SH, zoneout, running)
+    return states_SH, gates_S3H, n_SH
+
+
+def _sweep(
+    states_SH: Tensor,
+    gates_S3H: Tensor,
+    n_SH: Tensor,
+    weight_H3H: Tensor,
+    keep_SH: Tensor | None,
+    zoneout: float,
+    running: list[int],
+) -> None:
+    """The recurrence, in place: the input's part of the gates becomes the gates, the states are filled in."""
+    hidden = n_SH.shape[1]
+    rz_S2H = gates_S3H[:, : 2 * hidden].split(running)
+    r, z, u = (gate.split(running) for gate in gates_S3H.chunk(3, 1))
+    keep: Sequence[Tensor | float] = [zoneout] * len(running) if keep_SH is None else keep_SH.split(running)
+    zones_out, one = keep_SH is not None or zoneout > 0, n_SH.new_ones(())
+    previous = states_SH[: running[0]]
+    steps = zip(
+        states_SH[running[0] :].split(running), gates_S3H.split(running), n_SH.split(running), strict=True
+    )
+    for t, (h, gates, n) in enumerate(steps):
+        previous = previous[: running[t]]
+        gates.addmm_(previous, weight_H3H)
+        rz_S2H[t].sigmoid_()
+        if zones_out:
+            z[t].lerp_(one, keep[t])
+        n.addcmul_(r[t], u[t]).tanh_()
+        previous = torch.lerp(n, previous, z[t], out=h)
+
+
+def _slopes(previous_SH: Tensor, gates_S3H: Tensor, n_SH: Tensor, zoneout: float) -> tuple[Tensor, Tensor]:
+    """The derivatives of a step's state by the arguments of r, z and u [S, 3H], and by that of n [S, H].
+
+    They depend on the forward pass alone: the loop over time only multiplies them by the state's gradient.
+    A kept unit has z = 1, so that all of its derivatives vanish.
+    """
+    r, z, u = gates_S3H.chunk(3, 1)
+    slopes_S3H = torch.empty_like(gates_S3H)
+    slope_r, slope_z, slope_u = slopes_S3H.chunk(3, 1)
+    update = 1 - z
+    slope_n = torch.addcmul(update, update, n_SH * n_SH, value=-1)
+    torch.mul(slope_n, r, out=slope_u)
+    torch.addcmul(slope_u, slope_u, r, value=-1, out=slope_r).mul_(u)
+    torch.sub(previous_SH, n_SH, out=slope_z).mul_(update)
+    # z = p + (1 - p) s with the sigmoid s, whose derivative is wanted: (1 - z) s.
+    slope_z.mul_((z - zoneout).div_(1 - zoneout) if 0 < zoneout < 1 else z)
+    return slopes_S3H, slope_n
+
+
+def _sweep_back(
+    grad_SH: Tensor, slopes_S3H: Tensor, z_SH: Tensor, weight_3HH: Tensor, running: list[int]
+) -> None:
+    """The recurrence backwards, in place: the output's gradients become the states' (h0's first, [B + S, H]),
+    and the slopes become the gradients of the arguments of r, z and u."""
+    sequences, hidden = running[0], grad_SH.shape[1]
+    grads = [grad_SH[:sequences], *grad_SH[sequences:].split(running)]
+    slopes, z = slopes_S3H.split(running), z_SH.split(running)
+    for t in range(len(running) - 1, -1, -1):
+        grad, previous = grads[t + 1], grads[t][: running[t]]
+        slopes[t].view(-1, 3, hidden).mul_(grad.unsqueeze(1))
+        previous.addcmul_(grad, z[t]).addmm_(slopes[t], weight_3HH)
+
+
+def _previous(states_SH: Tensor, running: list[int]) -> Tensor:
+    """The state before each row's step [S, H], of states [B + S, H] that begin with h0."""
+    rows = len(states_SH) - running[0]
+    if running[-1] == running[0]:
+        return states_SH[:rows]
+    # Row i of step t lies at i + the sum of running[:t]; its previous state running[t - 1] rows before that,
+    # counted in states_SH, which begins B rows earlier.
+    shift = torch.tensor([0, *(running[0] - n for n in running[:-1])])
+    index = torch.arange(rows) + shift.repeat_interleave(torch.tensor(running))
+    return states_SH.index_select(0, index.to(states_SH.device))
+
+
+def _rows(running: list[int], time_steps: int, sequences: int, device: torch.device) -> Tensor | None:
+    """The rows of a [T * B, ...] batch that hold steps of running sequences; None if all of them do."""
+    if len(running) == time_steps and running[-1] == sequences:
+        return None
+    runs = torch.arange(sequences) < torch.tensor(running).unsqueeze(1)
+    return runs.flatten().nonzero().squeeze(1).to(device)
+
+
+def _pack(x_TBI: Any, rows: Tensor | None) -> Any:
+    """[T, B, I] -> [S, I]; None stays None."""
+    if x_TBI is None:
+        return None
+    x_RI = x_TBI.reshape(-1, x_TBI.shape[2])
+    return x_RI if rows is None else x_RI.index_select(0, rows)
+
+
+def _unpack(x_SI: Tensor, rows: Tensor | None, time_steps: int, sequences: int) -> Tensor:
+    """[S, I] -> [T, B, I], zero where nothing runs."""
+    if rows is not None:
+        x_SI = x_SI.new_zeros(time_steps * sequences, x_SI.shape[1]).index_copy_(0, rows, x_SI)
+    return x_SI.view(time_steps, sequences, -1)

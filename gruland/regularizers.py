@@ -1,0 +1,97 @@
+"""Zoneout and DropConnect: the random masks of a recurrent layer.
+
+T time steps, B sequences, H hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_WORD = 2**64 - 1
+
+
+class Masks(NamedTuple):
+    """The masks of one layer for one forward pass; a part that is None acts as in evaluation.
+
+    Attributes:
+        zoneout: [B, T, H] zeros and ones; 1 = the unit keeps its previous value at that step.
+        recurrent: [3H, H] factors of the hidden-to-hidden matrix: 0, or 1 / (1 - p).
+    """
+
+    zoneout: Tensor | None = None
+    recurrent: Tensor | None = None
+
+
+def check_rate(name: str, rate: float) -> float:
+    """The rate as a float. Raises ValueError outside [0, 1]."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{name} is {rate}: expected a rate between 0 and 1")
+    return float(rate)
+
+
+def zoneout_mask(
+    time_steps: int,
+    sequences: int,
+    hidden_size: int,
+    rate: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """One Bernoulli(rate) draw for each (sequence, time, unit): [B, T, H], 1 = keep the previous value.
+
+    Krueger et al. 2017, "Zoneout", section 3. The memory is time-major, as the kernels read it.
+    """
+    keep_TBH = torch.empty(time_steps, sequences, hidden_size, device=device, dtype=dtype)
+    return keep_TBH.bernoulli_(rate, generator=generator).transpose(0, 1)
+
+
+def seeded_zoneout_mask(
+    lengths: Sequence[int], seeds: Sequence[int], hidden_size: int, rate: float
+) -> Tensor:
+    """A zoneout mask [B, T, H] on the CPU with a seed for each sequence; T = the longest.
+
+    Entry (b, t, j) is a function of (seeds[b], t, j) alone, whatever the batch; zero beyond a sequence's length.
+
+    Raises:
+        ValueError: another number of seeds than of lengths.
+    """
+    if len(lengths) != len(seeds):
+        raise ValueError(f"got {len(seeds)} keys for {len(lengths)} sequences: expected one for each")
+    keep_BTH = torch.zeros(len(lengths), max(lengths), hidden_size)
+    generator = torch.Generator()
+    for keep_TH, length, seed in zip(keep_BTH, lengths, seeds, strict=True):
+        generator.manual_seed(seed)
+        torch.lt(torch.rand(length, hidden_size, generator=generator), rate, out=keep_TH[:length])
+    return keep_BTH
+
+
+def dropconnect_mask(
+    hidden_size: int,
+    rate: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Factors [3H, H] of a hidden-to-hidden matrix: 0 with probability ``rate``, else 1 / (1 - rate).
+
+    Wan et al. 2013, "Regularization of Neural Networks using DropConnect"; scaled as dropout is, so that the
+    weights' expectation is the weights. Rate 1 gives zeros. A generator decides the device.
+    """
+    device = device if generator is None else generator.device
+    kept = torch.rand(3 * hidden_size, hidden_size, generator=generator, device=device) >= rate
+    return kept * (0.0 if rate == 1 else 1 / (1 - rate))
+
+
+def mix(*numbers: int) -> int:
+    """One 64-bit seed from several integers: SplitMix64's finalizer (Steele et al. 2014), folded over them."""
+    state = 0
+    for number in numbers:
+        state = (state + (number & _WORD) + 0x9E3779B97F4A7C15) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    return state
