@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gruland.gru import GRU, Masks
+from gruland.gru import GRU
+from gruland.regularizers import Masks, mix
 from gruland.task import Task
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -71,7 +72,7 @@ class Classifier(pl.LightningModule):
             backend=backend,
         )
         self.head = nn.Linear(hidden_size, task.num_outputs)
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
 
     def forward(self, tokens: Tensor, lengths: Tensor, masks: list[Masks] | None = None) -> Tensor:
         """Logits [B, K] of word ids ``tokens`` [B, T] with ``lengths`` [B] real words each."""
@@ -87,26 +88,28 @@ class Classifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # A pure function of seed and step: the masks after a resumption are those of an undisturbed run.
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) % 2**63)
+        torch.manual_seed(mix(self.seed, self.global_step))
 
     def _remember(self, stage: str, logits: Tensor, labels: Tensor) -> None:
         self._seen[stage].append((logits.detach().float().cpu(), labels.cpu()))
 
-    def _log_scores(self, stage: str, f1: bool) -> None:
+    def _log_scores(self, stage: str) -> None:
         logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
         self._seen[stage].clear()
         loss, probabilities = self.task.loss(logits, labels), self.task.probabilities(logits)
         if not torch.isfinite(loss):
             raise ValueError(f"{stage}/loss is {float(loss)} in epoch {self.current_epoch + 1}: try a lower optimizer.lr")
-        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/loss", loss)
         self.log(f"{stage}/accuracy", self.task.correct(probabilities, labels).mean().float())
-        if f1:
-            self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
+        self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         logits = self(batch.tokens, batch.lengths)
-        self._remember("train", logits, batch.labels)
-        return self.task.loss(logits, batch.labels)
+        loss = self.task.loss(logits, batch.labels)
+        right = self.task.correct(self.task.probabilities(logits.detach()), batch.labels).mean().float()
+        seen = {"train/loss": loss.detach(), "train/accuracy": right}
+        self.log_dict(seen, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._remember("val", self(batch.tokens, batch.lengths), batch.labels)
@@ -114,14 +117,8 @@ class Classifier(pl.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._remember("test", self(batch.tokens, batch.lengths), batch.labels)
 
-    def on_train_epoch_start(self) -> None:
-        self._seen["train"].clear()
-
-    def on_train_epoch_end(self) -> None:
-        self._log_scores("train", f1=False)
-
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val", f1=True)
+        self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_scores("test", f1=True)
+        self._log_scores("test")

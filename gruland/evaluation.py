@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gruland.classifier import Classifier
-from gruland.data import Encoded, pad
+from gruland.data import Encoded
 from gruland.task import Task
 
 #: Padded words in one batch: bounds memory (65,536 words of 100 numbers are 26 MB) and fills the matmuls.
@@ -83,7 +83,7 @@ def logits(
     keys = np.arange(encoded.size) if keys is None else keys
     try:
         for rows in length_sorted_batches(encoded.lengths, batch_tokens):
-            tokens, lengths = pad(encoded, rows)
+            tokens, lengths = encoded.take(rows).padded()
             masks = None
             if mask_seed is not None:
                 masks = model.gru.draw_masks(lengths, seed=mask_seed, keys=torch.as_tensor(keys[rows]))

@@ -63,7 +63,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         group=cfg.logger.group or f"{cfg.experiment_name}-{cfg.regularizer.name}",
         job_type=cfg.logger.job_type,
         tags=[
-            f"data:{cfg.data.name}",
+            f"data:{cfg.data.source}",
             f"regularizer:{cfg.regularizer.name}",
             f"rate:{cfg.regularizer.rate:g}",
             f"hidden:{cfg.model.hidden_size}",

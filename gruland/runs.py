@@ -38,7 +38,7 @@ SCHEMA = 1
 
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
-_NOT_IDENTITY = {"path", "cache_dir", "num_workers", "backend"}
+_NOT_IDENTITY = {"path", "cache_dir", "num_workers", "eval_batch_size", "backend"}
 _TRAINER_IDENTITY = ("max_epochs", "precision", "gradient_clip_val")
 
 
@@ -184,7 +184,7 @@ def build_data(cfg: DictConfig) -> TextDataModule:
     """The data module that a configuration describes, set up."""
     from hydra.utils import instantiate
 
-    data = instantiate(cfg.data, embedding=instantiate(cfg.embedding), seed=cfg.seed)
+    data = instantiate(cfg.data, vocabulary=instantiate(cfg.embedding), seed=cfg.seed)
     data.prepare_data()
     data.setup()
     return data
@@ -209,7 +209,7 @@ def build_model(cfg: DictConfig, data: TextDataModule) -> Classifier:
             dropconnect=cfg.regularizer.dropconnect,
             initialization=cfg.model.initialization,
             backend=cfg.model.backend,
-            freeze=cfg.model.freeze_embedding,
+            freeze=data.vocabulary.freeze,
             optimizer=instantiate(cfg.optimizer),
             seed=cfg.seed,
         )
@@ -222,12 +222,10 @@ def prepare(cfg: DictConfig) -> Run:
         ValueError: the folder holds a run of another configuration.
     """
     run = Run(folder(cfg))
-    existing = run.path / "config.yaml"
-    if existing.exists():
-        _refuse_other(run, cfg)
-        return run
-    run.path.mkdir(parents=True, exist_ok=True)
-    with atomic_path(existing) as temporary:
+    file = run.path / "config.yaml"
+    if file.exists():
+        _refuse_other(Run(run.path), cfg)
+    with atomic_path(file) as temporary:
         temporary.write_text(OmegaConf.to_yaml(_with_absolute_paths(cfg), resolve=True))
     return run
 
@@ -290,11 +288,14 @@ def find(*paths: str | Path) -> list[Path]:
     return found
 
 
-def describe(cfg: DictConfig, model: Classifier, backend: str, threads: int) -> dict[str, Any]:
+def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]:
     """The entries of results.json that are known before training."""
     import pytorch_lightning
     import torch
 
+    from gruland import kernels
+
+    backend = kernels.choose(cfg.model.backend, model.device, model.dtype, training=True)
     return {
         "schema": SCHEMA,
         "gruland": gruland.__version__,
@@ -307,7 +308,7 @@ def describe(cfg: DictConfig, model: Classifier, backend: str, threads: int) -> 
             "hidden_size": cfg.model.hidden_size,
             "num_layers": cfg.model.num_layers,
             "parameters": sum(p.numel() for p in model.trainable().values()),
-            "backend": backend,
+            "backend": backend.__name__.rpartition(".")[2],
         },
         "environment": {
             "python": platform.python_version(),

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.types import RunMode
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs
@@ -34,16 +36,28 @@ def register() -> None:
     Plugins.instance().register(GridSweeper)
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's sweeper, for a grid that belongs to the regularizer.
+class GridSweeper(Sweeper):
+    """Hydra's basic sweeper, for a grid that belongs to the regularizer.
 
     ``hydra.sweeper.params`` of ``conf/regularizer/<name>.yaml`` is the grid. A sweep on the command line over a
     key of the grid replaces that axis, over another key it multiplies the grid. ``regularizer=a,b`` runs the
     grid of each.
     """
 
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
+    def __init__(self, params: dict[str, str]) -> None:
+        self.params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
     def sweep(self, arguments: list[str]) -> Any:
-        assert self.launcher is not None
         jobs = self._jobs(arguments)
         self.validate_batch_is_legal(jobs)
         configs = [self._config(job) for job in jobs]
@@ -55,9 +69,7 @@ class GridSweeper(BasicSweeper):
         return []
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(arguments)
+        overrides = self._parse(arguments)
         swept = [o for o in overrides if o.get_key_element() == "regularizer" and o.is_sweep_override()]
         if not swept:
             return self._grid(self.params, arguments)
@@ -70,29 +82,30 @@ class GridSweeper(BasicSweeper):
         return sorted(jobs, key=lambda job: -_cost(self._config(job)))
 
     def _grid(self, params: dict[str, str] | DictConfig, arguments: list[str]) -> list[list[str]]:
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        # Hydra loads its own plugins anew when it looks for them: a class from there must be met late.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
         axes = [f"{key}={values}" for key, values in params.items()]
-        return self.split_arguments(parser.parse_overrides([*axes, *arguments]), None)[0]
+        return BasicSweeper.split_arguments(self._parse([*axes, *arguments]), None)[0]
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(overrides)
 
     def _params_of(self, overrides: list[str]) -> DictConfig:
         """The grid of the configuration that the fixed overrides select."""
-        assert self.hydra_context is not None and self.config is not None
-        loader = self.hydra_context.config_loader
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-        fixed = [line for line, o in zip(overrides, parsed, strict=True) if not o.is_sweep_override()]
-        cfg = loader.load_configuration(self.config.hydra.job.config_name, fixed, run_mode=RunMode.MULTIRUN)
+        fixed = [line for line, o in zip(overrides, self._parse(overrides), strict=True) if not o.is_sweep_override()]
+        cfg = self.hydra_context.config_loader.load_configuration(
+            self.config.hydra.job.config_name, fixed, run_mode=RunMode.MULTIRUN
+        )
         return cfg.hydra.sweeper.params
 
     def _config(self, job: Sequence[str]) -> DictConfig:
-        assert self.hydra_context is not None and self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
         return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
     def _launch(self, jobs: list[list[str]]) -> list[str]:
         """Run the jobs; return the error of each job that failed, or of the launcher where that broke."""
-        assert self.launcher is not None
         try:
             returns = self.launcher.launch(jobs, initial_job_idx=0)
         except Exception as error:  # a killed worker breaks the pool: what is finished is on disk all the same

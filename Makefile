@@ -1,0 +1,77 @@
+# Targets for people and for CI. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+OUT ?= outputs
+
+# Of `make study`: overrides of every run, e.g. STUDY=experiment=smoke; the runs' folder follows from them.
+STUDY ?=
+NAME ?= study
+
+# Of `make paper`: the full IMDB (CSV, Parquet or aclImdb folder), GloVe 100-d vectors, seeds of the best cells.
+DATA ?=
+GLOVE ?=
+SEEDS ?= 1,2
+PAPER := experiment=paper $(if $(DATA),data.path=$(DATA)) $(if $(GLOVE),embedding.path=$(GLOVE))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
+
+setup: $(VENV)/.ready  ## the virtual environment, with everything that the tests and the study need
+
+# haste's own build wants CUDA wherever it finds nvcc: without it on the path it is the pure Python that the
+# tests compare with. They skip that comparison, and say so, where it could not be installed.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install -c constraints.txt -e '.[dev]'
+	-env PATH="$(abspath $(BIN)):/usr/bin:/bin" $(RUN) pip install --no-build-isolation -c constraints.txt haste-pytorch-cpu
+	touch $@
+
+test: setup  ## the test suite
+	$(RUN) pytest
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train: setup  ## one model on the embedded reviews
+	$(RUN) gruland.train
+
+sweep-none: setup  ## the three sizes without a regularizer
+	$(RUN) gruland.train regularizer=none -m
+
+sweep-zoneout: setup  ## the paper's zoneout grid
+	$(RUN) gruland.train regularizer=zoneout -m
+
+sweep-dropconnect: setup  ## the paper's DropConnect grid
+	$(RUN) gruland.train regularizer=dropconnect -m
+
+surfaces: setup  ## loss surfaces of the best run of each regularizer below OUT
+	$(RUN) gruland.best $(OUT) | xargs $(RUN) gruland.landscape
+
+attack: setup  ## adversarial evaluation of the best run of each regularizer below OUT
+	$(RUN) gruland.best $(OUT) | xargs $(RUN) gruland.attack
+
+report: setup  ## report.html and report.md of all runs below OUT
+	$(RUN) gruland.report $(OUT)
+
+study: setup  ## both grids and the three sizes on the embedded reviews, surfaces, attacks, the report
+	$(RUN) gruland.train $(STUDY) experiment_name=$(NAME) regularizer=none,zoneout,dropconnect landscape.enabled=false attack.enabled=false -m
+	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/$(NAME)
+
+paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=glove.6B.100d.txt
+	$(RUN) gruland.train $(PAPER) regularizer=none,zoneout,dropconnect landscape.enabled=false attack.enabled=false -m
+	$(RUN) gruland.best --overrides $(OUT)/paper | while read -r cell; do \
+	  $(RUN) gruland.train $(PAPER) $$cell seed=$(SEEDS) landscape.enabled=false attack.enabled=false -m || exit 1; done
+	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/paper
+
+bench: setup  ## speed beside the peers, as ratios
+	$(RUN) benchmarks.training_step
+
+clean:  ## remove the virtual environment and caches; outputs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

@@ -1,0 +1,57 @@
+"""The run of least validation loss of each regularizer.
+
+    python -m gruland.best PATH…               its folder, a line each
+    python -m gruland.best --overrides PATH…        the overrides that train the same cell again
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gruland import runs
+from gruland.errors import one_line_errors
+
+
+def best(*paths: str | Path) -> dict[str, runs.Run]:
+    """From regularizer to its finished run of least validation loss, at or below the paths.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or holds no run.
+        ValueError: no run is finished.
+    """
+    chosen: dict[str, tuple[float, runs.Run]] = {}
+    for folder in runs.find(*paths):
+        run = runs.Run(folder)
+        results = run.results
+        if results.get("status") != "finished":
+            continue
+        loss, kind = results["metrics"]["best"]["validation"]["loss"], results["model"]["regularizer"]
+        if kind not in chosen or loss < chosen[kind][0]:
+            chosen[kind] = loss, run
+    if not chosen:
+        raise ValueError(f"no finished run at or below {', '.join(map(str, paths))}")
+    return {kind: run for kind, (_, run) in chosen.items()}
+
+
+def overrides(run: runs.Run) -> str:
+    """What selects the run's cell of the grid on gruland.train's command line."""
+    model = run.results["model"]
+    line = f"regularizer={model['regularizer']} model.hidden_size={model['hidden_size']}"
+    return line if model["regularizer"] == "none" else f"{line} regularizer.rate={model['rate']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m gruland.best", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="run folders, or folders of runs")
+    parser.add_argument("--overrides", action="store_true", help="print overrides instead of folders")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        for run in best(*options.paths).values():
+            print(overrides(run) if options.overrides else run.path)
+
+
+if __name__ == "__main__":
+    main()
