@@ -32,8 +32,8 @@ exit_status = 0
 
 
 def register() -> None:
-    """Make the sweeper known to Hydra, which looks for plugins in packages of their own only."""
-    Plugins.instance().register(GridSweeper)
+    """Make the sweeper known to Hydra, which takes sweepers from a package called hydra_plugins only."""
+    Plugins.instance().class_name_to_class["hydra_plugins.gruland.GridSweeper"] = GridSweeper
 
 
 class GridSweeper(Sweeper):

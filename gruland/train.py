@@ -120,24 +120,24 @@ def _keyboard_interrupts(trainer: pl.Trainer) -> Iterator[None]:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """Send warnings and messages to the run's log; Lightning's chatter goes nowhere else."""
+    """Send messages to the run's log, too; warnings and Lightning's chatter go there alone."""
+    import pytorch_lightning  # noqa: F401  (it gives its logger a handler for the terminal when it is imported)
+
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("gruland", "py.warnings", "pytorch_lightning", "lightning.pytorch")]
-    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    log.addHandler(handler)
+    quiet = [logging.getLogger(name) for name in ("py.warnings", "pytorch_lightning", "lightning_fabric")]
+    before = [(logger, logger.handlers, logger.propagate) for logger in quiet]
+    for logger in quiet:
+        logger.handlers, logger.propagate = [handler], False
     logging.captureWarnings(True)
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = logger.name == "gruland"
     try:
         yield
     finally:
         logging.captureWarnings(False)
-        for logger, level, propagate in before:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
+        log.removeHandler(handler)
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
         handler.close()
 
 
@@ -147,7 +147,6 @@ def _recorded(run: runs.Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logging.getLogger("gruland").debug("failed", exc_info=True)
         with open(run.path / "log.txt", "a") as file:
             traceback.print_exc(file=file)
         status = "finished" if run.results.get("status") == "finished" else "failed"

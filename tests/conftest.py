@@ -1,0 +1,28 @@
+import os
+
+import pytest
+
+# One thread a process: the suite runs beside other work, and small sizes gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """A cache of the suite's own, so that no test depends on what an earlier one left."""
+    before = os.environ.get("GRULAND_CACHE")
+    os.environ["GRULAND_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["GRULAND_CACHE"]
+    else:
+        os.environ["GRULAND_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """A finished run of the smoke experiment with zoneout."""
+    import gruland
+    from gruland.train import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    return train(gruland.compose("experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "trainer.threads=1"))
