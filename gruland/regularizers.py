@@ -40,14 +40,13 @@ def zoneout_mask(
     rate: float,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """One Bernoulli(rate) draw for each (sequence, time, unit): [B, T, H], 1 = keep the previous value.
+    """A draw with probability ``rate`` for each (sequence, time, unit): [B, T, H], 1 = keep the old value.
 
     Krueger et al. 2017, "Zoneout", section 3. The memory is time-major, as the kernels read it.
     """
-    keep_TBH = torch.empty(time_steps, sequences, hidden_size, device=device, dtype=dtype)
-    return keep_TBH.bernoulli_(rate, generator=generator).transpose(0, 1)
+    keep_TBH = torch.rand(time_steps, sequences, hidden_size, generator=generator, device=device)
+    return keep_TBH.lt_(rate).transpose(0, 1)
 
 
 def seeded_zoneout_mask(
@@ -55,13 +54,13 @@ def seeded_zoneout_mask(
 ) -> Tensor:
     """A zoneout mask [B, T, H] on the CPU with a seed for each sequence; T = the longest.
 
-    Entry (b, t, j) is a function of (seeds[b], t, j) alone, whatever the batch; zero beyond a sequence's length.
+    Entry (b, t, j) is a function of (seeds[b], t, j) alone, whatever the batch; zero beyond the end.
 
     Raises:
         ValueError: another number of seeds than of lengths.
     """
     if len(lengths) != len(seeds):
-        raise ValueError(f"got {len(seeds)} keys for {len(lengths)} sequences: expected one for each")
+        raise ValueError(f"got {len(seeds)} seeds for {len(lengths)} sequences: expected one for each")
     keep_BTH = torch.zeros(len(lengths), max(lengths), hidden_size)
     generator = torch.Generator()
     for keep_TH, length, seed in zip(keep_BTH, lengths, seeds, strict=True):
@@ -79,15 +78,14 @@ def dropconnect_mask(
     """Factors [3H, H] of a hidden-to-hidden matrix: 0 with probability ``rate``, else 1 / (1 - rate).
 
     Wan et al. 2013, "Regularization of Neural Networks using DropConnect"; scaled as dropout is, so that the
-    weights' expectation is the weights. Rate 1 gives zeros. A generator decides the device.
+    weights' expectation is the weights. Rate 1 gives zeros.
     """
-    device = device if generator is None else generator.device
     kept = torch.rand(3 * hidden_size, hidden_size, generator=generator, device=device) >= rate
     return kept * (0.0 if rate == 1 else 1 / (1 - rate))
 
 
 def mix(*numbers: int) -> int:
-    """One 64-bit seed from several integers: SplitMix64's finalizer (Steele et al. 2014), folded over them."""
+    """One 64-bit seed from several integers: SplitMix64's mixing (Steele et al. 2014) folded over them."""
     state = 0
     for number in numbers:
         state = (state + (number & _WORD) + 0x9E3779B97F4A7C15) & _WORD

@@ -5,17 +5,17 @@ T time steps, B sequences, I inputs, H hidden units; gates in torch's order r, z
 A backend is a module with two functions::
 
     run_layer(x_TBI, h0_BH, layer, active, keep_TBH=None, zoneout=0.0) -> h_TBH
-    unavailable(device, dtype, training) -> str | None      # None: it can run; else one line that says why not
+    unavailable(device, dtype, training) -> str | None      # None: it can run; else one line: why not
 
 ``active`` (int64 on the CPU, or a list, [T]) is the number of sequences that still run at each step. It never
 rises: the sequences are sorted by falling length, and ``active[0] == B``. With the candidate
 c_t = GRU(x_t, h_{t-1}) a step gives
 
     h_t = keep_t * h_{t-1} + (1 - keep_t) * c_t     keep_TBH of zeros and ones, in x's dtype: one zoneout mask
-    h_t = p * h_{t-1} + (1 - p) * c_t               without keep_TBH: the expectation under p = zoneout; 0 = plain
+    h_t = p * h_{t-1} + (1 - p) * c_t               without keep_TBH: the expectation for p = zoneout
 
-Beyond a sequence's length the output is zero and nothing gets a gradient from there. ``run_layer`` works in any
-grad mode, in training and in evaluation.
+Beyond a sequence's length the output is zero and nothing gets a gradient from there. ``run_layer`` works in
+any grad mode, in training and in evaluation.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """A GRU layer in plain PyTorch with an explicit backward pass: no autograd loop over time.
 
-T time steps, B sequences, I inputs, H hidden units; S rows of a packed batch: the running sequences of step 0,
-then those of step 1, ... (S = the sum of ``active``). Gates in torch's order r, z, n.
+T time steps, B sequences, I inputs, H hidden units; S rows of a packed batch: the running sequences of step
+0, then those of step 1, ... (S = the sum of ``active``). Gates in torch's order r, z, n.
 
 With W = weight_hh and the input's part a = weight_ih x_t + bias_ih, a step is (``torch.nn.GRU``'s equations)
 
     r = sigmoid(a_r + W_r h + b_r)      z = sigmoid(a_z + W_z h + b_z)
     u = W_n h + b_n                     n = tanh(a_n + r u)                 h' = z h + (1 - z) n
 
-Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z in z's place.
+Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z for z.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gruland.kernels import Layer
 
@@ -38,12 +37,7 @@ def run_layer(
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
     running = [n for n in torch.as_tensor(active).tolist() if n]
-    inputs = (x_TBI, h0_BH, *layer)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _GRULayer.apply(*inputs, keep_TBH, zoneout, running)
-    rows = _rows(running, *x_TBI.shape[:2], x_TBI.device)
-    h_SH, *_ = _forward(_pack(x_TBI, rows), h0_BH, layer, _pack(keep_TBH, rows), zoneout, running)
-    return _unpack(h_SH[len(h0_BH) :], rows, *x_TBI.shape[:2])
+    return _GRULayer.apply(x_TBI, h0_BH, *layer, keep_TBH, zoneout, running)
 
 
 class _GRULayer(torch.autograd.Function):
@@ -60,19 +54,21 @@ class _GRULayer(torch.autograd.Function):
         zoneout: float,
         running: list[int],
     ) -> Tensor:
-        steps_sequences = x_TBI.shape[:2]
-        rows = _rows(running, *steps_sequences, x_TBI.device)
+        time_steps, sequences = x_TBI.shape[:2]
+        rows = _rows(running, time_steps, sequences, x_TBI.device)
         layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
         x_SI = _pack(x_TBI, rows)
         h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, _pack(keep_TBH, rows), zoneout, running)
         ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows)
         ctx.zoneout = 0.0 if keep_TBH is not None else zoneout
-        ctx.running, ctx.steps_sequences = running, steps_sequences
-        return _unpack(h_SH[len(h0_BH) :], rows, *steps_sequences)
+        ctx.running, ctx.shape = running, (time_steps, sequences)
+        return _unpack(h_SH[len(h0_BH) :], rows, time_steps, sequences)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # once_differentiable would drop the second derivative in silence where grad_TBH needs no gradient.
+            raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
         x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows = ctx.saved_tensors
         previous_SH = _previous(h_SH, ctx.running)
         slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
@@ -84,9 +80,7 @@ class _GRULayer(torch.autograd.Function):
         # The input's part of the candidate's gate is not multiplied by r; the other two gates are shared.
         torch.mul(grad_SH, slope_n_SH, out=slopes_S3H.chunk(3, 1)[2])
         grad_weight_ih, grad_bias_ih = slopes_S3H.t() @ x_SI, slopes_S3H.sum(0)
-        grad_x = (
-            _unpack(slopes_S3H @ weight_ih, rows, *ctx.steps_sequences) if ctx.needs_input_grad[0] else None
-        )
+        grad_x = _unpack(slopes_S3H @ weight_ih, rows, *ctx.shape) if ctx.needs_input_grad[0] else None
         return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None, None, None
 
 

@@ -1,0 +1,112 @@
+"""A GRU layer by haste (Nanavati 2020), where the package ``haste_pytorch`` is installed.
+
+T time steps, B sequences, I inputs, H hidden units; haste has the gates z, r, n and transposes the matrices.
+
+PyPI's ``haste-pytorch-cpu`` is plain Python, an autograd loop. ``haste_pytorch`` 0.5.0rc0, the one release
+for CUDA, is wrong in the gradient of zoneout: it takes the first time step's mask for every step
+(lmnt-com/haste#43). That is measured here rather than read off a version, and said when it matters.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from gruland.kernels import Layer
+
+#: haste's names for the four weights of a layer, in the order of :class:`gruland.kernels.Layer`.
+NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+
+Recurrence = Callable[..., Tensor]
+
+
+def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
+    """One line that says why haste cannot run such tensors, or None."""
+    if find_spec("haste_pytorch") is None:
+        return "the package haste_pytorch is not installed (pip install haste-pytorch-cpu)"
+    if device.type == "cuda" and find_spec("haste_pytorch_lib") is None:
+        return "this haste_pytorch was built without CUDA"
+    return None
+
+
+def run_layer(
+    x_TBI: Tensor,
+    h0_BH: Tensor,
+    layer: Layer,
+    active: Tensor | Sequence[int],
+    keep_TBH: Tensor | None = None,
+    zoneout: float = 0.0,
+) -> Tensor:
+    """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`.
+
+    Warns where gradients are wanted through a zoneout mask that this haste gets wrong.
+    """
+    masked = keep_TBH is not None and torch.is_grad_enabled()
+    if masked and x_TBI.is_cuda and _cuda_is_wrong():
+        warnings.warn(
+            "this haste_pytorch takes the first step's zoneout mask for every step of its backward pass: "
+            "the gradients are wrong; use backend='auto'",
+            stacklevel=2,
+        )
+    steps, sequences = x_TBI.shape[:2]
+    update_TBH = x_TBI.new_empty(0, 0, 0)
+    if keep_TBH is not None:
+        update_TBH = 1 - keep_TBH
+    elif zoneout > 0:
+        # The expectation is a mask of constant size: haste's own refuses a backward pass on CUDA.
+        update_TBH = x_TBI.new_full((steps, sequences, h0_BH.shape[1]), 1 - zoneout)
+    inputs = (x_TBI, h0_BH, *to_haste(layer), update_TBH)
+    h_TBH = _recurrence(x_TBI.device)(True, float(update_TBH.numel() > 0), *(t.contiguous() for t in inputs))[
+        1:
+    ]
+    runs = torch.arange(sequences) < torch.as_tensor(active).unsqueeze(1)
+    return torch.where(runs.unsqueeze(2).to(h_TBH.device), h_TBH, h_TBH.new_zeros(()))
+
+
+def to_haste(layer: Layer) -> tuple[Tensor, ...]:
+    """kernel [I, 3H], recurrent_kernel [H, 3H], bias and recurrent_bias [3H] of a layer."""
+    return tuple(_swap_gates(weight).t() for weight in layer)
+
+
+def from_haste(*weights: Tensor) -> Layer:
+    """The inverse of :func:`to_haste`."""
+    return Layer(*(_swap_gates(weight.t()) for weight in weights))
+
+
+def _swap_gates(weight: Tensor) -> Tensor:
+    """r, z, n to z, r, n along the first axis, and back."""
+    first, second, candidate = weight.chunk(3)
+    return torch.cat([second, first, candidate])
+
+
+def _recurrence(device: torch.device) -> Recurrence:
+    """(training, zoneout, x, h0, the four weights, update mask) -> states [T + 1, B, H], h0 first."""
+    from haste_pytorch import gru
+
+    return gru.GRUFunction.apply if device.type == "cuda" else gru.GRUScript
+
+
+@cache
+def _cuda_is_wrong() -> bool:
+    return zoneout_gradient_is_wrong(_recurrence(torch.device("cuda")), torch.device("cuda"))
+
+
+def zoneout_gradient_is_wrong(recurrence: Recurrence, device: torch.device) -> bool:
+    """Whether a recurrence mistakes the first step's mask for the second's in its backward pass.
+
+    One unit, zero weights and two steps: the state halves where the unit updates, so that dh_2/dh_0 is 0.5 if
+    it is kept in the first step only; with the first step's mask for both it would be 1.
+    """
+    update_TBH = torch.tensor([0.0, 1.0], device=device).view(2, 1, 1)
+    shapes = (2, 1, 1), (1, 3), (1, 3), (3,), (3,)
+    x_TBI, *weights = (torch.zeros(shape, device=device) for shape in shapes)
+    with torch.enable_grad():
+        h0_BH = torch.ones(1, 1, device=device, requires_grad=True)
+        states = recurrence(True, 1.0, x_TBI, h0_BH, *weights, update_TBH)
+        (slope,) = torch.autograd.grad(states[-1].sum(), h0_BH)
+    return not torch.allclose(slope, torch.full_like(slope, 0.5))
