@@ -5,7 +5,7 @@ B reviews of a batch, T words of its longest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +64,7 @@ class LengthBuckets(Sampler[np.ndarray]):
         return (batches[i] for i in random.permutation(len(batches)))
 
 
-class Sorted(Sampler[np.ndarray]):
+class LengthSorted(Sampler[np.ndarray]):
     """All reviews in batches by falling length: the least padding, for evaluation."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int) -> None:
@@ -83,21 +83,21 @@ def by_length(indices: np.ndarray, lengths: np.ndarray, batch_size: int) -> list
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def padding(batches: Iterator[np.ndarray], lengths: np.ndarray) -> float:
+def padding(batches: Iterable[np.ndarray], lengths: np.ndarray) -> float:
     """The share of a pass over ``batches`` that is padding, in [0, 1)."""
     sizes = [(lengths[batch].sum(), lengths[batch].max() * len(batch)) for batch in batches]
-    real, total = np.sum(sizes, axis=0)
-    return float(1 - real / total)
+    words, places = np.sum(sizes, axis=0)
+    return float(1 - words / places)
 
 
 def loader(
-    encoded: Encoded, labels: np.ndarray, sampler: Sampler[np.ndarray], workers: int
+    encoded: Encoded, labels: np.ndarray, sampler: Sampler[np.ndarray], num_workers: int
 ) -> DataLoader[Batch]:
     """A loader of batches; its own generator keeps torch's global random state as it is."""
     return DataLoader(
         Batches(encoded, labels),
         sampler=sampler,
         batch_size=None,
-        num_workers=workers,
+        num_workers=num_workers,
         generator=torch.Generator(),
     )

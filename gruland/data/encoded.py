@@ -1,6 +1,6 @@
 """Reviews as word ids.
 
-N reviews, B reviews of a batch, T words of its longest.
+N reviews, T words of the longest.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 from gruland.data.tokenizer import tokenize
 from gruland.embedding import PAD, UNKNOWN, Vocabulary
 
-#: ``clean`` -> what is replaced by a space before a review is cut into words.
-CLEANING = {"none": None, "breaks": re.compile(r"<br\s*/?>")}
+#: ``clean`` -> what gives way to a space before a review is cut into words.
+CLEANING = {"none": None, "breaks": re.compile(r"<br\s*/?>", re.IGNORECASE)}
 
 
 class Encoded(NamedTuple):
-    """Reviews as word ids, one after the other in a flat array; review i is ``tokens[offsets[i]:offsets[i + 1]]``."""
+    """Reviews one after the other; the words of review i are ``tokens[offsets[i]:offsets[i + 1]]``."""
 
     tokens: np.ndarray  # int32 [sum of lengths], may be a memory map
     offsets: np.ndarray  # int64 [N + 1]
 
     @property
     def size(self) -> int:
-        """N, the number of reviews (``len`` is the tuple's)."""
+        """N (``len`` is the tuple's)."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [N], in words; never below 1."""
+        """int64 [N], in words, at least 1."""
         return np.diff(self.offsets)
 
     def sequence(self, index: int) -> np.ndarray:
@@ -56,14 +56,14 @@ class Encoded(NamedTuple):
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
 
-def words_of(text: str, clean: str = "none", max_length: int | None = None) -> list[str]:
-    """The first ``max_length`` words of a text after cleaning."""
+def words_of(text: str, clean: str = "none") -> list[str]:
+    """The words of a text after cleaning."""
     pattern = CLEANING[clean]
-    return tokenize(text if pattern is None else pattern.sub(" ", text))[:max_length]
+    return tokenize(text if pattern is None else pattern.sub(" ", text))
 
 
-def encode(reviews: Iterable[list[str]], vocabulary: Vocabulary) -> Encoded:
-    """Words to ids; a review without a word becomes one unknown word, so that every review has a last step."""
+def encode(reviews: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Encoded:
+    """Words to ids; a review without a word becomes one unknown word: every review has a last step."""
     ids = [vocabulary.ids(words) if words else np.array([UNKNOWN], np.int32) for words in reviews]
     offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)])
-    return Encoded(np.concatenate(ids) if ids else np.empty(0, np.int32), offsets)
+    return Encoded(np.concatenate([np.empty(0, np.int32), *ids]), offsets)

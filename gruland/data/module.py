@@ -1,22 +1,27 @@
-"""From a source of reviews to batches of word ids."""
+"""From a source of reviews to batches of word ids.
+
+N reviews, C classes.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from gruland.data.batches import Batch, LengthBuckets, Sorted, loader, padding
-from gruland.data.encoded import CLEANING, Encoded, encode, words_of
+from gruland.cache import cache_folder, cached, content_hash
+from gruland.data.batches import Batch, LengthBuckets, LengthSorted, loader, padding
+from gruland.data.encoded import Encoded, encode, words_of
+from gruland.data.prepared import Prepared, Settings, prepare
 from gruland.data.sources import Corpus, Source, open_source
-from gruland.data.splits import NAMES, divide, limits, subset
-from gruland.embedding import UNKNOWN, Vocabulary
+from gruland.data.splits import NAMES, Limit
+from gruland.embedding import Vocabulary
 from gruland.task import Task
 
 log = logging.getLogger("gruland")
@@ -27,19 +32,47 @@ class Split:
     """The reviews of a split."""
 
     encoded: Encoded
-    labels: np.ndarray  # int64 [N] or float32 [N, C]
+    labels: np.ndarray  # int64 [N], or float32 [N, C] of a multilabel task
     ids: np.ndarray  # int64 [N]: row numbers in the source, a review's identity
     corpus: Callable[[], Corpus] = field(repr=False)
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
-        """The raw texts [N], read from the source on demand."""
+        """The raw texts [N], before cleaning; read from the source when they are first asked for."""
         texts = self.corpus().texts
         return [texts[i] for i in self.ids]
 
 
 class TextDataModule(LightningDataModule):
-    """Reviews, divided, cut into words and batched by length."""
+    """Labelled reviews, divided, cut into words and batched by length; ``setup()`` has to be called once.
+
+    Attributes:
+        task: outputs, loss and metrics that the labels ask for.
+        vocabulary: as given.
+        splits: ``train``, ``validation`` and ``test``.
+        report: plain data about what the model sees: ``source``; ``sizes``, ``available`` (before the limit)
+            and ``class_counts`` of each split; ``limited``; ``duplicates`` (exact repetitions within a split,
+            distinct texts that two splits share); ``coverage`` (the share of the texts' words, and of distinct
+            words, that have a vector); ``lengths`` in words, with the numbers of reviews ``cut`` at
+            ``max_length`` and ``empty`` (they become one unknown word); ``padding`` (share of the first
+            epoch's batches); ``vocabulary``; ``fingerprint`` (a hash of word ids, labels and vectors).
+
+    Args:
+        vocabulary: the words that have a vector.
+        source: ``reviews`` or ``imdb`` (:func:`gruland.data.sources.open_source`), or any other source.
+        path: a CSV, Parquet file or ``aclImdb`` folder instead of the named source.
+        split: ``auto``, ``random`` or ``official`` (:func:`gruland.data.splits.divide`).
+        fractions: proportions of train, validation and test.
+        split_seed: of the division and of the limit.
+        limit: reviews to take (:func:`gruland.data.splits.limit_sizes`).
+        max_length: words of a review that are kept, from its start; None keeps all.
+        clean: ``none``, or ``breaks`` to drop ``<br />``.
+        batch_size: training reviews side by side.
+        eval_batch_size: validation or test reviews side by side; no result depends on it.
+        num_workers: processes that make batches; 0 makes them where they are used.
+        seed: of the order of the training batches.
+        cache_dir: see :func:`gruland.cache.cache_folder`.
+    """
 
     task: Task
     splits: dict[str, Split]
@@ -54,7 +87,7 @@ class TextDataModule(LightningDataModule):
         split: str = "auto",
         fractions: Sequence[float] = (0.5, 0.25, 0.25),
         split_seed: int = 0,
-        limit: int | Mapping[str, int | None] | None = None,
+        limit: Limit = None,
         max_length: int | None = None,
         clean: str = "none",
         batch_size: int = 32,
@@ -64,72 +97,107 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        if clean not in CLEANING:
-            raise ValueError(f"data.clean={clean} is unknown: expected {' or '.join(CLEANING)}")
+        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{key}={value}: expected at least 1 review")
         self.vocabulary = vocabulary
         self.source = open_source(source, path) if isinstance(source, str) else source
-        self.split, self.fractions, self.split_seed, self.limit = split, fractions, split_seed, limit
-        self.max_length, self.clean = max_length, clean
+        self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.seed, self._samplers, self._corpus = seed, [], None
+        self.seed, self.cache_dir = seed, cache_dir
+        self._epoch = 0
+        self._samplers: list[LengthBuckets] = []
 
-    def _load(self) -> Corpus:
-        if self._corpus is None:
-            self._corpus = self.source.load()
-        return self._corpus
+    @cached_property
+    def _corpus(self) -> Corpus:
+        return self.source.read(self.source.locate(cache_folder(self.cache_dir)))
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, divide and encode; a second call does nothing."""
+        """Read, divide and encode the reviews, or map what an earlier call left in the cache.
+
+        Raises:
+            ValueError, OSError: the source cannot be read, or not be divided as asked.
+        """
         if hasattr(self, "splits"):
             return
-        corpus = self._load()
-        rows = divide(corpus.labels, corpus.splits, self.split, self.fractions, self.split_seed)
-        sizes = {name: len(rows[name]) for name in NAMES}
-        wanted = limits(self.limit, sizes)
-        self.task, self.splits = corpus.task, {}
-        for name in NAMES:
-            ids = rows[name][subset(corpus.labels[rows[name]], wanted[name], self.split_seed)]
-            encoded = self.encode([corpus.texts[i] for i in ids])
-            self.splits[name] = Split(encoded, corpus.labels[ids], ids, self._load)
-        train = self.splits["train"].encoded.lengths
-        digest = hashlib.sha256(self.vocabulary.hash.encode())
-        for part in self.splits.values():
-            for array in (*part.encoded, part.labels):
-                digest.update(np.ascontiguousarray(array).tobytes())
-        self.report = {
+        cache = cache_folder(self.cache_dir)
+        key = self.settings.key(content_hash(self.source.locate(cache), cache), self.vocabulary.hash)
+        prepared = cached(
+            cache / f"reviews-{key[:16]}",
+            lambda folder: Prepared.load(folder, self.vocabulary),
+            lambda folder: prepare(self._corpus, self.vocabulary, self.settings).save(
+                folder, self.vocabulary
+            ),
+        )
+        self.task = prepared.task
+        self.splits = {name: Split(*part, lambda: self._corpus) for name, part in prepared.parts.items()}
+        self.report = self._report(prepared)
+        log.info("%s", self.summary())
+
+    def _report(self, prepared: Prepared) -> dict[str, Any]:
+        lengths = prepared.parts["train"].encoded.lengths
+        vocabulary = self.vocabulary
+        return {
             "source": self.source.name,
-            "sizes": {name: self.splits[name].encoded.size for name in NAMES},
-            "available": sizes,
-            "limited": self.limit is not None,
-            "coverage": {
-                name: float((part.encoded.tokens != UNKNOWN).mean()) for name, part in self.splits.items()
+            "limited": prepared.facts["sizes"] != prepared.facts["available"],
+            **prepared.facts,
+            "padding": padding(LengthBuckets(lengths, self.batch_size, self.seed), lengths),
+            "vocabulary": {
+                "name": vocabulary.name,
+                "hash": vocabulary.hash,
+                "rows": len(vocabulary),
+                "dimension": vocabulary.dimension,
             },
-            "padding": padding(iter(LengthBuckets(train, self.batch_size, self.seed)), train),
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": prepared.fingerprint(vocabulary),
         }
 
+    def summary(self) -> str:
+        """The report in one line."""
+        sizes, available = self.report["sizes"], self.report["available"]
+        parts = [
+            f"{sizes[n]:,} of {available[n]:,}" if self.report["limited"] else f"{sizes[n]:,}" for n in NAMES
+        ]
+        max_length = self.settings.max_length
+        repeated = self.report["duplicates"]
+        return (
+            f"data: {self.report['source']}, {' / '.join(parts)} reviews (train / validation / test), "
+            f"{'whole' if max_length is None else f'the first {max_length} words'}, "
+            f"{self.report['coverage']['tokens']['train']:.1%} of the words have a vector, "
+            f"repeated texts: {sum(repeated['within'].values())} within splits, "
+            f"{sum(repeated['across'].values())} across"
+        )
+
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Texts as the model sees them: same cleaning, tokenizer and ``max_length`` as in training."""
-        return encode((words_of(text, self.clean, self.max_length) for text in texts), self.vocabulary)
+        """Texts as the model sees them: the training's cleaning, tokenizer and ``max_length``."""
+        reviews = (words_of(text, self.settings.clean)[: self.settings.max_length] for text in texts)
+        return encode(reviews, self.vocabulary)
 
     def set_epoch(self, epoch: int) -> None:
-        """Order the training batches of the loaders handed out so far as in that epoch."""
+        """Order the training batches, of loaders handed out before and after, as in that epoch (from 0).
+
+        Lightning does it by itself for the loader that it trains on.
+        """
+        self._epoch = epoch
         for sampler in self._samplers:
             sampler.set_epoch(epoch)
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of like length in a new order each epoch; the last, smaller batch is kept."""
         part = self.splits["train"]
         sampler = LengthBuckets(part.encoded.lengths, self.batch_size, self.seed)
+        sampler.set_epoch(self._epoch)
         self._samplers.append(sampler)
         return loader(part.encoded, part.labels, sampler, self.num_workers)
 
-    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
-        part = self.splits[name]
-        sampler = Sorted(part.encoded.lengths, self.eval_batch_size)
-        return loader(part.encoded, part.labels, sampler, self.num_workers)
-
     def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation split by falling length."""
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
+        """The test split by falling length."""
         return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+        part = self.splits[name]
+        sampler = LengthSorted(part.encoded.lengths, self.eval_batch_size)
+        return loader(part.encoded, part.labels, sampler, self.num_workers)

@@ -1,0 +1,196 @@
+"""Reviews divided, cut into words, encoded and counted: what the cache holds.
+
+N reviews, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gruland.cache import digest_of
+from gruland.data import tokenizer
+from gruland.data.encoded import CLEANING, Encoded, encode, words_of
+from gruland.data.sources import Corpus
+from gruland.data.splits import NAMES, Limit, check_classes, divide, limit_sizes, subset
+from gruland.embedding import UNKNOWN, Vocabulary
+from gruland.files import read_json, write_json
+from gruland.progress import Progress
+from gruland.task import Task
+
+#: Part of the cache's key: raise it when the same settings give other arrays or other facts.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines the encoded reviews, besides the source and the vocabulary; see ``conf/data``.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    split: str = "auto"
+    fractions: Sequence[float] = (0.5, 0.25, 0.25)
+    split_seed: int = 0
+    limit: Limit = None
+    max_length: int | None = None
+    clean: str = "none"
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("split", self.split, ("auto", "random", "official")),
+            ("clean", self.clean, tuple(CLEANING)),
+        ):
+            if value not in known:
+                raise ValueError(f"data.{key}={value} is unknown: expected {' or '.join(known)}")
+        if len(self.fractions) != 3 or min(self.fractions) <= 0:
+            raise ValueError(f"data.fractions={list(self.fractions)}: expected three numbers above 0")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(
+                f"data.max_length={self.max_length}: expected at least 1, or null for whole reviews"
+            )
+
+    def key(self, source_hash: str, vocabulary_hash: str) -> str:
+        """A hash of everything that determines the encoded reviews."""
+        values = asdict(self)
+        values["limit"] = dict(self.limit) if isinstance(self.limit, Mapping) else self.limit
+        values["fractions"] = [float(f) for f in self.fractions]
+        return digest_of(values, source_hash, vocabulary_hash, VERSION, tokenizer.VERSION)
+
+
+class Part(NamedTuple):
+    """A split's reviews."""
+
+    encoded: Encoded
+    labels: np.ndarray  # int64 [N], or float32 [N, C]
+    ids: np.ndarray  # int64 [N], row numbers in the source
+
+
+@dataclass
+class Prepared:
+    """All splits and what was counted on the way (see :class:`gruland.data.TextDataModule`)."""
+
+    task: Task
+    parts: dict[str, Part]
+    facts: dict[str, Any]
+
+    def fingerprint(self, vocabulary: Vocabulary) -> str:
+        """A hash of what a model gets to see: word ids, labels and vectors."""
+        digest = hashlib.sha256(vocabulary.hash.encode())
+        for part in self.parts.values():
+            for array in (*part.encoded, part.labels):
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def save(self, folder: Path, vocabulary: Vocabulary) -> None:
+        """Write everything into an empty folder."""
+        for name, part in self.parts.items():
+            for key, array in _arrays(part).items():
+                np.save(folder / f"{name}-{key}.npy", array)
+        facts = {
+            "task": self.task.to_dict(),
+            "facts": self.facts,
+            "fingerprint": self.fingerprint(vocabulary),
+        }
+        write_json(folder / "facts.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path, vocabulary: Vocabulary) -> Prepared:
+        """The inverse of :meth:`save`; words stay memory-mapped.
+
+        Raises:
+            ValueError, OSError, KeyError: something is missing or not as it was written.
+        """
+        about = read_json(folder / "facts.json")
+        parts = {}
+        for name in NAMES:
+            tokens = np.asarray(np.load(folder / f"{name}-tokens.npy", mmap_mode="c"))
+            offsets, labels, ids = (
+                np.load(folder / f"{name}-{key}.npy") for key in ("offsets", "labels", "ids")
+            )
+            parts[name] = Part(Encoded(tokens, offsets), labels, ids)
+        prepared = cls(Task.from_dict(about["task"]), parts, about["facts"])
+        if prepared.fingerprint(vocabulary) != about["fingerprint"]:
+            raise ValueError("its content is not what was written")
+        return prepared
+
+
+def _arrays(part: Part) -> dict[str, np.ndarray]:
+    return {**part.encoded._asdict(), "labels": part.labels, "ids": part.ids}
+
+
+def prepare(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Prepared:
+    """Divide a corpus, take the limit's part of each split and encode it.
+
+    Raises:
+        ValueError: the limit is larger than a split, or a class is missing from one.
+    """
+    rows = divide(corpus.labels, corpus.splits, settings.split, settings.fractions, settings.split_seed)
+    available = {name: len(rows[name]) for name in NAMES}
+    sizes = limit_sizes(settings.limit, available)
+    ids = {n: rows[n][subset(corpus.labels[rows[n]], sizes[n], settings.split_seed)] for n in NAMES}
+    counts = {name: check_classes(corpus.labels[ids[name]], corpus.task, name) for name in NAMES}
+    texts = {name: [corpus.texts[i] for i in ids[name]] for name in NAMES}
+    census = Census(settings.max_length)
+    with Progress(sum(sizes.values()), "data: encoding reviews") as progress:
+        encoded = {
+            name: encode(census.count(texts[name], name, settings.clean, progress), vocabulary)
+            for name in NAMES
+        }
+    parts = {name: Part(encoded[name], corpus.labels[ids[name]], ids[name]) for name in NAMES}
+    facts = {"sizes": sizes, "available": available, "class_counts": counts, "duplicates": duplicates(texts)}
+    return Prepared(corpus.task, parts, {**facts, **census.facts(encoded, vocabulary)})
+
+
+@dataclass
+class Census:
+    """Counts words while they pass."""
+
+    max_length: int | None
+    words: set[str] = field(default_factory=set)
+    cut: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+    empty: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+
+    def count(self, texts: Iterable[str], name: str, clean: str, progress: Progress) -> Iterator[list[str]]:
+        """The words of each text, the first ``max_length`` of them."""
+        for text in texts:
+            words = words_of(text, clean)
+            kept = words[: self.max_length]
+            self.cut[name] += len(kept) < len(words)
+            self.empty[name] += not words
+            self.words.update(kept)
+            progress.advance()
+            yield kept
+
+    def facts(self, encoded: Mapping[str, Encoded], vocabulary: Vocabulary) -> dict[str, Any]:
+        """What was counted, as plain data."""
+        known = int((vocabulary.ids(self.words) != UNKNOWN).sum())
+        return {
+            "coverage": {
+                "tokens": {name: float((part.tokens != UNKNOWN).mean()) for name, part in encoded.items()},
+                "words": known / max(1, len(self.words)),
+                "distinct_words": len(self.words),
+            },
+            "lengths": {
+                "mean": {name: float(part.lengths.mean()) for name, part in encoded.items()},
+                "longest": {name: int(part.lengths.max()) for name, part in encoded.items()},
+                "cut": self.cut,
+                "empty": self.empty,
+            },
+        }
+
+
+def duplicates(texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Exact repetitions: superfluous reviews within a split, distinct texts that two splits share."""
+    distinct = {name: set(texts[name]) for name in NAMES}
+    pairs = [(a, b) for i, a in enumerate(NAMES) for b in NAMES[i + 1 :]]
+    return {
+        "within": {name: len(texts[name]) - len(distinct[name]) for name in NAMES},
+        "across": {f"{a}-{b}": len(distinct[a] & distinct[b]) for a, b in pairs},
+    }
