@@ -71,7 +71,7 @@ paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=gl
 	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/paper
 
 bench: setup  ## speed beside the peers, as ratios
-	$(RUN) benchmarks.training_step
+	$(BIN)/python benchmarks/training_step.py
 
 clean:  ## remove the virtual environment and caches; outputs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

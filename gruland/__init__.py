@@ -23,7 +23,7 @@ __all__ = ["GRU", "compose", "load", "test_time_dropout"]
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
-    if name in ("attack", "landscape", "report", "runs", "train"):
+    if name in ("attack", "kernels", "landscape", "report", "runs", "train"):
         return importlib.import_module(f"gruland.{name}")
     raise AttributeError(f"module 'gruland' has no attribute {name!r}")
 

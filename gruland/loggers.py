@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlparse
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
@@ -88,12 +89,13 @@ def _wandb_mode(asked: str) -> Any:
         return asked
     import wandb
 
-    if not wandb.api.api_key:
+    if not wandb.login(prompt=False, verify=False):
         log.info("wandb: no key (wandb login), so this run is kept offline")
         return "offline"
-    host = str(wandb.api.default_entity and "") or wandb.util.urlparse(wandb.api.settings("base_url")).hostname
+    server = urlparse(wandb.setup().settings.base_url)
+    host, port = server.hostname or "", server.port or (80 if server.scheme == "http" else 443)
     try:
-        socket.create_connection((host, 443), timeout=3).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError:
         log.info("wandb: no connection to %s, so this run is kept offline", host)
         return "offline"

@@ -1,0 +1,67 @@
+"""The README's commands work as they are typed there, on smoke-sized runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gruland
+from gruland import config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands():
+    typed = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in [*typed, *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)] if line]
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {word for line in commands() if line.startswith("make ") for word in line.split()[1:] if "=" not in word}
+    assert {"study", "test", "paper"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("python -m gruland.train")])
+def test_every_train_command_composes(line):
+    overrides = [word for word in shlex.split(line)[3:] if word not in ("-m", "--help")]
+    fixed = [word for word in overrides if "," not in word]
+    config.check(gruland.compose(*fixed))
+
+
+def test_the_commands_on_finished_runs(smoke_run, tmp_path):
+    for line in commands():
+        if not line.startswith("python -m gruland.") or "gruland.train" in line:
+            continue
+        words = [sys.executable, *shlex.split(line.replace("PATH…", "PATH").replace("[key=value …]", ""))[1:]]
+        words = [str(smoke_run.path) if word == "PATH" else word for word in words]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert done.stdout.strip(), line
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_notebook_cells(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_group_table_is_the_configuration():
+    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|", README, flags=re.MULTILINE))
+    groups = {p.name: {f.stem for f in p.glob("*.yaml")} for p in config.CONF.iterdir() if p.is_dir() and p.name != "hydra"}
+    assert {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows.items()} == groups
