@@ -46,8 +46,7 @@ def run_layer(
 
     Warns where gradients are wanted through a zoneout mask that this haste gets wrong.
     """
-    masked = keep_TBH is not None and torch.is_grad_enabled()
-    if masked and x_TBI.is_cuda and _cuda_is_wrong():
+    if keep_TBH is not None and torch.is_grad_enabled() and _is_wrong(x_TBI.device.type):
         warnings.warn(
             "this haste_pytorch takes the first step's zoneout mask for every step of its backward pass: "
             "the gradients are wrong; use backend='auto'",
@@ -92,8 +91,9 @@ def _recurrence(device: torch.device) -> Recurrence:
 
 
 @cache
-def _cuda_is_wrong() -> bool:
-    return zoneout_gradient_is_wrong(_recurrence(torch.device("cuda")), torch.device("cuda"))
+def _is_wrong(device_type: str) -> bool:
+    device = torch.device(device_type)
+    return zoneout_gradient_is_wrong(_recurrence(device), device)
 
 
 def zoneout_gradient_is_wrong(recurrence: Recurrence, device: torch.device) -> bool:

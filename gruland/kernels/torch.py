@@ -67,7 +67,7 @@ class _GRULayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            # once_differentiable would drop the second derivative in silence where grad_TBH needs no gradient.
+            # once_differentiable would drop it in silence where grad_TBH itself needs no gradient.
             raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
         x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows = ctx.saved_tensors
         previous_SH = _previous(h_SH, ctx.running)
