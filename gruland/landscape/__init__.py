@@ -1,0 +1,41 @@
+"""The loss over a plane of random directions through a model's weights (section 4.3 of the paper).
+
+For a run, :func:`compute_run` or ``python -m gruland.landscape RUN``. For any module with a loss::
+
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def evaluate(parameters):
+        with torch.no_grad():
+            output = torch.func.functional_call(module, parameters, inputs)
+        return F.cross_entropy(output, labels, reduction="none"), output.argmax(1) == labels
+
+    result = compute_surface(evaluate, parameters, random_directions(parameters, seed=0), path="surface.zarr")
+    contour_figure(result).savefig("contour.png")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "ReviewLoss": "objective",
+    "Scale": "plot",
+    "compute_run": "run",
+    "compute_surface": "surface",
+    "contour_figure": "plot",
+    "displace": "directions",
+    "figure_3d": "plot",
+    "load_surface": "store",
+    "minimum": "plot",
+    "random_directions": "directions",
+    "surface_figure": "plot",
+    "write_pictures": "plot",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

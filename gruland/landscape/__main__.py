@@ -1,0 +1,96 @@
+"""Loss surfaces of finished runs.
+
+python -m gruland.landscape PATH... [key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gruland.errors import USER_ERRORS, one_line, one_line_errors
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compute the surface of each run; a run that fails does not keep the others back.
+
+    Returns:
+        The exit status: 1 where a run failed.
+    """
+    paths, overrides = _parse(arguments)
+    from gruland import runs
+
+    failed = 0
+    for path in runs.find(*paths):
+        try:
+            print(_line(path, _compute(path, overrides)))
+        except USER_ERRORS as error:
+            failed += 1
+            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m gruland.landscape",
+        description="Compute the loss surface of finished runs and draw it into their folders. "
+        "A surface that is complete is left alone, an interrupted one goes on.",
+        epilog="example: python -m gruland.landscape outputs/reviews size=51 reviews=all",
+    )
+    parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
+    # Only for the help: argparse cannot tell the two kinds of positional arguments apart.
+    parser.add_argument(
+        "override", nargs="*", metavar="key=value",
+        help="size, extent, normalization, reviews or seed, over the run's own settings",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    words = [*given.path, *given.override]
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    paths = [word for word in words if word not in overrides]
+    if not paths:
+        parser.error("no PATH given: expected a run's folder, or a folder of runs")
+    return paths, overrides
+
+
+def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    import torch
+
+    from gruland import runs
+    from gruland.landscape.run import compute_run
+
+    run = runs.load(path)
+    settings = _settings(run.config.landscape, overrides)
+    with run.locked():
+        return compute_run(run, settings, device="cuda" if torch.cuda.is_available() else None)
+
+
+def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """The run's settings with the overrides in place.
+
+    Raises:
+        ValueError: a key that is none of the settings.
+    """
+    from omegaconf import OmegaConf
+
+    settings: Any = OmegaConf.to_container(own, resolve=True)
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    for key in given:
+        if key not in settings:
+            raise ValueError(f"{key}={given[key]}: expected one of {', '.join(sorted(settings))}")
+    return {**settings, **given}
+
+
+def _line(path: Path, results: Mapping[str, Any]) -> str:
+    return (
+        f"{path}: {results['cells']:,} cells over {results['reviews']:,} reviews, "
+        f"loss {results['center_loss']:.3f} at the centre, {results['min_loss']:.3f} to "
+        f"{results['max_loss']:.3f} on the surface, {results['seconds']:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

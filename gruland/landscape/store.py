@@ -1,0 +1,183 @@
+"""A loss surface on disk: an xarray data set in a zarr folder, written while it is computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import gruland
+from gruland.files import atomic_path
+
+if TYPE_CHECKING:
+    import xarray
+
+#: Version of the layout below; a surface of another version is computed afresh.
+FORMAT = 1
+
+#: Rows run along beta, columns along alpha: ``surface.loss.values[i, j]`` lies at (alpha[j], beta[i]).
+DIMENSIONS = ("beta", "alpha")
+MEASURES = {
+    "loss": "mean loss",
+    "accuracy": "share of right predictions",
+    "loss_se": "standard error of the mean loss",
+}
+#: Attributes that say how a surface came about, not which surface it is.
+_INCIDENTAL = ("seconds", "gruland")
+
+
+def load_surface(path: str | Path) -> xarray.Dataset:
+    """Read a surface, complete or on its way (``surface.partial.zarr``), into memory.
+
+    Returns:
+        A data set with dimensions (beta, alpha), the coordinates ``alpha`` and ``beta`` (steps along the
+        first and the second direction, in normalized units), the variables ``loss``, ``accuracy`` and
+        ``loss_se`` (float64; NaN where nothing is computed yet) and ``done`` (bool), and as attributes what
+        determines it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no readable surface.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"there is no loss surface at {path}: compute it with python -m gruland.landscape"
+        )
+    surface = _read(Path(path))
+    if surface is None:
+        raise ValueError(f"{path} holds no readable loss surface: remove it and compute it again")
+    return surface
+
+
+def _read(path: Path) -> xarray.Dataset | None:
+    """The surface at ``path``; None where there is none or it cannot be read."""
+    import xarray
+
+    try:
+        with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
+            surface.load()
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return None
+    return surface if {*MEASURES, "done"} <= set(surface.data_vars) else None
+
+
+class Store:
+    """A surface that is being computed, in memory and, where ``path`` is given, on disk.
+
+    A complete surface lies at ``path``. One on its way lies beside it (``surface.partial.zarr``) and takes
+    its place when the last cell is done, so that an older surface stays whole until then. Cells that an
+    earlier, interrupted computation of the same surface left behind are taken over; a partial surface with
+    other attributes or coordinates is thrown away.
+
+    As a context manager it writes what was recorded on leaving, also after an error.
+
+    Args:
+        path: the zarr folder, or None for memory alone.
+        alpha, beta: the coordinates.
+        attributes: all that determines the surface, JSON-able.
+        every: seconds between two writes; a killed process loses at most that much work.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        alpha: np.ndarray,
+        beta: np.ndarray,
+        attributes: Mapping[str, Any],
+        every: float = 1.0,
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        fresh = _empty(alpha, beta, attributes)
+        self.surface = fresh if self._path is None else self._resume(self._path, fresh)
+        self._every, self._spent = every, float(self.surface.attrs["seconds"])
+        self._start = self._written = time.monotonic()
+
+    def _resume(self, path: Path, fresh: xarray.Dataset) -> xarray.Dataset:
+        for candidate in (path, _partial(path)):
+            found = _read(candidate)
+            if found is not None and _same(found, fresh):
+                return found
+        _remove(_partial(path))
+        with atomic_path(_partial(path)) as temporary:
+            fresh.to_zarr(temporary, mode="w", consolidated=False)
+        return fresh
+
+    @property
+    def done(self) -> np.ndarray:
+        """Which cells [beta, alpha] are computed."""
+        return self.surface["done"].values
+
+    def record(self, cell: tuple[int, int], values: Mapping[str, float]) -> None:
+        """Put the measures of one cell (beta index, alpha index) in place, unaltered."""
+        for name in MEASURES:
+            self.surface[name].values[cell] = values[name]
+        self.done[cell] = True
+        if time.monotonic() - self._written >= self._every:
+            self._write()
+
+    def _write(self) -> None:
+        self.surface.attrs["seconds"] = self._spent + time.monotonic() - self._start
+        if self._path is not None:
+            import zarr
+
+            group: Any = zarr.open_group(_partial(self._path), mode="r+", use_consolidated=False)
+            group.attrs["seconds"] = self.surface.attrs["seconds"]
+            # Each array is one chunk, replaced whole; `done` comes last and so never promises too much.
+            for name in (*MEASURES, "done"):
+                group[name][:] = self.surface[name].values
+        self._written = time.monotonic()
+
+    def __enter__(self) -> Store:
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._path is not None and not _partial(self._path).exists():
+            return  # it was complete from the start
+        self._write()
+        if self._path is not None and self.done.all():
+            _remove(self._path)
+            os.replace(_partial(self._path), self._path)
+
+
+def _empty(alpha: np.ndarray, beta: np.ndarray, attributes: Mapping[str, Any]) -> xarray.Dataset:
+    import xarray
+
+    shape = (len(beta), len(alpha))
+    variables = {
+        name: xarray.Variable(DIMENSIONS, np.full(shape, np.nan), {"long_name": text})
+        for name, text in MEASURES.items()
+    }
+    variables["done"] = xarray.Variable(
+        DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": "cell is computed"}
+    )
+    own = {"format": FORMAT, "gruland": gruland.__version__, "seconds": 0.0}
+    return xarray.Dataset(
+        variables, {"alpha": alpha, "beta": beta}, {**json.loads(json.dumps(dict(attributes))), **own}
+    )
+
+
+def _same(found: xarray.Dataset, fresh: xarray.Dataset) -> bool:
+    """Whether both are the same surface: attributes and coordinates, not values."""
+    one, other = ({k: v for k, v in s.attrs.items() if k not in _INCIDENTAL} for s in (found, fresh))
+    return one == other and all(np.array_equal(found[axis], fresh[axis]) for axis in DIMENSIONS)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
