@@ -294,6 +294,12 @@ def test_without_masks_nothing_is_drawn() -> None:
     assert not torch.equal(torch.get_rng_state(), before)
 
 
+def test_drawn_masks_differ_by_layer() -> None:
+    first, second = regularized().draw_masks((7, 5))
+    assert not torch.equal(first.zoneout, second.zoneout)
+    assert not torch.equal(first.recurrent, second.recurrent)
+
+
 def test_keyed_masks_follow_the_review_not_the_batch() -> None:
     gru = regularized()
     keys = [4, 19, 7, -2, 2**40]
@@ -448,7 +454,7 @@ def test_frozen_weights_still_give_the_input_a_gradient(options: dict[str, Any])
 
 
 def test_autocast_leaves_the_recurrence_in_the_weights_dtype() -> None:
-    gru, x = GRU(4, 6, 2).eval(), inputs(torch.float32)
+    gru, x = GRU(4, 6, 2, backend="torch").eval(), inputs(torch.float32)
     expected = gru(x)
     with torch.autocast("cpu", torch.bfloat16):
         close(gru(x), expected, torch.float32)
