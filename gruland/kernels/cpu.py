@@ -21,16 +21,14 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gruland.files import atomic_path
-
-if TYPE_CHECKING:
-    from gruland.kernels import Layer
+from gruland.kernels import Layer
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread")
