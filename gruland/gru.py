@@ -139,7 +139,8 @@ class GRU(nn.Module):
         x_TBI = self._time_major(x)
         lengths_B = _check_lengths(lengths, *x_TBI.shape[:2])
         state_LBH = self._check_state(state, x_TBI)
-        steps, padding = int(lengths_B.max()), len(x_TBI) - int(lengths_B.max())
+        steps = int(lengths_B.max())
+        padding = len(x_TBI) - steps
         if masks is None and (self.training or self.dropout_at_test):
             masks = self.draw_masks((steps, len(lengths_B)), self.generator)
         masks = self._check_masks(masks, steps, len(lengths_B))
@@ -200,16 +201,13 @@ class GRU(nn.Module):
             ValueError: keys without a seed or the reverse, or keys of another number than the sequences.
         """
         if (keys is None) != (seed is None):
-            raise ValueError(
-                f"got keys={keys}, seed={seed}: expected both of them, or neither for a generator"
-            )
+            raise ValueError(f"got keys={keys}, seed={seed}: expected both, or neither for a generator")
         sizes = [lengths[0]] * lengths[1] if isinstance(lengths, tuple) else [int(n) for n in lengths]
-        if keys is not None and seed is not None:
-            return [
-                self._keyed_masks(index, sizes, [int(key) for key in keys], seed)
-                for index in range(self.num_layers)
-            ]
-        return [self._drawn_masks(max(sizes), len(sizes), generator) for _ in range(self.num_layers)]
+        layers = range(self.num_layers)
+        if keys is None or seed is None:
+            return [self._drawn_masks(max(sizes), len(sizes), generator) for _ in layers]
+        numbers = [int(key) for key in keys]
+        return [self._keyed_masks(index, sizes, numbers, seed) for index in layers]
 
     def _drawn_masks(self, steps: int, sequences: int, generator: torch.Generator | None) -> Masks:
         like, hidden = self._factory(), self.hidden_size

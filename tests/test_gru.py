@@ -611,7 +611,7 @@ def test_a_backend_that_cannot_run_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{"keys": [1, 2]}, {"seed": 1}])
 def test_keys_and_seed_go_together(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected both of them, or neither"):
+    with pytest.raises(ValueError, match="expected both, or neither"):
         regularized().draw_masks([3, 4], **options)
 
 

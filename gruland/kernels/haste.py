@@ -59,10 +59,8 @@ def run_layer(
     elif zoneout > 0:
         # The expectation is a mask of constant size: haste's own refuses a backward pass on CUDA.
         update_TBH = x_TBI.new_full((steps, sequences, h0_BH.shape[1]), 1 - zoneout)
-    inputs = (x_TBI, h0_BH, *to_haste(layer), update_TBH)
-    h_TBH = _recurrence(x_TBI.device)(True, float(update_TBH.numel() > 0), *(t.contiguous() for t in inputs))[
-        1:
-    ]
+    inputs = [t.contiguous() for t in (x_TBI, h0_BH, *to_haste(layer), update_TBH)]
+    h_TBH = _recurrence(x_TBI.device)(True, float(update_TBH.numel() > 0), *inputs)[1:]
     runs = torch.arange(sequences) < torch.as_tensor(active).unsqueeze(1)
     return torch.where(runs.unsqueeze(2).to(h_TBH.device), h_TBH, h_TBH.new_zeros(()))
 
