@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from gruland.cache import cache_folder, cached, content_hash
 from gruland.data.batches import Batch, LengthBuckets, LengthSorted, loader, padding
 from gruland.data.encoded import Encoded, encode, words_of
-from gruland.data.prepared import Prepared, Settings, prepare
+from gruland.data.prepared import Prepared, Settings, check_whole, prepare
 from gruland.data.sources import Corpus, Source, open_source
 from gruland.data.splits import NAMES, Limit
 from gruland.embedding import Vocabulary
@@ -52,7 +52,7 @@ class TextDataModule(LightningDataModule):
         splits: ``train``, ``validation`` and ``test``.
         report: plain data about what the model sees: ``source``; ``sizes``, ``available`` (before the limit)
             and ``class_counts`` of each split; ``limited``; ``duplicates`` (exact repetitions within a split,
-            distinct texts that two splits share); ``coverage`` (the share of the texts' words, and of distinct
+            distinct texts that two splits share); ``coverage`` (the share of the words, and of the distinct
             words, that have a vector); ``lengths`` in words, with the numbers of reviews ``cut`` at
             ``max_length`` and ``empty`` (they become one unknown word); ``padding`` (share of the first
             epoch's batches); ``vocabulary``; ``fingerprint`` (a hash of word ids, labels and vectors).
@@ -97,9 +97,9 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ValueError(f"data.{key}={value}: expected at least 1 review")
+        check_whole("batch_size", batch_size, 1)
+        check_whole("eval_batch_size", eval_batch_size, 1)
+        check_whole("num_workers", num_workers, 0)
         self.vocabulary = vocabulary
         self.source = open_source(source, path) if isinstance(source, str) else source
         self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)

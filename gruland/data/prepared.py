@@ -49,12 +49,14 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"data.{key}={value} is unknown: expected {' or '.join(known)}")
-        if len(self.fractions) != 3 or min(self.fractions) <= 0:
+        numbers = all(isinstance(f, int | float) and f > 0 for f in self.fractions)
+        if len(self.fractions) != 3 or not numbers:
             raise ValueError(f"data.fractions={list(self.fractions)}: expected three numbers above 0")
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(
-                f"data.max_length={self.max_length}: expected at least 1, or null for whole reviews"
-            )
+        check_whole("split_seed", self.split_seed, 0)
+        check_whole("max_length", self.max_length, 1, "whole reviews")
+        limits = self.limit if isinstance(self.limit, Mapping) else {"train": self.limit}
+        for limit in limits.values():
+            check_whole("limit", limit, 1, "all reviews")
 
     def key(self, source_hash: str, vocabulary_hash: str) -> str:
         """A hash of everything that determines the encoded reviews."""
@@ -62,6 +64,15 @@ class Settings:
         values["limit"] = dict(self.limit) if isinstance(self.limit, Mapping) else self.limit
         values["fractions"] = [float(f) for f in self.fractions]
         return digest_of(values, source_hash, vocabulary_hash, VERSION, tokenizer.VERSION)
+
+
+def check_whole(key: str, value: Any, least: int, null: str | None = None) -> None:
+    """Refuse all but whole numbers of at least ``least``, and None where ``null`` says what that means."""
+    if value is None and null:
+        return
+    if not isinstance(value, int) or value < least:
+        alternative = f", or null for {null}" if null else ""
+        raise ValueError(f"data.{key}={value}: expected a whole number of at least {least}{alternative}")
 
 
 class Part(NamedTuple):

@@ -1,0 +1,160 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from gruland import embedding
+from gruland.embedding import PAD, UNKNOWN, load, load_torchtext
+
+LINES = ["the 0.25 -1.5 3", "n't 1 2 3", "\u00e9 0 0.5 -9e-1"]
+VECTORS = np.array([[0.25, -1.5, 3], [1, 2, 3], [0, 0.5, -0.9]], np.float32)
+
+
+def write(path, lines, end="\n"):
+    path.write_bytes(
+        b"".join((line.encode() if isinstance(line, str) else line) + end.encode() for line in lines)
+    )
+    return path
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write(tmp_path / "tiny.txt", LINES)
+
+
+def test_reads_words_and_vectors(file, tmp_path):
+    vocabulary = load(file, cache_dir=tmp_path / "cache")
+    assert (len(vocabulary), vocabulary.dimension, vocabulary.name) == (5, 3, "tiny")
+    assert vocabulary.vectors.dtype == np.float32
+    np.testing.assert_array_equal(vocabulary.vectors[2:], VECTORS)
+    np.testing.assert_array_equal(vocabulary.vectors[PAD], np.zeros(3))
+    np.testing.assert_allclose(vocabulary.vectors[UNKNOWN], VECTORS.mean(0), rtol=1e-6)
+    assert vocabulary.words == ["the", "n't", "\u00e9"]
+    ids = vocabulary.ids(["\u00e9", "nowhere", "the", "The"])
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [4, UNKNOWN, 2, UNKNOWN]
+    assert vocabulary.freeze
+    assert not load(file, freeze=False, cache_dir=tmp_path / "cache").freeze
+
+
+def test_second_start_reads_the_cache_alone(file, tmp_path, monkeypatch):
+    first = load(file, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(embedding, "_read_text", lambda path: pytest.fail("parsed again"))
+    second = load(file, dimension=3, cache_dir=tmp_path / "cache")
+    assert second.hash == first.hash
+    assert second.words == first.words
+    np.testing.assert_array_equal(second.vectors, first.vectors)
+
+
+def test_hash_follows_the_content(file, tmp_path):
+    first = load(file, cache_dir=tmp_path / "cache").hash
+    same = write(tmp_path / "same.txt", LINES)
+    assert load(same, cache_dir=tmp_path / "cache").hash == first
+    write(file, ["the 0.25 -1.5 4", *LINES[1:]])
+    changed = load(file, cache_dir=tmp_path / "cache")
+    assert changed.hash != first
+    assert changed.vectors[2, 2] == 4
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "words.txt", "size"])
+def test_damaged_cache_is_made_again(file, tmp_path, name, caplog):
+    load(file, cache_dir=tmp_path / "cache")
+    (damaged,) = (tmp_path / "cache").glob(f"vectors-*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    np.testing.assert_array_equal(load(file, cache_dir=tmp_path / "cache").vectors[2:], VECTORS)
+    assert "damaged" in caplog.text
+
+
+def test_formats_of_the_wild(tmp_path):
+    """A header, Windows line ends, words with spaces and with odd separators, a word that comes twice."""
+    lines = ["4 2", "a\u2028\x85b 3 4", ". . . 1 2", "twice 5 6", "twice 7 8"]
+    vocabulary = load(write(tmp_path / "wild.txt", lines, end=" \r\n"), cache_dir=tmp_path / "cache")
+    assert vocabulary.words == ["a\u2028\x85b", ". . .", "twice", "twice"]
+    assert vocabulary.ids(["twice", "a\u2028\x85b"]).tolist() == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([LINES[0], "n't 1 2", LINES[2]], "line 2 has 2 numbers, expected a word and 3 numbers"),
+        ([*LINES, "long 1 2 3 4"], "line 4 has 4 numbers, expected a word and 3 numbers"),
+        ([LINES[0], "", LINES[2]], "line 2 has 0 numbers, expected a word and 3 numbers"),
+        ([LINES[0], "n't 1 x 3"], "line 2 holds something that is no number .*'x'"),
+        ([LINES[0], "n't 1 nan 3"], "line 2 holds a number that is not finite"),
+        (["2 3", LINES[0], "n't 1 1e300 3"], "line 3 holds a number that is not finite"),
+        ([LINES[0], b"\xff 1 2 3"], "line 2 is not UTF-8"),
+        (["word"], "line 1 has 0 numbers"),
+        ([], "holds no vectors"),
+    ],
+)
+def test_broken_files(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load(write(tmp_path / "broken.txt", lines), cache_dir=tmp_path / "cache")
+    assert "broken.txt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").glob("vectors-*"))
+
+
+def test_wrong_dimension(file, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"tiny\.txt has vectors of 3 numbers, expected embedding.dimension=100"
+    ):
+        load(file, dimension=100, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "."])
+def test_missing_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"embedding\.path=.*no such file"):
+        load(tmp_path / name, cache_dir=tmp_path / "cache")
+
+
+def test_packaged_vectors():
+    vocabulary = load()
+    assert (len(vocabulary), vocabulary.dimension, vocabulary.name) == (400_002, 50, "glove.6B.50d")
+    assert vocabulary.ids(["the", ",", "."]).tolist() == [2, 3, 4]
+    np.testing.assert_allclose(vocabulary.vectors[2, :3], [0.418, 0.24968, -0.41242], rtol=1e-6)
+
+    def likeness(a, b):
+        a, b = vocabulary.vectors[vocabulary.ids([a, b])]
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    assert likeness("good", "great") > likeness("good", "carburetor") + 0.3
+
+
+@pytest.fixture
+def glove():
+    pytest.importorskip("torchtext", reason="torchtext (extra `torchtext`) is not installed")
+    from torchtext.vocab import GloVe
+
+    return GloVe
+
+
+def test_torchtext_fetches_once(glove, file, tmp_path, monkeypatch, capfd):
+    archive = tmp_path / "glove.6B.zip"
+    with zipfile.ZipFile(archive, "w") as archived:
+        archived.write(file, "glove.6B.3d.txt")
+    monkeypatch.setitem(glove.url, "6B", archive.as_uri())
+    first = load_torchtext("6B", 3, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(first.vectors[2:], VECTORS)
+    archive.unlink()
+    assert load_torchtext("6B", 3, cache_dir=tmp_path / "cache").hash == first.hash
+    assert not list(tmp_path.glob("**/.vector_cache"))
+
+
+def test_torchtext_without_a_network(glove, tmp_path, monkeypatch):
+    monkeypatch.setitem(glove.url, "6B", (tmp_path / "missing.zip").as_uri())
+    with pytest.raises(
+        OSError, match=r"cannot fetch GloVe 6B 100-d .*embedding.path=FILE.*embedding=glove_6b_50d"
+    ):
+        load_torchtext("6B", 100, cache_dir=tmp_path / "cache")
+
+
+def test_torchtext_with_an_unknown_name(glove, tmp_path):
+    with pytest.raises(ValueError, match=r"embedding\.name=7B is unknown to torchtext: expected one of .*6B"):
+        load_torchtext("7B", 100, cache_dir=tmp_path / "cache")
+
+
+def test_torchtext_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torchtext.vocab", None)
+    with pytest.raises(ImportError, match=r"pip install 'gruland\[torchtext\]'.*embedding.path=FILE"):
+        load_torchtext(cache_dir=tmp_path / "cache")
