@@ -437,12 +437,7 @@ class TestModule:
         assert data.report["lengths"]["empty"] == {"train": 1, "validation": 0, "test": 0}
 
     def test_report(self, vocabulary, tmp_path):
-        texts = ["good film", "good film", "bad film", "zzz zzz film the"] + [
-            "good film",
-            "bad",
-            "bad",
-            "the",
-        ]
+        texts = ["good film", "good film", "bad film", "zzz zzz film the", "good film", "bad", "bad", "the"]
         corpus = Corpus(texts, np.array([1, 1, 0, 0] * 2), np.array(["train"] * 4 + ["test"] * 4), SENTIMENT)
         data = TextDataModule(
             vocabulary, source_of(corpus, tmp_path), max_length=3, batch_size=2, cache_dir=str(tmp_path)
