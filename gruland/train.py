@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,7 +133,9 @@ def _log_file(path: Path) -> Iterator[None]:
         logger.handlers, logger.propagate = [handler], False
     logging.captureWarnings(True)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # a resumed run's
+            yield
     finally:
         logging.captureWarnings(False)
         log.removeHandler(handler)

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gruland.files import atomic_path
 from gruland.kernels import Layer
@@ -90,8 +89,9 @@ class _GRULayer(torch.autograd.Function):
         return states_TBH
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
         *tensors, states_TBH = ctx.saved_tensors
         arguments = _Arguments._make([*tensors, ctx.zoneout])
         # The backward pass works in the slopes' memory; with retain_graph a second one needs them anew.
