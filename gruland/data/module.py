@@ -121,7 +121,8 @@ class TextDataModule(LightningDataModule):
         if hasattr(self, "splits"):
             return
         cache = cache_folder(self.cache_dir)
-        key = self.settings.key(content_hash(self.source.locate(cache), cache), self.vocabulary.hash)
+        source_hash = content_hash(self.source.locate(cache), cache)
+        key = self.settings.key(self.source.name, source_hash, self.vocabulary.hash)
         prepared = cached(
             cache / f"reviews-{key[:16]}",
             lambda folder: Prepared.load(folder, self.vocabulary),
@@ -185,7 +186,10 @@ class TextDataModule(LightningDataModule):
         """Batches of like length in a new order each epoch; the last, smaller batch is kept."""
         part = self.splits["train"]
         sampler = LengthBuckets(part.encoded.lengths, self.batch_size, self.seed)
-        sampler.set_epoch(self._epoch)
+        # Lightning starts to iterate before it sets the epoch of a resumed training.
+        sampler.set_epoch(
+            self._epoch if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
+        )
         self._samplers.append(sampler)
         return loader(part.encoded, part.labels, sampler, self.num_workers)
 
