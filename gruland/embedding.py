@@ -147,8 +147,9 @@ def _fetch(name: str, dimension: int, folder: Path) -> None:
     try:
         GloVe(name, dimension, cache=str(folder))
     except (OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
         raise OSError(
-            f"torchtext cannot fetch GloVe {name} {dimension}-d ({error}): go online, or give "
+            f"torchtext cannot fetch GloVe {name} {dimension}-d ({reason}): go online, or give "
             "embedding.path=FILE, or take the packaged vectors (embedding=glove_6b_50d)"
         ) from error
 

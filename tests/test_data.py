@@ -494,6 +494,17 @@ class TestModule:
         write_csv(path, texts, labels)
         assert module(vocabulary, path, tmp_path).report["fingerprint"] == cleaned.report["fingerprint"]
 
+    def test_key_holds_the_name_of_a_reading(self, vocabulary, tmp_path):
+        texts, labels = make_reviews(20)
+        file = tmp_path / "file"
+        file.write_text("")
+        for name, task in (("two", SENTIMENT), ("classes", Task("multiclass", ("no", "yes")))):
+            corpus = Corpus(texts, labels, None, task)
+            source = Source(name, lambda cache: file, lambda path, corpus=corpus: corpus)
+            data = TextDataModule(vocabulary, source, cache_dir=str(tmp_path / "cache"))
+            data.setup()
+            assert data.task == task
+
     def test_key_holds_the_vocabulary(self, vocabulary, csv, tmp_path):
         other = tmp_path / "other.txt"
         other.write_text("good 1 2\n")

@@ -58,12 +58,12 @@ class Settings:
         for limit in limits.values():
             check_whole("limit", limit, 1, "all reviews")
 
-    def key(self, source_hash: str, vocabulary_hash: str) -> str:
-        """A hash of everything that determines the encoded reviews."""
+    def key(self, source: str, source_hash: str, vocabulary_hash: str) -> str:
+        """A hash of all that determines the encoded reviews; a file may be read in two ways: names count."""
         values = asdict(self)
         values["limit"] = dict(self.limit) if isinstance(self.limit, Mapping) else self.limit
         values["fractions"] = [float(f) for f in self.fractions]
-        return digest_of(values, source_hash, vocabulary_hash, VERSION, tokenizer.VERSION)
+        return digest_of(values, source, source_hash, vocabulary_hash, VERSION, tokenizer.VERSION)
 
 
 def check_whole(key: str, value: Any, least: int, null: str | None = None) -> None:

@@ -23,9 +23,7 @@ _LABELS = {"negative": 0, "neg": 0, "0": 0, "positive": 1, "pos": 1, "1": 1}
 _SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
     ("validation", "valid", "val", "dev"), "validation"
 )
-_EXPECTED = (
-    "expected a CSV (review,sentiment), a Parquet file (text,label[,split]) or the unpacked aclImdb folder"
-)
+_KINDS = "a CSV (review,sentiment), a Parquet file (text,label[,split]) or the unpacked aclImdb folder"
 
 
 class Corpus(NamedTuple):
@@ -75,11 +73,11 @@ def open_source(name: str, path: str | Path | None = None) -> Source:
 
 def _open_path(path: Path) -> Source:
     if not path.exists():
-        raise FileNotFoundError(f"data.path={path} does not exist: {_EXPECTED}")
+        raise FileNotFoundError(f"data.path={path} does not exist: expected {_KINDS}")
     readers = {".csv": read_csv, ".parquet": read_parquet}
     read = read_folder if path.is_dir() else readers.get(path.suffix.lower())
     if read is None:
-        raise ValueError(f"data.path={path} is none of the known kinds: {_EXPECTED}")
+        raise ValueError(f"data.path={path} is none of the known kinds: expected {_KINDS}")
     return Source(path.name, lambda cache: path, read)
 
 
@@ -140,7 +138,7 @@ def read_folder(path: Path) -> Corpus:
     for split, label in (("train", "neg"), ("train", "pos"), ("test", "neg"), ("test", "pos")):
         folder = path / split / label
         if not folder.is_dir():
-            raise FileNotFoundError(f"data.path={path} has no folder {split}/{label}: {_EXPECTED}")
+            raise FileNotFoundError(f"data.path={path} has no folder {split}/{label}: expected {_KINDS}")
         found = [_read_text(file) for file in sorted(folder.glob("*.txt"))]
         texts += found
         labels += [label] * len(found)
@@ -239,7 +237,8 @@ def _reach(url: str) -> None:
 
 
 def _unfetched(error: Exception) -> OSError:
+    reason = getattr(error, "reason", error)
     return OSError(
-        f"the data set {HUB} cannot be fetched ({error}): go online once, or give data.path=FILE "
-        f"({_EXPECTED}), or take the packaged reviews with data=reviews"
+        f"the data set {HUB} cannot be fetched ({reason}): go online once, or give data.path=FILE "
+        f"({_KINDS}), or take the packaged reviews with data=reviews"
     )
