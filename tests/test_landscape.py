@@ -520,7 +520,9 @@ def test_review_losses_do_not_depend_on_batches_or_order():
 
 def test_more_than_two_classes():
     torch.manual_seed(0)
-    model = Classifier(Task("multiclass", ("a", "b", "c")), torch.randn(20, 5), hidden_size=4)
+    model = Classifier(
+        Task("multiclass", ("a", "b", "c")), torch.randn(20, 5), hidden_size=4, backend="torch"
+    )
     labels = np.array([0, 1, 2, 0, 1, 2, 2])
     losses, _ = ReviewLoss(model, REVIEWS, labels)({})
     with torch.no_grad():
@@ -659,6 +661,10 @@ def test_command_keeps_the_run_s_own_settings(two_runs):
         ("reviews=0", "landscape.reviews=0"),
         ("normalization=layer", "landscape.normalization='layer'"),
         ("seed=x", "landscape.seed=x"),
+        ("size.x=5", "size.x=5: expected one of"),
+        ("=5", "=5: expected one of"),
+        ("size=", "landscape.size=None: expected an odd number"),
+        ("size=[", "size=[: the value cannot be read"),
     ],
 )
 def test_command_answers_wrong_settings_with_a_line(two_runs, capsys, override, message):

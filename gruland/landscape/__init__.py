@@ -21,6 +21,7 @@ from typing import Any
 _EXPORTS = {
     "ReviewLoss": "objective",
     "Scale": "plot",
+    "check_settings": "run",
     "compute_run": "run",
     "compute_surface": "surface",
     "contour_figure": "plot",

@@ -43,7 +43,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
     # Only for the help: argparse cannot tell the two kinds of positional arguments apart.
     parser.add_argument(
-        "override", nargs="*", metavar="key=value",
+        "override", nargs="*", default=[], metavar="key=value",
         help="size, extent, normalization, reviews or seed, over the run's own settings",
     )  # fmt: skip
     given = parser.parse_args(arguments)
@@ -71,16 +71,21 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """The run's settings with the overrides in place.
 
     Raises:
-        ValueError: a key that is none of the settings.
+        ValueError: an override of something that is no setting, or with a value that cannot be read.
     """
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
     settings: Any = OmegaConf.to_container(own, resolve=True)
-    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    for key in given:
+    for override in overrides:
+        key = override.split("=")[0]
         if key not in settings:
-            raise ValueError(f"{key}={given[key]}: expected one of {', '.join(sorted(settings))}")
-    return {**settings, **given}
+            raise ValueError(f"{override}: expected one of {', '.join(sorted(settings))} before the =")
+        try:
+            settings[key] = OmegaConf.from_dotlist([override])[key]
+        except YAMLError:
+            raise ValueError(f"{override}: the value cannot be read, expected a number or a word") from None
+    return settings
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:

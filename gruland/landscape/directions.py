@@ -31,11 +31,16 @@ def random_directions(
     Raises:
         ValueError: an unknown normalization, or a seed that is no whole number of at least 0.
     """
+    check_draw(seed, normalization)
+    return [_direction(parameters, (seed, index), normalization) for index in range(2)]
+
+
+def check_draw(seed: int, normalization: str) -> None:
+    """Raise ValueError for a seed or a normalization that :func:`random_directions` cannot take."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"landscape.seed={seed}: expected a whole number of at least 0")
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"landscape.normalization={normalization!r}: expected {' or '.join(NORMALIZATIONS)}")
-    return [_direction(parameters, (seed, index), normalization) for index in range(2)]
 
 
 def _direction(

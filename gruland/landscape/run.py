@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from gruland.data import subset
-from gruland.landscape.directions import random_directions
+from gruland.landscape.directions import check_draw, random_directions
 from gruland.landscape.objective import ReviewLoss
 from gruland.landscape.plot import PICTURES, Scale, write_pictures
-from gruland.landscape.surface import compute_surface
+from gruland.landscape.surface import axis, compute_surface
 
 if TYPE_CHECKING:
     import xarray
@@ -43,6 +43,7 @@ def compute_run(
     Raises:
         ValueError: a setting that cannot work.
     """
+    check_settings(settings)
     folder, name = run.path / "landscape", str(run.results.get("name", run.path.name))
     result = _surface(run, settings, device, folder / "surface.zarr", f"{name}: loss surface")
     results = _results(result, settings)
@@ -51,6 +52,15 @@ def compute_run(
         write_pictures(result, folder, name)
         run.update_results(landscape=results)
     return results
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that cannot work, before anything is read or trained."""
+    axis(settings["size"], settings["extent"])
+    check_draw(settings["seed"], settings["normalization"])
+    reviews = settings["reviews"]
+    if reviews != "all" and (isinstance(reviews, bool) or not isinstance(reviews, int) or reviews < 1):
+        raise ValueError(f"landscape.reviews={reviews}: expected a whole number of at least 1, or all")
 
 
 def _surface(
@@ -74,11 +84,7 @@ def _surface(
 
 def _rows(labels: np.ndarray, reviews: int | str, seed: int) -> np.ndarray:
     """Which training reviews are evaluated: at most as many as there are."""
-    if reviews == "all":
-        return np.arange(len(labels))
-    if isinstance(reviews, bool) or not isinstance(reviews, int) or reviews < 1:
-        raise ValueError(f"landscape.reviews={reviews}: expected a whole number of at least 1, or all")
-    return subset(labels, min(reviews, len(labels)), seed)
+    return subset(labels, len(labels) if reviews == "all" else min(int(reviews), len(labels)), seed)
 
 
 def _attributes(
