@@ -21,7 +21,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs
-from gruland.errors import one_line
+from gruland.errors import one_line, one_line_errors
 from gruland.files import read_json
 from gruland.progress import clock
 
@@ -58,11 +58,12 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        jobs = self._jobs(arguments)
-        self.validate_batch_is_legal(jobs)
-        configs = [self._config(job) for job in jobs]
-        for cfg in configs:
-            config.check(cfg)
+        with one_line_errors():  # in here: Hydra shows the traceback of what a sweeper raises
+            jobs = self._jobs(arguments)
+            self.validate_batch_is_legal(jobs)
+            configs = [self._config(job) for job in jobs]
+            for cfg in configs:
+                config.check(cfg)
         with _Watch(configs):
             errors = self._launch(jobs)
         _close([runs.folder(cfg) for cfg in configs], errors)
