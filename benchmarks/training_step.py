@@ -24,7 +24,11 @@ def candidates(hidden: int) -> dict[str, torch.nn.Module]:
     made: dict[str, torch.nn.Module] = {"torch.nn.GRU": torch.nn.GRU(INPUTS, hidden, 2, batch_first=True)}
     for backend in ("cpu", "torch"):
         if kernels.why_not(backend, torch.device("cpu"), torch.float32, True) is None:
-            for name, rates in (("none", {}), ("zoneout", {"zoneout": 0.1}), ("dropconnect", {"dropconnect": 0.1})):
+            for name, rates in (
+                ("none", {}),
+                ("zoneout", {"zoneout": 0.1}),
+                ("dropconnect", {"dropconnect": 0.1}),
+            ):
                 made[f"{backend}, {name}"] = GRU(INPUTS, hidden, 2, between="tanh", backend=backend, **rates)
     return made
 
@@ -60,7 +64,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"T={STEPS}, B={SEQUENCES}, I={INPUTS}, two layers, float32, {options.threads} threads, torch {torch.__version__}\n")
+    print(f"T={STEPS}, B={SEQUENCES}, I={INPUTS}, two layers, float32, {options.threads} threads\n")
     print("| H | backend, regularizer | ms | torch.nn.GRU / it |\n|---:|---|---:|---:|")
     for hidden in (64, 128, 256):
         found = medians(hidden, options.repeat)

@@ -1,7 +1,7 @@
 """The run of least validation loss of each regularizer.
 
-    python -m gruland.best PATH…               its folder, a line each
-    python -m gruland.best --overrides PATH…        the overrides that train the same cell again
+python -m gruland.best PATH…               its folder, a line each
+python -m gruland.best --overrides PATH…        the overrides that train the same cell again
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def overrides(run: runs.Run) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m gruland.best", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m gruland.best", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run folders, or folders of runs")
     parser.add_argument("--overrides", action="store_true", help="print overrides instead of folders")
     options = parser.parse_args(arguments)

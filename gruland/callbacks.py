@@ -54,7 +54,9 @@ class TrainingProgress(pl.Callback):
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         if self._progress is not None:
             self._progress.__exit__(type(exception), exception, None)
 

@@ -98,7 +98,9 @@ class Classifier(pl.LightningModule):
         self._seen[stage].clear()
         loss, probabilities = self.task.loss(logits, labels), self.task.probabilities(logits)
         if not torch.isfinite(loss):
-            raise ValueError(f"{stage}/loss is {float(loss)} in epoch {self.current_epoch + 1}: try a lower optimizer.lr")
+            raise ValueError(
+                f"{stage}/loss is {float(loss)} in epoch {self.current_epoch + 1}: try a lower optimizer.lr"
+            )
         self.log(f"{stage}/loss", loss)
         self.log(f"{stage}/accuracy", self.task.correct(probabilities, labels).mean().float())
         self.log(f"{stage}/f1", self.task.f1(probabilities, labels))

@@ -37,10 +37,16 @@ def compose(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra_compose("train", list(overrides))
-            return DictConfig(OmegaConf.to_container(cfg, resolve=True))
+            return resolved(hydra_compose("train", list(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"cannot compose {list(overrides)}: {error}") from error
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """A copy without interpolations and without Hydra's own part."""
+    whole: Any = OmegaConf.to_container(cfg, resolve=False)
+    whole.pop("hydra", None)
+    return DictConfig(OmegaConf.to_container(DictConfig(whole), resolve=True))
 
 
 def check(cfg: DictConfig) -> None:
@@ -49,6 +55,8 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the key, its value and what was expected.
     """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
     for key in ("rate", "zoneout", "dropconnect"):
         _between(cfg, f"regularizer.{key}", 0, 1, high_open=True)
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
@@ -56,7 +64,9 @@ def check(cfg: DictConfig) -> None:
     _integer(cfg, "seed", 0)
     _integer(cfg, "landscape.size", 1)
     if cfg.landscape.size % 2 == 0:
-        raise ValueError(f"landscape.size={cfg.landscape.size}: expected an odd number, so that a cell is the centre")
+        raise ValueError(
+            f"landscape.size={cfg.landscape.size}: expected an odd number, so that a cell is the centre"
+        )
     _integer(cfg, "attack.reviews", 1)
     _integer(cfg, "attack.draws", 1)
     _between(cfg, "attack.rate", 0, 1)

@@ -97,7 +97,9 @@ def logits(
 def evaluate(model: Classifier, encoded: Encoded, labels: np.ndarray, **options: Any) -> Scores:
     """Scores of the model on ``encoded`` reviews; ``options`` go to :func:`logits`."""
     output, target = logits(model, encoded, **options).float(), torch.as_tensor(labels)
-    return scores(model.task, model.task.loss(output, target, "none"), model.task.probabilities(output), target)
+    return scores(
+        model.task, model.task.loss(output, target, "none"), model.task.probabilities(output), target
+    )
 
 
 def evaluate_with_dropout(

@@ -39,7 +39,9 @@ def _tensorboard(cfg: DictConfig, run: Run) -> list[Logger]:
     try:
         import tensorboard  # noqa: F401  (Lightning would quietly fall back to another writer)
     except ImportError as error:
-        raise ImportError("logger=tensorboard needs tensorboard: pip install 'gruland[tensorboard]'") from error
+        raise ImportError(
+            "logger=tensorboard needs tensorboard: pip install 'gruland[tensorboard]'"
+        ) from error
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return [TensorBoardLogger(run.path, name="tensorboard", version="")]
@@ -105,18 +107,16 @@ def _wandb_mode(asked: str) -> Any:
 @contextmanager
 def finished(attached: Sequence[Logger], run: Run) -> Iterator[None]:
     """Publish what the run measured, then end its W&B run with the job's true exit code."""
+    dashboards: list[Any] = [logger for logger in attached if type(logger).__name__ == "WandbLogger"]
     code = 1
     try:
         yield
-        for logger in attached:
-            if type(logger).__name__ == "WandbLogger":
-                _publish(logger.experiment, run)
+        for logger in dashboards:
+            _publish(logger.experiment, run)
         code = 0
     finally:
-        for logger in attached:
-            if type(logger).__name__ == "WandbLogger":
-                logger.experiment.finish(exit_code=code)
-            logger.finalize("success" if code == 0 else "failed")
+        for logger in dashboards:
+            logger.experiment.finish(exit_code=code)
 
 
 def _publish(experiment: Any, run: Run) -> None:
@@ -136,7 +136,7 @@ def _publish(experiment: Any, run: Run) -> None:
     texts = run.path / "attack" / "texts.csv"
     if texts.exists():
         with open(texts, newline="") as file:
-            rows = list(csv.reader(file))
+            rows: list[list[Any]] = list(csv.reader(file))
         media["attack/examples"] = wandb.Table(columns=rows[0], data=rows[1 : 1 + EXAMPLES])
         for kind, scores in results["attack"]["scores"].items():
             experiment.summary[f"attack/{kind}/loss"] = scores["plain"]["loss"]

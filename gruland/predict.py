@@ -1,7 +1,7 @@
 """Read reviews, print their sentiment with the model's confidence.
 
-    python -m gruland.predict RUN "A fine film." "Dull from start to end."
-    python -m gruland.predict RUN < reviews.txt        one review a line
+python -m gruland.predict RUN "A fine film." "Dull from start to end."
+python -m gruland.predict RUN < reviews.txt        one review a line
 """
 
 from __future__ import annotations

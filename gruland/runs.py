@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 import gruland
+from gruland.config import resolved
 from gruland.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
@@ -148,7 +149,9 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"{self.path} is being worked on by another process: wait for it to end") from None
+            raise ValueError(
+                f"{self.path} is being worked on by another process: wait for it to end"
+            ) from None
         try:
             yield
         finally:
@@ -182,9 +185,13 @@ def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
 
 def build_data(cfg: DictConfig) -> TextDataModule:
     """The data module that a configuration describes, set up."""
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    data = instantiate(cfg.data, vocabulary=instantiate(cfg.embedding), seed=cfg.seed)
+    try:
+        data = instantiate(cfg.data, vocabulary=instantiate(cfg.embedding), seed=cfg.seed)
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
     data.prepare_data()
     data.setup()
     return data
@@ -232,7 +239,7 @@ def prepare(cfg: DictConfig) -> Run:
 
 def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
     """A copy that can be loaded from another folder."""
-    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    copy = resolved(cfg)
     for key in ("data.path", "embedding.path"):
         if OmegaConf.select(copy, key):
             OmegaConf.update(copy, key, str(Path(OmegaConf.select(copy, key)).expanduser().absolute()))
@@ -265,9 +272,13 @@ def load(path: str | Path) -> Run:
     """
     run = Run(path)
     if not (run.path / "config.yaml").is_file():
-        raise FileNotFoundError(f"{path} is no run folder (no config.yaml in it): give a folder that gruland.train made")
+        raise FileNotFoundError(
+            f"{path} is no run folder (no config.yaml in it): give a folder that gruland.train made"
+        )
     if run.results.get("status") != "finished":
-        raise ValueError(f"{path} is not finished (status {run.results.get('status')}): run gruland.train again")
+        raise ValueError(
+            f"{path} is not finished (status {run.results.get('status')}): run gruland.train again"
+        )
     return run
 
 
@@ -295,7 +306,7 @@ def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]
 
     from gruland import kernels
 
-    backend = kernels.choose(cfg.model.backend, model.device, model.dtype, training=True)
+    backend = kernels.choose(cfg.model.backend, model.device, model.head.weight.dtype, training=True)
     return {
         "schema": SCHEMA,
         "gruland": gruland.__version__,

@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gruland import config, runs
 from gruland.errors import one_line, one_line_errors
@@ -76,50 +77,59 @@ class GridSweeper(Sweeper):
             return self._grid(self.params, arguments)
         rest = [line for line, o in zip(arguments, overrides, strict=True) if o not in swept]
         jobs = []
-        for choice in swept[-1].sweep_string_iterator():
-            chosen = [f"regularizer={choice}", *rest]
+        for (choice,) in self._split(swept[-1:]):
+            chosen = [choice, *rest]
             jobs += self._grid(self._params_of(chosen), chosen)
         # The longest jobs first keep every worker busy to the end.
         return sorted(jobs, key=lambda job: -_cost(self._config(job)))
 
     def _grid(self, params: dict[str, str] | DictConfig, arguments: list[str]) -> list[list[str]]:
+        axes = [f"{key}={values}" for key, values in params.items()]
+        return self._split(self._parse([*axes, *arguments]))
+
+    @staticmethod
+    def _split(overrides: list[Override]) -> list[list[str]]:
+        """The product of all sweeps; of two overrides of a key the later counts."""
         # Hydra loads its own plugins anew when it looks for them: a class from there must be met late.
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        axes = [f"{key}={values}" for key, values in params.items()]
-        return BasicSweeper.split_arguments(self._parse([*axes, *arguments]), None)[0]
+        return BasicSweeper.split_arguments(overrides, None)[0]
 
     def _parse(self, overrides: list[str]) -> list[Override]:
         return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(overrides)
 
     def _params_of(self, overrides: list[str]) -> DictConfig:
         """The grid of the configuration that the fixed overrides select."""
-        fixed = [line for line, o in zip(overrides, self._parse(overrides), strict=True) if not o.is_sweep_override()]
+        fixed = [
+            line
+            for line, o in zip(overrides, self._parse(overrides), strict=True)
+            if not o.is_sweep_override()
+        ]
         cfg = self.hydra_context.config_loader.load_configuration(
             self.config.hydra.job.config_name, fixed, run_mode=RunMode.MULTIRUN
         )
         return cfg.hydra.sweeper.params
 
     def _config(self, job: Sequence[str]) -> DictConfig:
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-        cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-        return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        return config.resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
 
     def _launch(self, jobs: list[list[str]]) -> list[str]:
         """Run the jobs; return the error of each job that failed, or of the launcher where that broke."""
         try:
             returns = self.launcher.launch(jobs, initial_job_idx=0)
-        except Exception as error:  # a killed worker breaks the pool: what is finished is on disk all the same
+        # A killed worker breaks the pool: what is finished is on disk all the same.
+        except Exception as error:
             log.debug("launcher failed", exc_info=True)
             return [f"the launcher stopped: {type(error).__name__}: {one_line(error)}"]
-        errors = []
-        for ended in returns:
-            try:
-                error = ended.return_value["error"]
-            except Exception as failure:
-                error = one_line(failure)
-            errors += [error] if error else []
-        return errors
+        return [error for error in map(_error_of, returns) if error]
+
+
+def _error_of(ended: JobReturn) -> str | None:
+    try:
+        result: Any = ended.return_value
+        return result["error"]
+    except Exception as failure:  # a job that could not even return raises what stopped it when it is asked
+        return one_line(failure)
 
 
 def threads_per_job() -> int:
@@ -184,13 +194,19 @@ class _Watch:
 
     def _report_ended(self) -> None:
         for folder in self._folders:
-            if folder in self._ended or _stamp(folder) == self._before[folder] or progress_file(folder).exists():
+            if (
+                folder in self._ended
+                or _stamp(folder) == self._before[folder]
+                or progress_file(folder).exists()
+            ):
                 continue
             results = runs.Run(folder).results
             if results.get("status") in ("finished", "failed"):
                 self._ended.add(folder)
                 clear = "\r\x1b[K" if self._terminal else ""
-                print(f"{clear}[{len(self._ended)}/{len(self._folders)}] {_summary(results)}", file=sys.stderr)
+                print(
+                    f"{clear}[{len(self._ended)}/{len(self._folders)}] {_summary(results)}", file=sys.stderr
+                )
 
     def _state(self, folder: Path) -> tuple[float, str]:
         if folder in self._ended:
@@ -202,7 +218,9 @@ class _Watch:
             return 0.0, ""
 
     def _share(self) -> float:
-        done = sum(cost * self._state(folder)[0] for cost, folder in zip(self._costs, self._folders, strict=True))
+        done = sum(
+            cost * self._state(folder)[0] for cost, folder in zip(self._costs, self._folders, strict=True)
+        )
         return done / sum(self._costs)
 
     def _line(self) -> str:
@@ -237,7 +255,17 @@ def _close(folders: Sequence[Path], errors: Sequence[str]) -> None:
 
 def print_table(folders: Sequence[Path]) -> None:
     """One line a run on stdout, in the order given, and the best cell: the run of least validation loss."""
-    header = ("regularizer", "rate", "units", "seed", "validation loss", "test loss", "accuracy", "F1", "best epoch")
+    header = (
+        "regularizer",
+        "rate",
+        "units",
+        "seed",
+        "validation loss",
+        "test loss",
+        "accuracy",
+        "F1",
+        "best epoch",
+    )
     rows, finished = [], []
     for folder in folders:
         path = folder / "results.json"

@@ -90,7 +90,11 @@ class Task:
 
     def f1(self, probabilities: Tensor, labels: Tensor) -> float:
         """F1 of the positive class (binary), else the mean over the classes (macro); 0 where nothing is positive."""
-        from torchmetrics.functional.classification import binary_f1_score, multiclass_f1_score, multilabel_f1_score
+        from torchmetrics.functional.classification import (
+            binary_f1_score,
+            multiclass_f1_score,
+            multilabel_f1_score,
+        )
 
         predicted = self.predictions(probabilities)
         if self.kind == "binary":

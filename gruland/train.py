@@ -1,7 +1,7 @@
 """Train one model, or sweep a grid: compose, fit, test the best checkpoint, measure, write the results.
 
-    python -m gruland.train                        one model
-    python -m gruland.train regularizer=zoneout -m      the regularizer's grid
+python -m gruland.train                        one model
+python -m gruland.train regularizer=zoneout -m      the regularizer's grid
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def _log_file(path: Path) -> Iterator[None]:
     logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # a resumed run's
+            warnings.filterwarnings(
+                "ignore", "Checkpoint directory .* exists and is not empty"
+            )  # a resumed run's
             yield
     finally:
         logging.captureWarnings(False)
@@ -159,7 +161,7 @@ def _recorded(run: runs.Run) -> Iterator[None]:
 
 def task(cfg: DictConfig) -> dict[str, Any]:
     """Hydra's task: one run. In a sweep a failure is returned, so that the other jobs go on."""
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = config.resolved(cfg)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job(cfg)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

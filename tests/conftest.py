@@ -25,4 +25,8 @@ def smoke_run(tmp_path_factory):
     from gruland.train import train
 
     folder = tmp_path_factory.mktemp("runs")
-    return train(gruland.compose("experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "trainer.threads=1"))
+    return train(
+        gruland.compose(
+            "experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "trainer.threads=1"
+        )
+    )

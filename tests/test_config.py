@@ -29,7 +29,10 @@ def test_the_papers_figures():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["regularizer=zoneout", "regularizer.rate=1.0"], r"regularizer\.rate=1\.0: expected a number in \[0, 1\)"),
+        (
+            ["regularizer=zoneout", "regularizer.rate=1.0"],
+            r"regularizer\.rate=1\.0: expected a number in \[0, 1\)",
+        ),
         (["regularizer=dropconnect", "regularizer.rate=-0.1"], r"regularizer\.rate=-0\.1"),
         (["regularizer=zoneout", "regularizer.rate=high"], r"regularizer\.rate=high"),
         (["model.hidden_size=0"], r"model\.hidden_size=0: expected a whole number of at least 1"),
@@ -38,6 +41,7 @@ def test_the_papers_figures():
         (["landscape.size=10"], r"landscape\.size=10: expected an odd number"),
         (["attack.rate=2"], r"attack\.rate=2"),
         (["seed=-1"], r"seed=-1"),
+        (["embedding=file"], r"embedding\.path is missing"),
     ],
 )
 def test_values_that_cannot_work(overrides, message):
@@ -64,15 +68,27 @@ def test_the_name_is_readable_and_holds_no_character_of_hydras_grammar():
     assert not set(name) & set("=,/ ")
 
 
-@pytest.mark.parametrize("override", ["seed=1", "data.limit=100", "optimizer.lr=0.01", "trainer.max_epochs=7"])
+@pytest.mark.parametrize(
+    "override", ["seed=1", "data.limit=100", "optimizer.lr=0.01", "trainer.max_epochs=7"]
+)
 def test_what_determines_the_model_changes_the_name(override):
     assert runs.name(gruland.compose()) != runs.name(gruland.compose(override))
 
 
 @pytest.mark.parametrize(
     "override",
-    ["trainer=gpu", "logger=wandb", "data.num_workers=2", "data.cache_dir=x", "trainer.threads=1", "output_dir=x"]
-    + ["landscape.size=5", "attack.enabled=false", "model.backend=torch", "experiment_name=other"],
+    [
+        "trainer=gpu",
+        "logger=wandb",
+        "data.num_workers=2",
+        "data.cache_dir=x",
+        "trainer.threads=1",
+        "output_dir=x",
+        "landscape.size=5",
+        "attack.enabled=false",
+        "model.backend=torch",
+        "experiment_name=other",
+    ],
 )
 def test_what_does_not_determine_the_model_keeps_the_name(override):
     assert runs.name(gruland.compose()) == runs.name(gruland.compose(override))
@@ -80,7 +96,9 @@ def test_what_does_not_determine_the_model_keeps_the_name(override):
 
 def test_every_key_of_every_file_is_commented():
     for path in sorted(config.CONF.rglob("*.yaml")):
-        assert any(line.startswith("#") and "@package" not in line for line in path.read_text().splitlines()), path
+        assert any(
+            line.startswith("#") and "@package" not in line for line in path.read_text().splitlines()
+        ), path
 
 
 def test_the_configuration_lies_beside_the_package():

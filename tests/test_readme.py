@@ -21,12 +21,20 @@ def blocks(language):
 
 def commands():
     typed = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in [*typed, *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)] if line]
+    return [
+        line for line in [*typed, *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)] if line
+    ]
 
 
 def test_every_make_target_of_the_readme_exists():
     makefile = (ROOT / "Makefile").read_text()
-    targets = {word for line in commands() if line.startswith("make ") for word in line.split()[1:] if "=" not in word}
+    targets = {
+        word
+        for line in commands()
+        if line.startswith("make ")
+        for word in line.split()[1:]
+        if "=" not in word
+    }
     assert {"study", "test", "paper"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
@@ -63,5 +71,9 @@ def test_every_link_leads_somewhere():
 
 def test_the_group_table_is_the_configuration():
     rows = dict(re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|", README, flags=re.MULTILINE))
-    groups = {p.name: {f.stem for f in p.glob("*.yaml")} for p in config.CONF.iterdir() if p.is_dir() and p.name != "hydra"}
+    groups = {
+        p.name: {f.stem for f in p.glob("*.yaml")}
+        for p in config.CONF.iterdir()
+        if p.is_dir() and p.name != "hydra"
+    }
     assert {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows.items()} == groups

@@ -36,12 +36,28 @@ def weights(run, which="last"):
 
 
 def same_weights(a, b):
-    return all(torch.equal(weights(a, which)[k], v) for which in ("best", "last") for k, v in weights(b, which).items())
+    return all(
+        torch.equal(weights(a, which)[k], v)
+        for which in ("best", "last")
+        for k, v in weights(b, which).items()
+    )
 
 
 def test_what_a_run_leaves_behind(smoke_run):
-    expected = ["config.yaml", "metrics.csv", "results.json", "log.txt", "checkpoints/best.ckpt", "checkpoints/last.ckpt"]
-    expected += ["landscape/surface.zarr", "landscape/surface.png", "landscape/contour.png", "landscape/surface.html"]
+    expected = [
+        "config.yaml",
+        "metrics.csv",
+        "results.json",
+        "log.txt",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    ]
+    expected += [
+        "landscape/surface.zarr",
+        "landscape/surface.png",
+        "landscape/contour.png",
+        "landscape/surface.html",
+    ]
     expected += ["attack/texts.csv"]
     assert [name for name in expected if not (smoke_run.path / name).exists()] == []
     results = smoke_run.results
@@ -61,7 +77,9 @@ def test_the_surfaces_centre_is_the_measured_loss_of_the_same_reviews(smoke_run)
     from gruland.landscape.store import load_surface
 
     surface = load_surface(smoke_run.path / "landscape" / "surface.zarr")
-    assert float(surface.loss.sel(alpha=0, beta=0)) == pytest.approx(smoke_run.results["landscape"]["center_loss"])
+    assert float(surface.loss.sel(alpha=0, beta=0)) == pytest.approx(
+        smoke_run.results["landscape"]["center_loss"]
+    )
 
 
 def test_the_best_epoch_has_the_least_validation_loss_and_its_scores_are_its_own(smoke_run):
@@ -122,7 +140,12 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path
 def test_a_killed_process_resumes(tmp_path):
     overrides = ("regularizer=zoneout", "trainer.max_epochs=60")
     cfg = plain(tmp_path / "killed", *overrides)
-    arguments = ["experiment=smoke", f"output_dir={tmp_path / 'killed'}", "trainer.threads=1", "attack.enabled=false"]
+    arguments = [
+        "experiment=smoke",
+        f"output_dir={tmp_path / 'killed'}",
+        "trainer.threads=1",
+        "attack.enabled=false",
+    ]
     command = [sys.executable, "-m", "gruland.train", *arguments, "landscape.enabled=false", *overrides]
     last = runs.Run(runs.folder(cfg)).checkpoint("last")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -212,7 +235,12 @@ GOLDEN = 0.6850187
 def command(*arguments, **options):
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, timeout=300, **options
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        **options,
     )
 
 
@@ -233,14 +261,20 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
     ("overrides", "message"),
     [
         (["regularizer=dropout"], "Could not find 'regularizer/dropout'"),
-        (["regularizer=zoneout", "regularizer.rate=1.5"], "regularizer.rate=1.5: expected a number in [0, 1)"),
+        (
+            ["regularizer=zoneout", "regularizer.rate=1.5"],
+            "regularizer.rate=1.5: expected a number in [0, 1)",
+        ),
         (["regularizer=zoneout", "regularizer.rate=0.1,1.5", "-m"], "regularizer.rate=1.5: expected"),
         (["data=imdb", "data.path=nowhere.csv"], "nowhere.csv"),
         (["model.units=3"], "units"),
+        (["data.split=offcial"], "offcial"),
     ],
 )
 def test_wrong_input_is_one_message_and_exit_status_1(tmp_path, overrides, message):
-    done = command("gruland.train", *overrides[:2], "experiment=smoke", "output_dir=runs", *overrides[2:], cwd=tmp_path)
+    done = command(
+        "gruland.train", *overrides[:2], "experiment=smoke", "output_dir=runs", *overrides[2:], cwd=tmp_path
+    )
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -186,10 +186,7 @@ class TextDataModule(LightningDataModule):
         """Batches of like length in a new order each epoch; the last, smaller batch is kept."""
         part = self.splits["train"]
         sampler = LengthBuckets(part.encoded.lengths, self.batch_size, self.seed)
-        # Lightning starts to iterate before it sets the epoch of a resumed training.
-        sampler.set_epoch(
-            self._epoch if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
-        )
+        sampler.set_epoch(self._epoch if self.trainer is None else _epoch_of(self.trainer))
         self._samplers.append(sampler)
         return loader(part.encoded, part.labels, sampler, self.num_workers)
 
@@ -205,3 +202,8 @@ class TextDataModule(LightningDataModule):
         part = self.splits[name]
         sampler = LengthSorted(part.encoded.lengths, self.eval_batch_size)
         return loader(part.encoded, part.labels, sampler, self.num_workers)
+
+
+def _epoch_of(trainer: Any) -> int:
+    """The epoch to come: Lightning starts to iterate before it tells a resumed training's sampler."""
+    return trainer.fit_loop.epoch_progress.current.processed
