@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class GridSweeper(Sweeper):
         # The longest jobs first keep every worker busy to the end.
         return sorted(jobs, key=lambda job: -_cost(self._config(job)))
 
-    def _grid(self, params: dict[str, str] | DictConfig, arguments: list[str]) -> list[list[str]]:
+    def _grid(self, params: Mapping[Any, str], arguments: list[str]) -> list[list[str]]:
         axes = [f"{key}={values}" for key, values in params.items()]
         return self._split(self._parse([*axes, *arguments]))
 

@@ -64,7 +64,9 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
     data = run.data
     model = runs.build_model(cfg, data)
     _refuse_foreign_checkpoint(run, model)
-    run.update_results(**runs.describe(cfg, model, threads), data=data.report, status="running", error=None)
+    run.update_results(
+        **runs.describe(cfg, model, threads), data=data.report, status=_status(run, "running"), error=None
+    )
     metrics = MetricsFile(run)
     attached = loggers.build(cfg, run)
     best, last = checkpoints(run)
@@ -154,9 +156,13 @@ def _recorded(run: runs.Run) -> Iterator[None]:
     except Exception as error:
         with open(run.path / "log.txt", "a") as file:
             traceback.print_exc(file=file)
-        status = "finished" if run.results.get("status") == "finished" else "failed"
-        run.update_results(status=status, error=one_line(error), name=run.path.name)
+        run.update_results(status=_status(run, "failed"), error=one_line(error), name=run.path.name)
         raise
+
+
+def _status(run: runs.Run, otherwise: str) -> str:
+    """A run whose scores are there stays finished, whatever becomes of a new surface."""
+    return "finished" if "metrics" in run.results else otherwise
 
 
 def task(cfg: DictConfig) -> dict[str, Any]:

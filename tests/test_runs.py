@@ -1,0 +1,57 @@
+"""Finding runs, the best of them, and refusing what is none."""
+
+import json
+
+import pytest
+
+from gruland import best, runs
+
+
+def make(folder, name, regularizer, loss, status="finished", **model):
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("seed: 0\n")
+    scores = {"best": {"validation": {"loss": loss}}}
+    model = {"regularizer": regularizer, "rate": 0.1, "hidden_size": 64, **model}
+    (path / "results.json").write_text(json.dumps({"status": status, "model": model, "metrics": scores}))
+    return path
+
+
+def test_the_best_of_each_regularizer_among_finished_runs(tmp_path):
+    make(tmp_path, "a", "zoneout", 0.5)
+    b = make(tmp_path / "deep", "b", "zoneout", 0.4, rate=0.5, hidden_size=256)
+    make(tmp_path, "c", "zoneout", 0.1, status="failed")
+    d = make(tmp_path, "d", "none", 0.6)
+    found = best.best(tmp_path)
+    assert {kind: run.path for kind, run in found.items()} == {"zoneout": b, "none": d}
+    assert (
+        best.overrides(found["zoneout"]) == "regularizer=zoneout model.hidden_size=256 regularizer.rate=0.5"
+    )
+    assert best.overrides(found["none"]) == "regularizer=none model.hidden_size=64"
+
+
+def test_a_folder_given_twice_counts_once(tmp_path):
+    path = make(tmp_path, "a", "none", 0.5)
+    assert runs.find(tmp_path, path) == [path]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_paths_without_runs_are_named(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=name):
+        runs.find(tmp_path / name)
+
+
+def test_no_finished_run(tmp_path, capsys):
+    make(tmp_path, "a", "none", 0.5, status="running")
+    with pytest.raises(SystemExit) as exit_:
+        best.main([str(tmp_path)])
+    assert exit_.value.code == 1
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_loading_what_is_no_finished_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        runs.load(tmp_path)
+    with pytest.raises(ValueError, match="not finished"):
+        runs.load(make(tmp_path, "a", "none", 0.5, status="running"))
