@@ -278,9 +278,8 @@ def test_backward_twice_and_no_second_derivative():
     out_TBH = cpu.run_layer(x, others[0], Layer(*others[1:]), active)
     first = grad(out_TBH.sum(), x, retain_graph=True)[0]
     assert torch.equal(first, grad(out_TBH.sum(), x, retain_graph=True)[0])
-    (derivative,) = grad(out_TBH.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        derivative.sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad(out_TBH.square().sum(), x, create_graph=True)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
