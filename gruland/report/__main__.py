@@ -1,0 +1,33 @@
+"""Make a report of finished runs: report.html, which opens from disk without a network, and report.md.
+
+python -m gruland.report outputs/reviews
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gruland.errors import one_line_errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gruland.report", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="run folders, or folders that contain run folders"
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="where to write (default: the first PATH)")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        from gruland.report import collect, write
+
+        runs = collect(options.paths)
+        print(f"report: {write(runs, Path(options.output or options.paths[0]))}")
+
+
+if __name__ == "__main__":
+    main()
