@@ -333,6 +333,17 @@ def test_another_surface_is_computed_afresh_and_the_old_one_stays_until_then(tmp
     assert not (tmp_path / "surface.partial.zarr").exists()
 
 
+def test_a_complete_surface_is_found_beside_a_partial_one_of_other_settings(tmp_path):
+    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    complete = compute_surface(Asymmetric(), PLANE, UNIT, size=3, path=path)
+    with pytest.raises(RuntimeError, match="stopped"):
+        compute_surface(Asymmetric(fail_after=6), PLANE, UNIT, size=5, path=path)
+    begun = load_surface(partial)
+    assert compute_surface(Asymmetric(fail_after=0), PLANE, UNIT, size=3, path=path).identical(complete)
+    assert load_surface(path).identical(complete)
+    assert load_surface(partial).identical(begun)
+
+
 def test_a_partial_surface_of_other_settings_is_not_taken_over(tmp_path):
     path, other = tmp_path / "surface.zarr", Asymmetric()
     with pytest.raises(RuntimeError, match="stopped"):
@@ -369,7 +380,7 @@ compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": 
 def test_a_killed_process_s_cells_are_taken_over(tmp_path):
     path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (partial.exists() and load_surface(partial)["done"].any()):
         assert process.poll() is None
         assert time.monotonic() < deadline

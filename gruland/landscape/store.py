@@ -100,10 +100,12 @@ class Store:
         self._start = self._written = time.monotonic()
 
     def _resume(self, path: Path, fresh: xarray.Dataset) -> xarray.Dataset:
-        for candidate in (path, _partial(path)):
-            found = _read(candidate)
-            if found is not None and _same(found, fresh):
-                return found
+        complete, partial = _read(path), _read(_partial(path))
+        if complete is not None and _same(complete, fresh) and complete["done"].all():
+            self._path = None  # nothing is left to write; a partial surface beside it is of other settings
+            return complete
+        if partial is not None and _same(partial, fresh):
+            return partial
         _remove(_partial(path))
         with atomic_path(_partial(path)) as temporary:
             fresh.to_zarr(temporary, mode="w", consolidated=False)
@@ -123,16 +125,17 @@ class Store:
             self._write()
 
     def _write(self) -> None:
-        self.surface.attrs["seconds"] = self._spent + time.monotonic() - self._start
-        if self._path is not None:
-            import zarr
+        if self._path is None:
+            return
+        import zarr
 
-            group: Any = zarr.open_group(_partial(self._path), mode="r+", use_consolidated=False)
-            group.attrs["seconds"] = self.surface.attrs["seconds"]
-            # Each array is one chunk, replaced whole; `done` comes last and so never promises too much.
-            for name in (*MEASURES, "done"):
-                group[name][:] = self.surface[name].values
         self._written = time.monotonic()
+        group: Any = zarr.open_group(_partial(self._path), mode="r+", use_consolidated=False)
+        self.surface.attrs["seconds"] = self._spent + self._written - self._start
+        group.attrs["seconds"] = self.surface.attrs["seconds"]
+        # Each array is one chunk, replaced whole; `done` comes last and so never promises too much.
+        for name in (*MEASURES, "done"):
+            group[name][:] = self.surface[name].values
 
     def __enter__(self) -> Store:
         self._start = time.monotonic()
@@ -141,8 +144,6 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._path is not None and not _partial(self._path).exists():
-            return  # it was complete from the start
         self._write()
         if self._path is not None and self.done.all():
             _remove(self._path)
