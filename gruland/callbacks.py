@@ -134,19 +134,25 @@ class LossSurface(pl.Callback):
     """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`."""
 
     def __init__(self, run: Run, settings: DictConfig) -> None:
+        from gruland.landscape.run import check_settings
+
+        check_settings(settings)  # now, not after the training
         self._run, self._settings = run, settings
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.landscape import compute_run
 
         with part(0.75, 0.95):
-            compute_run(self._run, self._settings)
+            compute_run(self._run, self._settings, device=pl_module.device)
 
 
 class AdversarialEvaluation(pl.Callback):
     """Scores of the best checkpoint on perturbed reviews, see :mod:`gruland.attack`."""
 
     def __init__(self, run: Run, settings: DictConfig) -> None:
+        from gruland.attack import Settings
+
+        Settings.of(settings)  # refuses wrong ones now, not after the training
         self._run, self._settings = run, settings
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -62,7 +62,7 @@ def check(cfg: DictConfig) -> None:
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
         _integer(cfg, key, 1)
     _integer(cfg, "seed", 0)
-    _integer(cfg, "landscape.size", 1)
+    _integer(cfg, "landscape.size", 3)
     if cfg.landscape.size % 2 == 0:
         raise ValueError(
             f"landscape.size={cfg.landscape.size}: expected an odd number, so that a cell is the centre"

@@ -27,6 +27,7 @@ from gruland.progress import FILE_VARIABLE, part
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
 
 log = logging.getLogger("gruland")
 
@@ -53,7 +54,6 @@ def train(cfg: DictConfig) -> runs.Run:
 
 
 def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
-    import pytorch_lightning as pl
     import torch
 
     from gruland import loggers
@@ -68,26 +68,37 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         **runs.describe(cfg, model, threads), data=data.report, status=_status(run, "running"), error=None
     )
     metrics = MetricsFile(run)
+    callbacks = [metrics, *_measurements(cfg, run), *checkpoints(run)]
     attached = loggers.build(cfg, run)
-    best, last = checkpoints(run)
-    trainer = pl.Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        precision=cfg.trainer.precision,
-        max_epochs=cfg.trainer.max_epochs,
-        gradient_clip_val=cfg.trainer.gradient_clip_val,
-        callbacks=[metrics, *_measurements(cfg, run), best, last],
-        logger=attached,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     with loggers.finished(attached, run):
+        trainer = _trainer(cfg.trainer, callbacks, attached)
         resume = run.checkpoint("last")
         with part(0.0, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
         run.update_results(training=metrics.training)
         trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
+
+
+def _trainer(cfg: DictConfig, callbacks: list[pl.Callback], attached: list[Logger]) -> pl.Trainer:
+    """Lightning's trainer. Raises ValueError where this machine lacks the accelerator."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    try:
+        return pl.Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            precision=cfg.precision,
+            max_epochs=cfg.max_epochs,
+            gradient_clip_val=cfg.gradient_clip_val,
+            callbacks=callbacks,
+            logger=attached,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer.accelerator={cfg.accelerator}: {error}") from error
 
 
 def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:

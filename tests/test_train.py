@@ -269,6 +269,9 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
         (["data=imdb", "data.path=nowhere.csv"], "nowhere.csv"),
         (["model.units=3"], "units"),
         (["data.split=offcial"], "offcial"),
+        (["trainer.accelerator=abacus"], "trainer.accelerator=abacus"),
+        (["landscape.reviews=0"], "landscape.reviews=0: expected"),
+        (["attack.mode=both"], "both"),
     ],
 )
 def test_wrong_input_is_one_message_and_exit_status_1(tmp_path, overrides, message):
