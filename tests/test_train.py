@@ -269,7 +269,7 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
         (["data=imdb", "data.path=nowhere.csv"], "nowhere.csv"),
         (["model.units=3"], "units"),
         (["data.split=offcial"], "offcial"),
-        (["trainer.accelerator=abacus"], "trainer.accelerator=abacus"),
+        (["trainer.accelerator=abacus"], "invalid accelerator"),
         (["landscape.reviews=0"], "landscape.reviews=0: expected"),
         (["attack.mode=both"], "both"),
     ],
