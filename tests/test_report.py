@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from scipy.stats import ttest_1samp
 
 from gruland.config import compose
@@ -121,9 +121,8 @@ def update(folder: Path, **values: Any) -> None:
 
 def add_surface(folder: Path, steepness: float, size: int = 21) -> None:
     axis = np.linspace(-1, 1, size)
-    with Store(
-        folder / "landscape" / "surface.zarr", axis, axis, {"normalization": "filter", "reviews": 200}
-    ) as store:
+    path, about = folder / "landscape" / "surface.zarr", {"normalization": "filter", "reviews": 200}
+    with Store(path, axis, axis, about, every=math.inf) as store:
         for row, beta in enumerate(axis):
             for column, alpha in enumerate(axis):
                 bump = 0.2 * math.sin(3 * alpha) ** 2
@@ -441,6 +440,7 @@ def test_a_printed_command_composes_the_runs_configuration(tmp_path: Path) -> No
     program, words = shlex.split(command)[:3], shlex.split(command)[3:]
     assert program == ["python", "-m", "gruland.train"]
     again, before = compose(*words), OmegaConf.load(run / "config.yaml")
+    assert isinstance(before, DictConfig)
     assert identity(again) == identity(before)
     assert again.experiment_name == "mine"
 
