@@ -54,7 +54,7 @@ def _honesty(study: Study) -> str:
     """What a single run can and cannot tell, from this study's own repetitions where it has some."""
     printed = paper.TABLE_1[paper.DROPCONNECT]["test"]
     start = (
-        f"Trainings differ by their seed alone: the paper’s {len(printed)} of {paper.DROPCONNECT.label} "
+        f"Another seed gives another loss: the paper’s {len(printed)} trainings of {paper.DROPCONNECT.label} "
         f"have test losses from {min(printed):.3f} to {max(printed):.3f}."
     )
     repeated = {cell: runs for cell, runs in study.cells.items() if len(runs) > 1}
