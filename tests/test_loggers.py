@@ -35,7 +35,7 @@ def records(path):
 
 def offline(folder, *overrides):
     return gruland.compose(
-        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "trainer.threads=1", "attack.enabled=false",
+        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "trainer.threads=1", "attack.reviews=2",
         "landscape.size=3", "regularizer=zoneout", *overrides,
     )  # fmt: skip
 
@@ -72,7 +72,9 @@ def test_an_offline_run_holds_curves_summary_tags_and_exit_code(tmp_path):
     ]
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     assert losses == pytest.approx(list(run.metrics.validation_loss))
-    assert any("landscape/contour" in key for row in rows for key in row)
+    logged = {key for row in rows for key in row}
+    assert any(key.startswith("landscape/contour") for key in logged)
+    assert any(key.startswith("attack/examples") for key in logged)
     metrics = {r.metric.name: r.metric for r in found if r.WhichOneof("record_type") == "metric"}
     assert metrics["val/loss"].summary.min
     assert [r.exit.exit_code for r in found if r.WhichOneof("record_type") == "exit"] == [0]
