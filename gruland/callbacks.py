@@ -115,7 +115,7 @@ class SplitScores(pl.Callback):
         if "metrics" in self._run.results:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        with Progress(2 * len(data.splits), f"{self._label}: scores") as progress:
+        with part(0.75, 0.8), Progress(2 * len(data.splits), f"{self._label}: scores") as progress:
             metrics: dict[str, Any] = {}
             for which in ("best", "last"):
                 model = self._run.load_model(which).to(pl_module.device)
@@ -142,7 +142,7 @@ class LossSurface(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.landscape import compute_run
 
-        with part(0.75, 0.95):
+        with part(0.8, 0.95):
             compute_run(self._run, self._settings, device=pl_module.device)
 
 

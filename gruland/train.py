@@ -61,7 +61,8 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
 
     threads = cfg.trainer.threads or sweep.threads_per_job()
     torch.set_num_threads(threads)
-    data = run.data
+    with part(0.0, 0.05):
+        data = run.data
     model = runs.build_model(cfg, data)
     _refuse_foreign_checkpoint(run, model)
     run.update_results(
@@ -73,7 +74,7 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
     with loggers.finished(attached, run):
         trainer = _trainer(cfg.trainer, callbacks, attached)
         resume = run.checkpoint("last")
-        with part(0.0, 0.75), _keyboard_interrupts(trainer):
+        with part(0.05, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
         run.update_results(training=metrics.training)
         trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
