@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 
 import pytest
 import torch
@@ -361,7 +362,7 @@ def fresh(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
 def test_other_instruction_sets(architecture, fresh, monkeypatch, threads):
-    if cpu.platform.machine().lower() not in ("x86_64", "amd64"):
+    if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("needs an x86-64 processor")
     if architecture == "x86-64-v3" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("needs AVX2")

@@ -18,117 +18,23 @@
 // steps, so that ragged batches are shared evenly and no padding is computed. The weights' gradients are split by
 // weights. Every sum runs in an order that depends on neither the number of threads nor the batch's composition.
 //
-// Layout. A vector has V floats, a panel is the part of a weight matrix that a micro-kernel streams through:
-//   - forward: panel p holds V hidden units, [depth][3 gates][V], so that all gates of a unit meet in registers
-//     and the state is written without an intermediate matrix;
-//   - backward: panel p holds 2 V outputs, [3 gates * padded H][2][V].
-// Micro-kernels multiply ROWS sequences at once by a panel; rows are reached by pointers and are never copied.
+// Layout. Forward panels are those of vectors.h; backward panel p holds 2 V outputs, [3 gates * padded H][2][V].
 // Saved per running (step, sequence), in that order: [5][padded H] slope_u, slope_r, slope_z, slope_n, z'. The
 // gates of U are the first three, those of W the second to the fourth. The backward pass multiplies the slopes in
 // place, and the weights' gradients are computed from there.
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <new>
-#include <system_error>
-#include <thread>
-#include <vector>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "vectors.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int V = 16, ROWS = 8;  // 32 registers: 8 x 3 sums
-#elif defined(__AVX__)
-constexpr int V = 8, ROWS = 4;  // 16 registers: 4 x 3 sums
-#elif defined(__aarch64__)
-constexpr int V = 4, ROWS = 8;
-#else
-constexpr int V = 4, ROWS = 4;
-#endif
-constexpr int GATES = 3, PANEL = GATES * V, WIDE = 2 * V, SAVED = 5;
-constexpr int64_t BLOCK = 96;       // rows that are multiplied by a panel while it stays in the cache
-constexpr int64_t SHARE = 1 << 21;  // multiplications that are worth a thread
-
-typedef float vec __attribute__((vector_size(4 * V)));
-typedef int32_t ivec __attribute__((vector_size(4 * V)));
-typedef float unaligned __attribute__((vector_size(4 * V), aligned(4), may_alias));
+constexpr int WIDE = 2 * V, SAVED = 5;
+constexpr int64_t BLOCK = 96;  // rows that are multiplied by a panel while it stays in the cache
 
 // Where a matrix's three gates begin in a saved row, and which gates (0 r, 1 z, 2 n) they are.
 struct Gates {
   int first, order[GATES];
 };
 constexpr Gates STATE_GATES = {0, {2, 0, 1}}, INPUT_GATES = {1, {0, 1, 2}};
-
-inline vec load(const float* p) { return *reinterpret_cast<const unaligned*>(p); }
-inline void store(float* p, vec v) { *reinterpret_cast<unaligned*>(p) = v; }
-
-// The first n of V floats; the others are zero.
-inline vec load(const float* p, int64_t n) {
-  if (n >= V) return load(p);
-  vec v = {};
-  std::memcpy(&v, p, sizeof(float) * n);
-  return v;
-}
-
-inline void store(float* p, vec v, int64_t n) {
-  if (n >= V) return store(p, v);
-  std::memcpy(p, &v, sizeof(float) * n);
-}
-
-// e^x: 2^f by a polynomial with a relative error of 2e-9 before rounding, times 2^i. x is clamped to where the
-// result is a normal number; the comparisons let NaN through.
-inline vec exp(vec x) {
-  constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
-  x = x < -87.0f ? vec{} - 87.0f : x;
-  x = x > 87.0f ? vec{} + 87.0f : x;
-  vec scaled = x * 1.44269504f, shifted = scaled + shift, f = scaled - (shifted - shift);
-  vec p = f * 1.5345812e-4f + 1.3399931e-3f;
-  p = p * f + 9.6184891e-3f;
-  p = p * f + 5.5503286e-2f;
-  p = p * f + 2.4022646e-1f;
-  p = p * f + 6.9314718e-1f;
-  p = p * f + 1.0f;
-  return p * (vec)(((ivec)shifted + 127) << 23);
-}
-
-inline vec sigmoid(vec x) { return 1.0f / (1.0f + exp(-x)); }
-
-inline vec tanh(vec x) {
-  vec e = exp(-2.0f * x);
-  return (1.0f - e) / (1.0f + e);
-}
-
-// Micro-kernels. sums[i] += a[i][0:depth] * panel, of panel [depth][C][V].
-template <int R, int C>
-void multiply(int rows, vec (*sums)[C], const float* const* a, int64_t depth, const float* panel) {
-  if constexpr (R > 1)
-    if (rows < R) return multiply<R - 1, C>(rows, sums, a, depth, panel);
-  vec s[R][C];
-  const float* row[R];
-  for (int i = 0; i < R; i++) {
-    row[i] = a[i];
-    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
-  }
-  for (int64_t k = 0; k < depth; k++, panel += C * V) {
-    vec b[C];
-#pragma GCC unroll 3
-    for (int c = 0; c < C; c++) b[c] = load(panel + c * V);
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-      float value = row[i][k];
-#pragma GCC unroll 3
-      for (int c = 0; c < C; c++) s[i][c] += value * b[c];
-    }
-  }
-  for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++) sums[i][c] = s[i][c];
-}
 
 // sum [R][3][V] += over n of a[n][first : first + R] times the three vectors at b + n * b_stride + c * gate_stride.
 template <int R>
@@ -153,74 +59,10 @@ void multiply_outer(int rows, float* sum, const float* const* a, int64_t first, 
     for (int c = 0; c < GATES; c++, sum += V) store(sum, load(sum) + s[i][c]);
 }
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Calls f(begin, end) for the parts of n rows that micro-kernels take at once, as equal as possible.
-template <class F>
-void each_tile(int64_t n, F f) {
-  int64_t tiles = ceil_div(n, ROWS);
-  for (int64_t i = 0; i < tiles; i++) f(n * i / tiles, n * (i + 1) / tiles);
-}
-
-// Calls f(0), ..., f(count - 1) in a thread each. The threads end with the call: that costs microseconds, and
-// processes may fork afterwards.
-template <class F>
-void in_parallel(int count, F f) {
-  std::vector<std::thread> threads;
-  for (int q = 1; q < count; q++) try {
-      threads.emplace_back(f, q);
-    } catch (const std::system_error&) {  // the system grants no more threads
-      f(q);
-    }
-  f(0);
-  for (auto& thread : threads) thread.join();
-}
-
-struct Free {
-  void operator()(float* p) const { ::operator delete[](p, std::align_val_t(64)); }
-};
-using Floats = std::unique_ptr<float[], Free>;
-
-Floats floats(int64_t n) { return Floats(new (std::align_val_t(64)) float[n]); }
-
-Floats zeros(int64_t n) {
-  Floats p = floats(n);
-  std::memset(p.get(), 0, sizeof(float) * n);
-  return p;
-}
-
-// Memory of many megabytes is new in every call; its first use costs a quarter of the time with huge pages.
-void use_huge_pages([[maybe_unused]] float* p, [[maybe_unused]] int64_t n) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t page = 1 << 21;
-  uintptr_t first = (reinterpret_cast<uintptr_t>(p) + page - 1) / page * page;
-  uintptr_t last = reinterpret_cast<uintptr_t>(p + n) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
-
-// weight [3 H, depth] -> [panel][depth][3][V], zero beyond H.
-Floats pack_forward(const float* weight, int64_t hidden, int64_t depth) {
-  int64_t panels = ceil_div(hidden, V);
-  Floats packed = zeros(panels * depth * PANEL);
-  for (int64_t gate = 0; gate < GATES; gate++)
-    for (int64_t first = 0; first < hidden; first += V) {
-      const float* from = weight + (gate * hidden + first) * depth;
-      float* to = packed.get() + first * depth * GATES + gate * V;
-      int64_t units = std::min<int64_t>(V, hidden - first);
-      for (int64_t k = 0; k < depth; k++)
-        for (int64_t unit = 0; unit < units; unit++) to[k * PANEL + unit] = from[unit * depth + k];
-    }
-  return packed;
-}
-
-// bias [3 H] -> [panel][3][V], zero beyond H.
-Floats pack_bias(const float* bias, int64_t hidden) { return pack_forward(bias, hidden, 1); }
-
 // weight [3 H, width] -> [panel][3 gates in the saved order * padded H][2][V], zero beyond H and width.
-Floats pack_backward(const float* weight, int64_t hidden, int64_t width, Gates gates) {
+Array<float> pack_backward(const float* weight, int64_t hidden, int64_t width, Gates gates) {
   int64_t padded = ceil_div(hidden, V) * V, panels = ceil_div(width, WIDE);
-  Floats packed = zeros(panels * GATES * padded * WIDE);
+  Array<float> packed = zeros(panels * GATES * padded * WIDE);
   for (int64_t p = 0; p < panels; p++)
     for (int g = 0; g < GATES; g++)
       for (int64_t unit = 0; unit < hidden; unit++)
@@ -273,7 +115,7 @@ struct Forward {
   Rows keep;  // data may be null
   float zoneout;
   float* saved;  // null: no gradient is wanted
-  Floats panels_ih, panels_hh, bias_ih, bias_hh;
+  Array<float> panels_ih, panels_hh, bias_ih, bias_hh;
 
   Forward(const Layer& l, Rows keep, float zoneout, float* saved)
       : layer(l), keep(keep), zoneout(zoneout), saved(saved),
@@ -282,7 +124,7 @@ struct Forward {
         bias_ih(pack_bias(l.bias_ih, l.hidden)), bias_hh(pack_bias(l.bias_hh, l.hidden)) {}
 
   void run(int q) const {
-    Floats projected = floats(std::max(BLOCK, layer.running(q, 0)) * GATES * layer.padded);
+    Array<float> projected = array(std::max(BLOCK, layer.running(q, 0)) * GATES * layer.padded);
     for (int64_t t = 0, rows; t < layer.steps && (rows = layer.running(q, t)) > 0;) {
       int64_t end = std::min(layer.steps, t + std::max<int64_t>(1, BLOCK / rows));
       project(q, t, end, projected.get());
@@ -308,7 +150,7 @@ struct Forward {
         vec sums[ROWS][GATES];
         for (int64_t i = first; i < last; i++)
           for (int g = 0; g < GATES; g++) sums[i - first][g] = bias[g];
-        multiply<ROWS, GATES>(last - first, sums, &rows[first], layer.inputs, &panels_ih[p * layer.inputs * PANEL]);
+        multiply<Float32, ROWS, GATES>(last - first, sums, &rows[first], layer.inputs, &panels_ih[p * layer.inputs * PANEL]);
         for (int64_t i = first; i < last; i++)
           for (int g = 0; g < GATES; g++)
             store(projected + (i * layer.panels + p) * PANEL + g * V, sums[i - first][g]);
@@ -328,7 +170,7 @@ struct Forward {
           sums[i][1] = load(x + i * layer.panels * PANEL + V);
           sums[i][2] = load(&bias_hh[p * PANEL + 2 * V]);
         }
-        multiply<ROWS, GATES>(last - first, sums, &previous[first], layer.hidden, &panels_hh[p * layer.hidden * PANEL]);
+        multiply<Float32, ROWS, GATES>(last - first, sums, &previous[first], layer.hidden, &panels_hh[p * layer.hidden * PANEL]);
         for (int64_t i = first; i < last; i++)
           update(t, q + i * layer.threads, p, sums[i - first], load(x + (i - first) * layer.panels * PANEL + 2 * V));
       });
@@ -363,7 +205,7 @@ struct Backward {
   float* saved;  // slopes, then gradients by the gates' arguments
   Rows grad_states;
   float* grad_h0;
-  Floats panels_hh;
+  Array<float> panels_hh;
 
   Backward(const Layer& l, float* saved, Rows grad_states, float* grad_h0)
       : layer(l), saved(saved), grad_states(grad_states), grad_h0(grad_h0),
@@ -371,7 +213,7 @@ struct Backward {
 
   void run(int q) const {
     int64_t rows = layer.running(q, 0), stride = ceil_div(layer.hidden, WIDE) * WIDE;
-    Floats grad = zeros(rows * stride);
+    Array<float> grad = zeros(rows * stride);
     for (int64_t t = layer.steps - 1; t >= 0; t--)
       each_tile(layer.running(q, t), [&](int64_t first, int64_t last) {
         const float* gates[ROWS];
@@ -400,7 +242,7 @@ struct Backward {
       vec sums[ROWS][2];
       for (int64_t i = 0; i < rows; i++)
         for (int c = 0; c < 2; c++) sums[i][c] = load(grad + i * stride + first + c * V);
-      multiply<ROWS, 2>(rows, sums, gates, GATES * layer.padded, &panels_hh[first * GATES * layer.padded]);
+      multiply<Float32, ROWS, 2>(rows, sums, gates, GATES * layer.padded, &panels_hh[first * GATES * layer.padded]);
       for (int64_t i = 0; i < rows; i++)
         for (int c = 0; c < 2; c++) store(grad + i * stride + first + c * V, sums[i][c]);
     }
@@ -422,7 +264,7 @@ void input_gradient(const Layer& layer, int q, const float* saved, const float* 
         const float* gates[ROWS];
         for (int64_t i = begin; i < end; i++)
           gates[i - begin] = saved + (block + i) * layer.saved_stride + INPUT_GATES.first * layer.padded;
-        multiply<ROWS, 2>(end - begin, sums, gates, GATES * layer.padded, panels_ih + first * GATES * layer.padded);
+        multiply<Float32, ROWS, 2>(end - begin, sums, gates, GATES * layer.padded, panels_ih + first * GATES * layer.padded);
         for (int64_t i = begin; i < end; i++)
           for (int c = 0; c < 2; c++)
             if (first + c * V < layer.inputs)
@@ -437,7 +279,7 @@ struct WeightGradient {
   int64_t depth, tiles;
   Gates gates;
   float* grad;  // [3 H, depth]
-  Floats sums;  // [panel][depth][3][V]
+  Array<float> sums;  // [panel][depth][3][V]
 
   WeightGradient(const Layer& l, const std::vector<const float*>& rows, int64_t depth, Gates gates, float* grad)
       : layer(l), rows(rows), depth(depth), tiles(ceil_div(depth, ROWS)), gates(gates), grad(grad),
@@ -478,7 +320,7 @@ void weight_gradients(int q, int64_t threads, int64_t total, const float* saved,
 
 extern "C" {
 
-// Floats that the forward pass saves per running (step, sequence).
+// Array<float> that the forward pass saves per running (step, sequence).
 int64_t gru_saved_floats(int64_t hidden) { return SAVED * ceil_div(hidden, V) * V; }
 
 void gru_forward(const Batch* batch, Rows keep, float zoneout, float* saved) {
@@ -509,7 +351,7 @@ void gru_backward(const Batch* batch, float* saved, Rows grad_states, Rows grad_
   if (grad_weight_hh) gradients.emplace_back(layer, states, layer.hidden, STATE_GATES, grad_weight_hh);
   gradients.emplace_back(layer, ones, 1, INPUT_GATES, grad_bias_ih);
   gradients.emplace_back(layer, ones, 1, STATE_GATES, grad_bias_hh);
-  Floats panels_ih;
+  Array<float> panels_ih;
   if (grad_x.data) panels_ih = pack_backward(layer.weight_ih, layer.hidden, layer.inputs, INPUT_GATES);
   in_parallel(layer.threads, [&](int q) {
     weight_gradients(q, layer.threads, layer.total, saved, gradients);

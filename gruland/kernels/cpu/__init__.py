@@ -1,8 +1,6 @@
-"""A fused float32 kernel for the CPU, compiled for this machine when it is first wanted.
+"""Fused float32 kernels for the CPU, compiled for this machine when they are first wanted.
 
-The library lies in PyTorch's extensions directory (``TORCH_EXTENSIONS_DIR``) under a name that contains a
-hash of the source, the flags and the processor's features. ``CXX`` names the compiler;
-``GRULAND_CPU_KERNEL=off`` switches the kernel off. Layout and equations: ``cpu.cpp``.
+``GRULAND_CPU_KERNEL=off`` switches them off. Layout and equations: ``layer.cpp``.
 
 T time steps, B sequences, I inputs, H hidden units.
 """
@@ -10,14 +8,9 @@ T time steps, B sequences, I inputs, H hidden units.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import os
-import platform
-import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -26,13 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gruland.files import atomic_path
 from gruland.kernels import Layer
-
-SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread")
-#: Tried in this order; the empty one is any processor of the family.
-ARCHITECTURES = (("-march=native",), ("-mcpu=native",), ())
+from gruland.kernels.cpu.library import ARCHITECTURES, build, reason_of
 
 
 def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
@@ -208,7 +196,7 @@ def _library() -> ctypes.CDLL | str:
         try:
             return load(build(architecture))
         except (OSError, subprocess.CalledProcessError) as error:
-            reason = reason or _reason(error)
+            reason = reason or reason_of(error)
     logging.getLogger(__name__).warning("no fused CPU kernel: %s", reason)
     return reason
 
@@ -223,62 +211,3 @@ def load(path: Path) -> ctypes.CDLL:
     library.gru_backward.argtypes = [batch, pointer, _Rows, _Rows, *[pointer] * 5]
     library.gru_forward.restype = library.gru_backward.restype = None
     return library
-
-
-def build(architecture: Sequence[str]) -> Path:
-    """The library for these compiler flags, compiled unless it was before.
-
-    Processes may build at the same time: each writes its own file, and the last one to finish stays.
-
-    Raises FileNotFoundError without a compiler, CalledProcessError when it fails, OSError for the folder.
-    """
-    command = [*compiler(), *FLAGS, *architecture]
-    identity = "\n".join([SOURCE.read_text(), *command, _processor()])
-    name = f"gruland_cpu_{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    path = _folder() / name
-    if not path.exists():
-        print(
-            f"gruland: compiling the CPU kernel, once for this machine: {' '.join(command)}", file=sys.stderr
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            subprocess.run(
-                [*command, str(SOURCE), "-o", str(temporary)], check=True, capture_output=True, text=True
-            )
-    return path
-
-
-def compiler() -> list[str]:
-    """The command of the C++ compiler: CXX or the first installed one. Raises FileNotFoundError without."""
-    named = shlex.split(os.environ.get("CXX", ""))
-    candidates = [named] if named else [["c++"], ["g++"], ["clang++"]]
-    for command in candidates:
-        if shutil.which(command[0]):
-            return command
-    names = ", ".join(command[0] for command in candidates)
-    raise FileNotFoundError(f"no C++ compiler was found ({names}): install one or name it in CXX")
-
-
-def _folder() -> Path:
-    """PyTorch's extensions directory."""
-    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache_home) / "torch_extensions").expanduser()
-
-
-def _processor() -> str:
-    """What decides which instructions may be used."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(
-        line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        said = (error.stderr or "").strip().splitlines()
-        message = next((line for line in said if "error" in line), said[0] if said else "it said nothing")
-        return f"{error.cmd[0]} failed with exit status {error.returncode}: {message}"
-    return str(error)

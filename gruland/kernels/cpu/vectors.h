@@ -1,0 +1,204 @@
+// What the kernels share: vectors of floats, sigmoid and tanh, matrix products, memory and threads.
+//
+// A vector has V floats. A panel is the part of a weight matrix that a micro-kernel streams through; panel p of a
+// GRU's matrix holds V hidden units, [depth][3 gates][V], so that all gates of a unit meet in registers and the state
+// is written without an intermediate matrix. Micro-kernels multiply ROWS rows at once by a panel; rows are reached by
+// pointers and are never copied.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int V = 16, ROWS = 8;  // 32 registers: 8 x 3 sums
+#elif defined(__AVX__)
+constexpr int V = 8, ROWS = 4;  // 16 registers: 4 x 3 sums
+#elif defined(__aarch64__)
+constexpr int V = 4, ROWS = 8;
+#else
+constexpr int V = 4, ROWS = 4;
+#endif
+constexpr int GATES = 3, PANEL = GATES * V;
+constexpr int64_t SHARE = 1 << 21;  // multiplications that are worth a thread
+
+typedef float vec __attribute__((vector_size(4 * V)));
+typedef int32_t ivec __attribute__((vector_size(4 * V)));
+typedef float unaligned __attribute__((vector_size(4 * V), aligned(4), may_alias));
+
+inline vec load(const float* p) { return *reinterpret_cast<const unaligned*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<unaligned*>(p) = v; }
+
+// The first n of V floats; the others are zero.
+inline vec load(const float* p, int64_t n) {
+  if (n >= V) return load(p);
+  vec v = {};
+  std::memcpy(&v, p, sizeof(float) * n);
+  return v;
+}
+
+inline void store(float* p, vec v, int64_t n) {
+  if (n >= V) return store(p, v);
+  std::memcpy(p, &v, sizeof(float) * n);
+}
+
+// e^x: 2^f by a polynomial with a relative error of 2e-9 before rounding, times 2^i. x is clamped to where the
+// result is a normal number; the comparisons let NaN through.
+inline vec exp(vec x) {
+  constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
+  x = x < -87.0f ? vec{} - 87.0f : x;
+  x = x > 87.0f ? vec{} + 87.0f : x;
+  vec scaled = x * 1.44269504f, shifted = scaled + shift, f = scaled - (shifted - shift);
+  vec p = f * 1.5345812e-4f + 1.3399931e-3f;
+  p = p * f + 9.6184891e-3f;
+  p = p * f + 5.5503286e-2f;
+  p = p * f + 2.4022646e-1f;
+  p = p * f + 6.9314718e-1f;
+  p = p * f + 1.0f;
+  return p * (vec)(((ivec)shifted + 127) << 23);
+}
+
+inline vec sigmoid(vec x) { return 1.0f / (1.0f + exp(-x)); }
+
+inline vec tanh(vec x) {
+  vec e = exp(-2.0f * x);
+  return (1.0f - e) / (1.0f + e);
+}
+
+// What a matrix product multiplies; sums are float32. A panel holds PACK consecutive steps of the depth beside each
+// other: [depth / PACK][C][V][PACK]. Rows of an odd depth end with a zero in bfloat16.
+struct Float32 {
+  typedef float number;
+  static constexpr int PACK = 1;
+  static number round(float x) { return x; }
+  static vec multiply_add(vec sum, const float* a, vec b) { return sum + *a * b; }
+};
+
+struct BFloat16 {
+  typedef uint16_t number;
+  static constexpr int PACK = 2;
+  // To the nearest, ties to even; NaN stays one.
+  static number round(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  }
+#ifdef __AVX512BF16__
+  static vec multiply_add(vec sum, const uint16_t* a, vec b) {
+    int32_t pair;
+    std::memcpy(&pair, a, 4);
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)b);
+  }
+#endif
+};
+
+// Micro-kernel. sums[i] += a[i][0:depth] * panel, of panel [depth / PACK][C][V][PACK].
+template <class P, int R, int C>
+void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int64_t depth,
+              const typename P::number* panel) {
+  if constexpr (R > 1)
+    if (rows < R) return multiply<P, R - 1, C>(rows, sums, a, depth, panel);
+  vec s[R][C];
+  const typename P::number* row[R];
+  for (int i = 0; i < R; i++) {
+    row[i] = a[i];
+    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
+  }
+  for (int64_t k = 0; k < depth; k += P::PACK, panel += C * V * P::PACK) {
+    vec b[C];
+#pragma GCC unroll 3
+    for (int c = 0; c < C; c++) b[c] = load(reinterpret_cast<const float*>(panel + c * V * P::PACK));
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+#pragma GCC unroll 3
+      for (int c = 0; c < C; c++) s[i][c] = P::multiply_add(s[i][c], row[i] + k, b[c]);
+    }
+  }
+  for (int i = 0; i < R; i++)
+    for (int c = 0; c < C; c++) sums[i][c] = s[i][c];
+}
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls f(begin, end) for the parts of n rows that micro-kernels take at once, as equal as possible.
+template <class F>
+void each_tile(int64_t n, F f) {
+  int64_t tiles = ceil_div(n, ROWS);
+  for (int64_t i = 0; i < tiles; i++) f(n * i / tiles, n * (i + 1) / tiles);
+}
+
+// Calls f(0), ..., f(count - 1) in a thread each. The threads end with the call: that costs microseconds, and
+// processes may fork afterwards.
+template <class F>
+void in_parallel(int count, F f) {
+  std::vector<std::thread> threads;
+  for (int q = 1; q < count; q++) try {
+      threads.emplace_back(f, q);
+    } catch (const std::system_error&) {  // the system grants no more threads
+      f(q);
+    }
+  f(0);
+  for (auto& thread : threads) thread.join();
+}
+
+struct Free {
+  void operator()(void* p) const { ::operator delete[](p, std::align_val_t(64)); }
+};
+template <class N>
+using Array = std::unique_ptr<N[], Free>;
+
+template <class N = float>
+Array<N> array(int64_t n) {
+  return Array<N>(new (std::align_val_t(64)) N[n]);
+}
+
+template <class N = float>
+Array<N> zeros(int64_t n) {
+  Array<N> p = array<N>(n);
+  std::memset(p.get(), 0, sizeof(N) * n);
+  return p;
+}
+
+// Memory of many megabytes is new in every call; its first use costs a quarter of the time with huge pages.
+inline void use_huge_pages([[maybe_unused]] float* p, [[maybe_unused]] int64_t n) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t page = 1 << 21;
+  uintptr_t first = (reinterpret_cast<uintptr_t>(p) + page - 1) / page * page;
+  uintptr_t last = reinterpret_cast<uintptr_t>(p + n) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// weight [3 H, depth] -> [panel][depth / PACK][3][V][PACK], zero beyond H and depth.
+template <class P = Float32>
+Array<typename P::number> pack_forward(const float* weight, int64_t hidden, int64_t depth) {
+  int64_t panels = ceil_div(hidden, V), packs = ceil_div(depth, P::PACK);
+  auto packed = zeros<typename P::number>(panels * packs * PANEL * P::PACK);
+  for (int64_t gate = 0; gate < GATES; gate++)
+    for (int64_t unit = 0; unit < hidden; unit++) {
+      const float* from = weight + (gate * hidden + unit) * depth;
+      auto* to = packed.get() + (unit / V * packs * PANEL + gate * V + unit % V) * P::PACK;
+      for (int64_t k = 0; k < depth; k++) to[k / P::PACK * PANEL * P::PACK + k % P::PACK] = P::round(from[k]);
+    }
+  return packed;
+}
+
+// bias [3 H] -> [panel][3][V], zero beyond H.
+inline Array<float> pack_bias(const float* bias, int64_t hidden) { return pack_forward(bias, hidden, 1); }
+
+}  // namespace
