@@ -214,7 +214,7 @@ class GRU(nn.Module):
         like, hidden = self._factory(), self.hidden_size
         keep = recurrent = None
         if self.zoneout > 0:
-            keep = zoneout_mask(steps, sequences, hidden, self.zoneout, generator, like["device"]).to(**like)
+            keep = zoneout_mask(steps, sequences, hidden, self.zoneout, generator, like["device"])
         if self.dropconnect > 0:
             recurrent = dropconnect_mask(hidden, self.dropconnect, generator, like["device"]).to(**like)
         return Masks(keep, recurrent)

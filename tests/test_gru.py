@@ -80,7 +80,7 @@ def cells(
             states = []
             for t in range(length):
                 candidate = torch.gru_cell(row[t : t + 1], h, w_ih, w_hh, b_ih, b_hh)
-                kept = gru.zoneout if keep is None else keep[b, t]
+                kept = gru.zoneout if keep is None else keep[b, t].to(x)
                 h = kept * h + (1 - kept) * candidate
                 states.append(h)
             last.append(h)
@@ -154,7 +154,7 @@ def test_it_is_hastes(zoneout: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x = inputs()
     masks = gru.draw_masks((7, 5))
     if zoneout:
-        updates_TBH = 1 - masks[0].zoneout.transpose(0, 1)
+        updates_TBH = 1 - masks[0].zoneout.transpose(0, 1).to(x)
         monkeypatch.setattr(reference, "_get_zoneout_mask", lambda _: updates_TBH)
     for mode in (True, False):
         actual = gru.train(mode)(x, masks=masks if mode else None)

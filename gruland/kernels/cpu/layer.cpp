@@ -67,6 +67,18 @@ inline vec load_bytes(const uint8_t* p, int64_t n) {
   return __builtin_convertvector(b, vec);
 }
 
+// Rows of N numbers as [N][PACK], which is what a product sums up over them.
+template <int N>
+void interleave(float* to, const float* const* rows) {
+  std::memcpy(to, rows[0], sizeof(float) * N);
+}
+template <int N>
+void interleave(uint16_t* to, const uint16_t* const* rows) {
+  uint32_t pairs[N];
+  for (int i = 0; i < N; i++) pairs[i] = rows[0][i] | uint32_t(rows[1][i]) << 16;
+  std::memcpy(to, pairs, sizeof(pairs));
+}
+
 // sums [R][3] += over n of a [n / PACK][ROWS][PACK] times the three vectors of g [n / PACK][SLOPES][V][PACK].
 template <class P, int R>
 void multiply_outer(int rows, vec (*sums)[GATES], const typename P::number* a, const typename P::number* g,
@@ -253,6 +265,7 @@ struct Forward {
   void step(int q, int64_t t, const float* projected, const Operand<P>& state, const Operand<P>& next) const {
     for (int64_t p = 0; p < layer.panels; p++)
       each_tile(layer.running(q, t), [&](int64_t first, int64_t last) {
+        if (saved) prefetch(cell(t, q + first * layer.threads, p), last - first);
         vec sums[ROWS][GATES];
         const float* x = projected + (first * layer.panels + p) * PANEL;
         for (int64_t i = 0; i < last - first; i++) {
@@ -269,16 +282,27 @@ struct Forward {
       });
   }
 
+  Cell* cell(int64_t t, int64_t b, int64_t p) const { return &saved[p * layer.total + layer.offset[t] + b]; }
+
+  // Cells of a tile, which lie as far apart as there are threads, are fetched while their sums are computed.
+  void prefetch(const Cell* cell, int64_t rows) const {
+    for (int64_t i = 0; i < rows; i++, cell += layer.threads)
+      for (size_t byte = 0; byte < sizeof(Cell); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(cell) + byte, 1);
+  }
+
   // The new state of the units of panel p of sequence b, from r's and z's arguments, u, and the input's part of n's.
   vec update(int64_t t, int64_t b, int64_t p, const vec (&sums)[GATES], vec x_n) const {
     int64_t first = p * V, units = layer.hidden - first;
-    vec r = sigmoid(sums[0]), z = sigmoid(sums[1]), u = sums[2], n = tanh(x_n + r * u);
+    vec e_r = exp(-sums[0], 43.0f), e_z = exp(-sums[1], 43.0f);  // two sigmoids by one division
+    vec inverse = 1.0f / ((1.0f + e_r) * (1.0f + e_z)), r = (1.0f + e_z) * inverse, z = (1.0f + e_r) * inverse;
+    vec u = sums[2], n = tanh(x_n + r * u);
     vec h = load(layer.previous(t, b) + first, units), k = kept(t, b, first, units);
-    vec update = (1.0f - k) * (1.0f - z), carry = 1.0f - update, state = update * n + carry * h;
+    vec update = (1.0f - k) * (e_z * z), carry = 1.0f - update, state = update * n + carry * h;
     store(layer.states(t, b) + first, state, units);
     if (!saved) return state;
     vec slope_n = update * (1.0f - n * n), slope_u = slope_n * r;
-    Cell& to = saved[p * layer.total + layer.offset[t] + b];
+    Cell& to = *cell(t, b, p);
     store(to.slope[0], slope_u);
     store(to.slope[1], slope_u * u * (1.0f - r));
     store(to.slope[2], update * (h - n) * z);
@@ -324,8 +348,7 @@ struct Backward {
                     sizeof(float) * layer.hidden);
     for (int64_t end = layer.steps, t = end - 1; t >= 0; t--) {
       int64_t running = layer.running(q, t);
-      for (int64_t i = 0; i < running; i++)
-        multiply_slopes(t, q + i * layer.threads, &grad[i * state_stride], gates.row(rows + i));
+      multiply_slopes(q, t, grad.get(), gates, rows);
       carry_back(gates, rows, running, grad.get());
       rows += running;
       if (t == 0 || rows + layer.running(q, t - 1) > block) {
@@ -340,19 +363,21 @@ struct Backward {
   }
 
   // grad: the gradient by the state, from later steps -> its part that goes straight to the previous state.
-  // gates [4][padded H]: the gradients by the gates' arguments, which also take the slopes' place.
-  void multiply_slopes(int64_t t, int64_t b, float* grad, number* gates) const {
-    for (int64_t p = 0; p < layer.panels; p++, grad += V, gates += V) {
-      Cell& cell = saved[p * layer.total + layer.offset[t] + b];
-      vec d = load(grad), scaled[SLOPES];
-      if (grad_states.data) d += load(grad_states(t, b) + p * V, layer.hidden - p * V);
-      for (int g = 0; g < SLOPES; g++) scaled[g] = d * load(cell.slope[g]);
-      for (int g = 0; g < SLOPES; g++) {
-        store_rounded(gates + g * layer.padded, scaled[g]);
-        store_rounded(reinterpret_cast<number*>(&cell) + g * V, scaled[g]);
+  // Rows [4][padded H] of gates: the gradients by the gates' arguments, which also take the slopes' place.
+  void multiply_slopes(int q, int64_t t, float* grad, const Operand<P>& gates, int64_t row) const {
+    for (int64_t p = 0; p < layer.panels; p++)
+      for (int64_t i = 0, b = q; b < layer.active[t]; i++, b += layer.threads) {
+        Cell& cell = saved[p * layer.total + layer.offset[t] + b];
+        float* carried = grad + i * state_stride + p * V;
+        vec d = load(carried), scaled[SLOPES];
+        if (grad_states.data) d += load(grad_states(t, b) + p * V, layer.hidden - p * V);
+        store(carried, d * load(cell.carry));
+        for (int g = 0; g < SLOPES; g++) scaled[g] = d * load(cell.slope[g]);
+        for (int g = 0; g < SLOPES; g++) {
+          store_rounded(gates.row(row + i) + g * layer.padded + p * V, scaled[g]);
+          store_rounded(reinterpret_cast<number*>(&cell) + g * V, scaled[g]);
+        }
       }
-      store(grad, d * load(cell.carry));
-    }
   }
 
   // grad += the state's gates times the recurrent weights, of `running` sequences.
@@ -430,29 +455,32 @@ struct WeightSums {
   }
 
   void pack_inputs(const WeightGradient& gradient, int64_t block, int64_t count, number* to) const {
-    int64_t width = gradient.tiles() * ROWS, stride = ceil_div(width, V) * V;
+    int64_t stride = ceil_div(gradient.depth + 1, V) * V;
     Array<number> lines = zeros<number>(P::PACK * stride);
     for (int64_t n = 0; n < count; n += P::PACK, to += ROWS * P::PACK) {
-      for (int64_t s = 0; s < P::PACK; s++)
-        if (n + s < count) {
-          round_row(&lines[s * stride], gradient.rows[block + n + s], gradient.depth);
-          lines[s * stride + gradient.depth] = P::round(1.0f);
-        } else {
-          std::memset(&lines[s * stride], 0, sizeof(number) * stride);
-        }
-      for (int64_t tile = 0; tile < gradient.tiles(); tile++)
-        for (int i = 0; i < ROWS; i++)
-          for (int s = 0; s < P::PACK; s++) to[tile * TILE + i * P::PACK + s] = lines[s * stride + tile * ROWS + i];
+      const number* rows[P::PACK];
+      for (int64_t s = 0; s < P::PACK; s++) {
+        number* line = &lines[s * stride];
+        rows[s] = line;
+        if (n + s < count) round_row(line, gradient.rows[block + n + s], gradient.depth);
+        else std::memset(line, 0, sizeof(number) * stride);
+        line[gradient.depth] = P::round(n + s < count);
+      }
+      for (int64_t tile = 0; tile < gradient.tiles(); tile++) {
+        interleave<ROWS>(to + tile * TILE, rows);
+        for (auto& row : rows) row += ROWS;
+      }
     }
   }
 
   void pack_gates(const Cell* cells, int64_t count) const {
-    number* to = gates.get();
-    for (int64_t n = 0; n < count; n += P::PACK, to += SLOPES * V * P::PACK)
-      for (int s = 0; s < P::PACK; s++) {
-        const number* from = reinterpret_cast<const number*>(cells + n + s);
-        for (int i = 0; i < SLOPES * V; i++) to[i * P::PACK + s] = n + s < count ? from[i] : 0;
-      }
+    static constexpr number none[SLOPES * V] = {};
+    for (int64_t n = 0; n < count; n += P::PACK) {
+      const number* rows[P::PACK];
+      for (int64_t s = 0; s < P::PACK; s++)
+        rows[s] = n + s < count ? reinterpret_cast<const number*>(cells + n + s) : none;
+      interleave<SLOPES * V>(&gates[n * SLOPES * V], rows);
+    }
   }
 
   void add(int64_t item, int64_t count) const {

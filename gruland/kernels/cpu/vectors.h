@@ -58,11 +58,11 @@ inline void store(float* p, vec v, int64_t n) {
 }
 
 // e^x: 2^f by a polynomial with a relative error of 2e-9 before rounding, times 2^i. x is clamped to where the
-// result is a normal number; the comparisons let NaN through.
-inline vec exp(vec x) {
+// result is a normal number, or to a smaller bound; the comparisons let NaN through.
+inline vec exp(vec x, float bound = 87.0f) {
   constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
-  x = x < -87.0f ? vec{} - 87.0f : x;
-  x = x > 87.0f ? vec{} + 87.0f : x;
+  x = x < -bound ? vec{} - bound : x;
+  x = x > bound ? vec{} + bound : x;
   vec scaled = x * 1.44269504f, shifted = scaled + shift, f = scaled - (shifted - shift);
   vec p = f * 1.5345812e-4f + 1.3399931e-3f;
   p = p * f + 9.6184891e-3f;
