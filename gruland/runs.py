@@ -52,7 +52,9 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         else whole[key]
         for key in _IDENTITY
     }
-    if result["model"].get("precision") == "float32":  # what runs had before there was a choice: their names stay
+    if (
+        result["model"].get("precision") == "float32"
+    ):  # what runs had before there was a choice: their names stay
         del result["model"]["precision"]
     result["trainer"] = {key: whole["trainer"].get(key) for key in _TRAINER_IDENTITY}
     return result

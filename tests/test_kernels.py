@@ -195,7 +195,9 @@ def test_bfloat16_is_close_to_exact(name: str, dtype: torch.dtype, zoneout: str)
     assert 1e-4 < relative_error(actual, expected) < 1e-2
     expected_gradients = gradients(expected, exact, p.weights_TBH.double())
     actual_gradients = gradients(actual, p.inputs, p.weights_TBH)
-    whole = [torch.cat([g.double().flatten() for g in grads]) for grads in (actual_gradients, expected_gradients)]
+    whole = [
+        torch.cat([g.double().flatten() for g in grads]) for grads in (actual_gradients, expected_gradients)
+    ]
     assert 1e-4 < relative_error(*whole) < 2e-2
 
 
@@ -336,10 +338,14 @@ def test_a_fused_kernel_without_bfloat16_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cpu = pytest.importorskip("gruland.kernels.cpu")
-    monkeypatch.setattr(cpu, "unavailable", lambda *options: "no such products" if "bfloat16" in options else None)
+    monkeypatch.setattr(
+        cpu, "unavailable", lambda *options: "no such products" if "bfloat16" in options else None
+    )
     kernels._warn_once.cache_clear()
     for _ in range(2):
-        assert kernels.choose("auto", CPU, torch.float32, True, "bfloat16").__name__ == "gruland.kernels.torch"
+        assert (
+            kernels.choose("auto", CPU, torch.float32, True, "bfloat16").__name__ == "gruland.kernels.torch"
+        )
     assert kernels.choose("auto", CPU, torch.float32, True) is cpu
     (record,) = caplog.records
     assert record.getMessage() == "precision='bfloat16' runs in the slower backend 'torch': no such products"

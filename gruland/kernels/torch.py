@@ -23,7 +23,6 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 
-
 #: From an operand of a matrix product to what is multiplied.
 Rounding = Callable[[Tensor], Tensor]
 

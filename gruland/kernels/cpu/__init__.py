@@ -107,8 +107,8 @@ def _run(arguments: _Arguments) -> tuple[Tensor, Tensor]:
     _check(arguments)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments.tensors):
         return _GRULayer.apply(*arguments)
-    result = _forward(arguments, save=False)
-    return result.states_TBH, result.last_BH
+    states_TBH = _forward(arguments, save=False).states_TBH
+    return states_TBH, _last(states_TBH, arguments.active)
 
 
 class _GRULayer(torch.autograd.Function):
@@ -118,7 +118,7 @@ class _GRULayer(torch.autograd.Function):
         ctx.options, ctx.slopes = arguments[8:], result.slopes
         ctx.save_for_backward(*arguments[:8], result.input_TBI, result.states_TBH)
         ctx.set_materialize_grads(False)
-        return result.states_TBH, result.last_BH
+        return result.states_TBH, _last(result.states_TBH, arguments[6])
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor | None, grad_last_BH: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -130,7 +130,7 @@ class _GRULayer(torch.autograd.Function):
         slopes, ctx.slopes = ctx.slopes, None
         if slopes is None:
             slopes = _forward(arguments, save=True).slopes
-        result = _Result(states_TBH, None, input_TBI, slopes)
+        result = _Result(states_TBH, input_TBI, slopes)
         grads = _backward(arguments, result, grad_TBH, grad_last_BH, ctx.needs_input_grad)
         _Slopes.give_back(slopes)
         return *grads, *[None] * 5
@@ -138,7 +138,6 @@ class _GRULayer(torch.autograd.Function):
 
 class _Result(NamedTuple):
     states_TBH: Tensor
-    last_BH: Tensor | None
     input_TBI: Tensor  # x after the activation
     slopes: Tensor | None  # what the backward pass needs, if it was to be saved
 
@@ -170,9 +169,14 @@ def _forward(arguments: _Arguments, save: bool) -> _Result:
     slopes = _Slopes.take(int(active.sum()) * _kernel().gru_saved_floats(hidden)) if save else None
     batch, keep = _Batch.of(arguments, input_TBI, states_TBH), _Keep.of(arguments.keep_TBH)
     _kernel().gru_forward(batch, _bfloat16(arguments), keep, arguments.zoneout, _address(slopes))
-    lengths_B = (active.unsqueeze(1) > torch.arange(sequences)).sum(0)
-    last_BH = states_TBH[lengths_B - 1, torch.arange(sequences)]
-    return _Result(states_TBH, last_BH, input_TBI, slopes)
+    return _Result(states_TBH, input_TBI, slopes)
+
+
+def _last(states_TBH: Tensor, active: Tensor) -> Tensor:
+    """[B, H] the states after the sequences' last steps."""
+    sequences = torch.arange(states_TBH.shape[1])
+    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
+    return states_TBH[lengths_B - 1, sequences]
 
 
 def _backward(
