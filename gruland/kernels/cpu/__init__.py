@@ -1,4 +1,4 @@
-"""Fused float32 kernels for the CPU, compiled for this machine when they are first wanted.
+"""Fused kernels for the CPU, compiled for this machine when they are first wanted.
 
 ``GRULAND_CPU_KERNEL=off`` switches them off. Layout and equations: ``layer.cpp``.
 

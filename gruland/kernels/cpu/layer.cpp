@@ -32,7 +32,8 @@ namespace {
 
 constexpr int WIDE = 2 * V, SLOPES = 4;
 constexpr int64_t BLOCK = 96;    // rows that are multiplied by a panel while it stays in the cache
-constexpr int64_t SUMMED = 256;  // rows that a gradient of weights sums up at once
+constexpr int64_t SUMMED = 512;  // rows that a gradient of weights sums up at once
+constexpr int64_t AHEAD = 16;    // rows by which they are fetched before
 
 // Which gates (0 r, 1 z, 2 n) a matrix has in the order of a cell, and where they begin.
 struct Gates {
@@ -53,6 +54,11 @@ inline void store_rounded(uint16_t* p, vec v) {
 }
 #endif
 
+// Rows lie apart where the batch comes first, and no processor guesses the next one.
+inline void prefetch(const float* row, int64_t n) {
+  for (int64_t j = 0; j < n; j += 16) __builtin_prefetch(row + j);
+}
+
 // A row of n floats as a product's operand, zero up to a multiple of V.
 template <class N>
 void round_row(N* to, const float* from, int64_t n) {
@@ -67,11 +73,6 @@ inline vec load_bytes(const uint8_t* p, int64_t n) {
   else
     for (int i = 0; i < n; i++) v[i] = p[i];
   return load(v);
-}
-
-// Fetches memory that is read or written soon, while there are products to be computed.
-inline void prefetch(const void* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(p) + i, 1);
 }
 
 // Rows of N numbers as [N][PACK], which is what a product sums up over them.
@@ -272,7 +273,6 @@ struct Forward {
   void step(int q, int64_t t, const float* projected, const Operand<P>& state, const Operand<P>& next) const {
     for (int64_t p = 0; p < layer.panels; p++)
       each_tile(layer.running(q, t), [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last && saved; i++) prefetch(cell(t, q + i * layer.threads, p), sizeof(Cell));
         vec sums[ROWS][GATES];
         const float* x = projected + (first * layer.panels + p) * PANEL;
         for (int64_t i = 0; i < last - first; i++) {
@@ -349,7 +349,7 @@ struct Backward {
     for (int64_t end = layer.steps, t = end - 1; t >= 0; t--) {
       int64_t running = layer.running(q, t);
       multiply_slopes(q, t, grad.get(), gates, rows);
-      carry_back(q, t, gates, rows, running, grad.get());
+      carry_back(gates, rows, running, grad.get());
       rows += running;
       if (t == 0 || rows + layer.running(q, t - 1) > block) {
         if (grad_x.data) to_inputs(q, t, end, gates, rows);
@@ -362,14 +362,12 @@ struct Backward {
     if (grad_x.data) layer.zero_padding(q, grad_x, layer.inputs);
   }
 
-  Cell* cell(int64_t t, int64_t b, int64_t p) const { return &saved[p * layer.total + layer.offset[t] + b]; }
-
   // grad: the gradient by the state, from later steps -> its part that goes straight to the previous state.
   // Rows [4][padded H] of gates: the gradients by the gates' arguments, which also take the slopes' place.
   void multiply_slopes(int q, int64_t t, float* grad, const Operand<P>& gates, int64_t row) const {
     for (int64_t p = 0; p < layer.panels; p++)
       for (int64_t i = 0, b = q; b < layer.active[t]; i++, b += layer.threads) {
-        Cell& cell = *this->cell(t, b, p);
+        Cell& cell = saved[p * layer.total + layer.offset[t] + b];
         float* carried = grad + i * state_stride + p * V;
         vec d = load(carried), scaled[SLOPES];
         if (grad_states.data) d += load(grad_states(t, b) + p * V, layer.hidden - p * V);
@@ -383,11 +381,9 @@ struct Backward {
   }
 
   // grad += the state's gates times the recurrent weights, of `running` sequences.
-  void carry_back(int q, int64_t t, const Operand<P>& gates, int64_t row, int64_t running, float* grad) const {
+  void carry_back(const Operand<P>& gates, int64_t row, int64_t running, float* grad) const {
     for (int64_t j = 0; j < layer.hidden; j += WIDE)
       each_tile(running, [&](int64_t first, int64_t last) {
-        for (int64_t p = j / V; p < std::min(layer.panels, j / V + 2) && t > 0; p++)
-          for (int64_t i = first; i < last; i++) prefetch(cell(t - 1, q + i * layer.threads, p), sizeof(Cell));
         vec sums[ROWS][2];
         for (int64_t i = first; i < last; i++)
           for (int c = 0; c < 2; c++) sums[i - first][c] = load(grad + i * state_stride + j + c * V);
@@ -451,13 +447,8 @@ struct WeightSums {
       for (auto& g : gradients) pack_inputs(g, block, count, &inputs[tile * TILE]), tile += g.tiles();
       for (int64_t item = begin; item < end;) {
         int64_t panel = item / tiles, stop = std::min(end, (panel + 1) * tiles);
-        const Cell* cells = saved + panel * layer.total + block;
-        pack_gates(cells, count);
-        for (int64_t next = 0; item < stop; item++) {
-          for (; next < count * (item % tiles + 1) / tiles && panel + 1 < layer.panels; next++)
-            prefetch(cells + layer.total + next, sizeof(number) * SLOPES * V);
-          add(item, count);
-        }
+        pack_gates(saved + panel * layer.total + block, count);
+        for (; item < stop; item++) add(item, count);
       }
     }
     for (int64_t item = begin; item < end; item++) unpack(item);
@@ -471,6 +462,7 @@ struct WeightSums {
       for (int64_t s = 0; s < P::PACK; s++) {
         number* line = &lines[s * stride];
         rows[s] = line;
+        if (block + n + s + AHEAD < layer.total) prefetch(gradient.rows[block + n + s + AHEAD], gradient.depth);
         if (n + s < count) round_row(line, gradient.rows[block + n + s], gradient.depth);
         else std::memset(line, 0, sizeof(number) * stride);
         line[gradient.depth] = P::round(n + s < count);
