@@ -1,0 +1,62 @@
+"""The paper's surface, 51x51 cells over 25,000 training reviews, for which it needed "9+ hours" on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import signature
+
+from benchmarks.clock import CLOCKS, threads
+from benchmarks.engine import cells, precisions
+from benchmarks.subject import Context
+from benchmarks.table import Row
+from gruland.landscape import compute_surface
+from gruland.landscape.surface import axis
+
+TITLE = "The paper's surface"
+SIZE, REVIEWS = 51, 25_000
+AGAINST = "the paper's 9 hours on a GPU"
+
+
+def measure(context: Context) -> Iterator[Row]:
+    """The projection of the exact surface, then the sampled and adaptive one, whole."""
+    with threads(max(context.settings.threads)):
+        yield _exact(context)
+        yield _adaptive(context)
+
+
+def _exact(context: Context) -> Row:
+    """Evenly spaced cells are measured; what is done once for the whole surface counts once."""
+    size, points = SIZE if context.settings.full else 5, context.settings.points
+    encoded, labels = context.reviews(REVIEWS if context.settings.full else context.settings.reviews)
+    precision, now = precisions()[-1], CLOCKS[context.settings.clock]
+    start = now()
+    at = cells(context.model, encoded, labels, context.directions, precision)
+    once = now() - start
+    steps = axis(size, 1.0)
+    seconds = []
+    for place in range(points):
+        cell = int((place + 0.5) * size * size / points)
+        start = now()
+        at((float(steps[cell % size]), float(steps[cell // size])))
+        seconds.append(now() - start)
+    hours = (once + sum(seconds) / points * size * size) * REVIEWS / encoded.size / 3600
+    return Row(
+        f"{SIZE}x{SIZE} over {REVIEWS:,} reviews, exact", AGAINST, f"{precision}, {_threads(context)}", hours, "h", 4.5,
+        at_least=False, seconds={"setup": [once], "cell": seconds},
+        note=f"projected from {points} grid points over {encoded.size:,} reviews",
+    )  # fmt: skip
+
+
+def _adaptive(context: Context) -> Row:
+    """Computed whole, with all that a run of the surface does."""
+    row = Row(
+        f"{SIZE}x{SIZE} over {REVIEWS:,} reviews, sampled to +-1% of the loss range, adaptive", AGAINST,
+        f"{precisions()[-1]}, {_threads(context)}", None, "min", 10.0, at_least=False,
+    )  # fmt: skip
+    if "interpolation" not in signature(compute_surface).parameters:
+        row.error = "there is no adaptive mode"
+    return row
+
+
+def _threads(context: Context) -> str:
+    return f"threads: {max(context.settings.threads)}"
