@@ -7,6 +7,7 @@ from itertools import islice
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from benchmarks.clock import CLOCKS, Candidate, Seconds, threads
 from benchmarks.subject import Context
@@ -56,6 +57,7 @@ def _fit(context: Context, steps: int) -> Seconds:
     trainer = _trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
     trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
     trainer.fit_loop.max_epochs = 1
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):
         trainer.fit(context.fresh_model(), context.data)
     return Seconds(stopwatch.seconds)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.clock import Candidate, Timings, Unavailable, fastest, threads
-from benchmarks.engine import cells, precisions
+from benchmarks.engine import evaluate, precisions
 from benchmarks.machine import installed
 from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
@@ -60,10 +60,10 @@ def _makers(context: Context, count: int) -> dict[str, Callable[[], Candidate]]:
 
 
 def _gruland(context: Context, precision: str) -> Candidate:
-    """As a surface's centre is evaluated, the vocabulary's projection included."""
+    """As the centre of a surface is evaluated, the projection of the reviews' words included."""
     encoded, labels = context.reviews(context.settings.peer_reviews)
-    at = cells(context.model, encoded, labels, context.directions, precision)
-    return Candidate(lambda _: at((0.0, 0.0)))
+    objective, parameters = evaluate(context.model, encoded, labels, precision), context.model.trainable()
+    return Candidate(lambda _: objective(parameters))
 
 
 def _onnxruntime(context: Context, count: int) -> Candidate:
