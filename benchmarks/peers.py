@@ -85,11 +85,11 @@ def _loss_landscapes(context: Context) -> Candidate:
             return surface.loss()
 
     def run(_: int) -> object:
-        # It starts one step beyond the first model, and moves the very weights that it is given.
-        first = -1 - 2 / max(1, steps - 1)
-        surface.module.take(_moved(context, first, first))
+        # It moves the very weights that it is given, and a step along the second direction before its first cell.
+        step = 2 / (steps - 1)
+        surface.module.take(_moved(context, -1.0, -1.0 - step))
         ends = [Plain(context.model), Plain(context.model)]
-        for end, corner in zip(ends, ((1.0, first), (first, 1.0)), strict=True):
+        for end, corner in zip(ends, ((1.0 + step, -1.0 - step), (-1.0, 1.0)), strict=True):
             end.take(_moved(context, *corner))
         return planar_interpolation(surface.module, *ends, Loss(), steps=steps)
 

@@ -31,7 +31,7 @@ class Settings:
         threads: the numbers of threads in which things are measured.
         clock: ``wall``, or ``cpu`` for the processor time of this process (meant for a busy machine).
         hidden: units of a layer in training steps and in the table of growth.
-        reviews: of a surface; ``peer_reviews`` where the peers' surfaces and evaluations are concerned.
+        reviews: of a surface; ``peer_reviews`` where packages compute one; ``evaluated`` beside inference engines.
         batches: training batches that make one repetition.
         points: cells that the exact surface is projected from; ``grid``: cells on each side of the small surfaces.
         steps: of training, of the part of an epoch; ``training``: those before a fresh model is measured.
@@ -46,20 +46,21 @@ class Settings:
     hidden: tuple[int, ...] = (64, 128, 256)
     reviews: int = 1024
     peer_reviews: int = 256
+    evaluated: int = 512
     batches: int = 4
     points: int = 20
     grid: int = 3
     steps: int = 60
     training: int = 200
     slow_words: int = 100
-    batch_sizes: tuple[int, ...] = (16, 64, 256)
+    batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
     full: bool = True
 
 
 #: Everything runs, nothing is measured: for tests.
 SMOKE = Settings(
-    repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, batches=1, points=2, steps=2, training=1,
-    slow_words=5, batch_sizes=(4,), full=False,
+    repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, evaluated=8, batches=1, points=2, steps=2,
+    training=1, slow_words=5, batch_sizes=(4,), full=False,
 )  # fmt: skip
 
 

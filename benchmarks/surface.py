@@ -79,7 +79,7 @@ def _share(context: Context, timings: Timings, precision: str, setting: str, cou
     encoded, _ = context.reviews(context.settings.reviews)
     gru = context.model.gru
     operations = len(encoded.tokens) * (2 * gru.num_layers - 1) * 2 * 3 * gru.hidden_size**2
-    highest, loop = peak(precision, count)
+    highest, loop = peak(precision, count, context.settings.clock)
     row.value = 100 * operations / timings.median(precision) / highest
     row.note = f"peak {highest / 1e9:.0f} GFLOP/s ({loop})"
     return row
