@@ -73,8 +73,10 @@ def _adaptive(context: Context) -> Row:
         results = compute_run(run, ADAPTIVE | {"size": SIZE if context.settings.full else 5})
         row.seconds = {"surface": [now() - start]}
     row.value = row.seconds["surface"][0] / 60
-    row.note = ", ".join(
-        f"{key}: {results[key]}" for key in ("reviews", "evaluated", "cells") if key in results
+    sampling, between = (results[key] or 0.0 for key in ("achieved_tolerance", "interpolation_error"))
+    row.note = (
+        f"{results['evaluated']:,} of {results['cells']:,} cells over {results['reviews']:,} reviews; errors "
+        f"{sampling:.1%} (sampling) and {between:.1%} (interpolation, estimated) of the loss range"
     )
     return row
 

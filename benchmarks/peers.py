@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.clock import Candidate, Timings, threads
+from benchmarks.clock import Candidate, Timings, fastest, threads
 from benchmarks.engine import cells, precisions
 from benchmarks.machine import installed
 from benchmarks.plain import Plain, PlainSurface, twin
@@ -69,8 +69,11 @@ def _gruland(context: Context, precision: str) -> Candidate:
 
 
 def _surface(context: Context) -> PlainSurface:
+    """The loop that each of them is given, over padded or packed sequences: the faster."""
     encoded, labels = context.reviews(context.settings.peer_reviews)
-    return PlainSurface(context.model, encoded, labels, packed=False)
+    made = {packed: PlainSurface(context.model, encoded, labels, packed) for packed in (False, True)}
+    runs = {str(packed): lambda _, s=surface: s.loss() for packed, surface in made.items()}
+    return made[fastest(runs, context.settings.clock).setting == "True"]
 
 
 def _loss_landscapes(context: Context) -> Candidate:

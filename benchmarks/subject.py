@@ -35,7 +35,6 @@ class Settings:
         batches: training batches that make one repetition.
         points: cells that the exact surface is projected from; ``grid``: cells on each side of the small surfaces.
         steps: of training, of the part of an epoch; ``training``: those before a fresh model is measured.
-        slow_words: words of a sequence where a peer's cost grows with the square of it.
         batch_sizes: among which evaluating peers find their best.
         full: whether minutes may be spent on one number.
     """
@@ -52,7 +51,6 @@ class Settings:
     grid: int = 3
     steps: int = 60
     training: int = 200
-    slow_words: int = 100
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
     full: bool = True
 
@@ -60,7 +58,7 @@ class Settings:
 #: Everything runs, nothing is measured: for tests.
 SMOKE = Settings(
     repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, evaluated=8, batches=1, points=2, steps=2,
-    training=1, slow_words=5, batch_sizes=(4,), full=False,
+    training=1, batch_sizes=(4,), full=False,
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def measure(context: Context) -> Iterator[Row]:
         for count in context.settings.threads:
             with threads(count):
                 yield from _beside_torch(context, hidden, batches, count)
-    yield _beside_haste(context)
+    yield _beside_haste(context, batches)
 
 
 def _beside_torch(context: Context, hidden: int, batches: list[Batch], count: int) -> Iterator[Row]:
@@ -124,11 +124,8 @@ class Haste(nn.Module):
         return self.head(x_TBD[lengths_B - 1, torch.arange(len(lengths_B))])
 
 
-def _beside_haste(context: Context) -> Row:
-    """Sequences are cut: haste's backward pass on a CPU costs the square of their length."""
-    words, count = context.settings.slow_words, max(context.settings.threads)
-    batches = [_cut(batch, words) for batch in context.batches(1)]
-    zoneout = REGULARIZERS[f"zoneout {RATE}"]
+def _beside_haste(context: Context, batches: list[Batch]) -> Row:
+    count, zoneout = max(context.settings.threads), REGULARIZERS[f"zoneout {RATE}"]
 
     def haste() -> Candidate:
         model = context.fresh_model(**zoneout)
@@ -140,12 +137,8 @@ def _beside_haste(context: Context) -> Row:
 
     with threads(count):
         timings = context.alternate({"haste": haste, "gruland": ours}, min(3, context.settings.repetitions))
+    setting = f"H={context.config.model.hidden_size}, threads: {count}, {len(batches)} batches"
     return ratio(
-        f"{WHAT}, zoneout {RATE}, float32", "haste-pytorch-cpu",
-        f"H={context.model.gru.hidden_size}, threads: {count}", timings, "gruland", "haste", 10.0,
-        f"sequences cut to {words} words, since haste's backward pass costs the square of the length",
+        f"{WHAT}, zoneout {RATE}, float32", "haste-pytorch-cpu", setting, timings, "gruland", "haste", 10.0,
+        "haste's backward pass on a CPU costs the square of the length",
     )  # fmt: skip
-
-
-def _cut(batch: Batch, words: int) -> Batch:
-    return batch._replace(tokens=batch.tokens[:, :words], lengths=batch.lengths.clamp_max(words))
