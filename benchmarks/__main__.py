@@ -39,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Context(settings).with_settings(threads=tuple(map(int, given.threads.split(",")))).settings
     overrides = configuration(given.data, given.embedding, given.smoke)
     context = Context(settings, None if given.run is None else Path(given.run), overrides)
-    results = Results(Path(given.output), machine.describe() | {"clock": settings.clock})
-    for part in given.only.split(","):
-        measure(part, context, results)
+    results = Results(Path(given.output), machine.describe() | {"clock": settings.clock}, PARTS)
+    try:
+        for part in given.only.split(","):
+            measure(part, context, results)
+    finally:
+        print(f"\n{results.summary()}\n\nwritten to {given.output}: performance.md, performance.json")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -72,17 +75,21 @@ def measure(part: str, context: Context, results: Results) -> None:
         return
     module = import_module(f"benchmarks.{part}")
     others, start = machine.OtherWork(), time.monotonic()
-    facts = {"title": module.TITLE, "date": f"{datetime.now():%Y-%m-%d %H:%M}", "load": machine.load()}
-    results.begin(part, facts)
+    begun = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "commit": machine.commit(), "load": machine.load()}
+    title = getattr(module, "TITLE", part)
+    results.begin(part, {"title": title, **begun})
     try:
         for row in module.measure(context):
             results.add(part, row)
-            print(f"{part}: {row.what}, {row.setting}: {shown(row.value, row.unit)} {row.error}", flush=True)
+            print(
+                " | ".join((row.what, row.against, row.setting, shown(row.value, row.unit), row.error)),
+                flush=True,
+            )
     except Exception as error:
         logging.getLogger("gruland").exception("%s", part)
-        results.add(part, Row(module.TITLE, "", "", None, "", error=reason(error)))
+        results.add(part, Row(title, "", "", None, "", error=reason(error)))
     share = others.share()
-    facts = {"seconds": time.monotonic() - start, "others": share}
+    facts: dict[str, object] = {"seconds": time.monotonic() - start, "others": share}
     if "data" in context.__dict__:
         facts["conditions"] = context.conditions()
     if share is not None and share > BUSY:

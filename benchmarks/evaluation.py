@@ -42,7 +42,7 @@ def measure(context: Context) -> Iterator[Row]:
 
 
 def _rows(context: Context, timings: Timings, precision: str, count: int) -> Iterator[Row]:
-    sizes = f"2x{context.model.gru.hidden_size}, {precision}, {context.settings.evaluated} reviews"
+    sizes = f"2x{context.model.gru.hidden_size}, {precision}, {context.settings.peer_reviews} reviews"
     setting = f"{sizes}, threads: {count}"
     peers = [f"openvino {p}" for p in dict.fromkeys(("float32", precision))] + ["onnxruntime float32"]
     for peer in peers:
@@ -65,7 +65,7 @@ def _makers(context: Context, count: int) -> dict[str, Callable[[], Candidate]]:
 
 def _gruland(context: Context, precision: str) -> Candidate:
     """As the centre of a surface is evaluated, the projection of the reviews' words included."""
-    encoded, labels = context.reviews(context.settings.evaluated)
+    encoded, labels = context.reviews(context.settings.peer_reviews)
     objective, parameters = evaluate(context.model, encoded, labels, precision), context.model.trainable()
     return Candidate(lambda _: objective(parameters))
 
@@ -108,7 +108,7 @@ def _best(context: Context, load: Callable[[bytes], Infer], precision: str) -> C
     Raises:
         Unavailable: its logits are others than ours in every graph.
     """
-    encoded, _ = context.reviews(context.settings.evaluated)
+    encoded, _ = context.reviews(context.settings.peer_reviews)
     words = np.unique(encoded.tokens)
     dense = Encoded(np.searchsorted(words, encoded.tokens).astype(np.int32), encoded.offsets)
     vectors_UD = context.model.vectors[torch.from_numpy(words).long()].numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gruland import kernels
 from gruland.config import cores
 
 #: The instruction sets that the kernels and the peers differ by, as Linux names them.
@@ -29,6 +31,7 @@ def describe() -> dict[str, Any]:
         "processor": info.get("model name") or platform.processor() or platform.machine(),
         "cores": cores(),
         "instruction sets": [name for name in FEATURES if name in flags],
+        "backends": kernels.describe().splitlines(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "packages": {name: found for name in PACKAGES if (found := installed(name))},
     }
@@ -53,9 +56,22 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def load() -> float:
-    """Runnable processes, averaged over the last minute."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+def load() -> float | None:
+    """Runnable processes, averaged over the last minute; None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def commit() -> str:
+    """The commit that is measured, with a + where the code differs from it; empty outside a repository."""
+    where: Any = {"cwd": Path(__file__).parents[1], "capture_output": True, "text": True, "check": True}
+    try:
+        name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **where).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "gruland", "benchmarks", "conf"], **where
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{name}+" if changed else name
 
 
 class OtherWork:

@@ -38,6 +38,10 @@ def measure(context: Context) -> Iterator[Row]:
         for peer in PEERS:
             yield ratio(WHAT, f"{peer} {installed(peer) or ''}".strip(), setting, timings, precision, peer)
         yield _best(timings, precision, setting)
+        yield ratio(
+            WHAT, PEERS[-1], f"{setting}, a loader of 32 reviews in any order", timings, precision, "usual",
+            note="for comparison",
+        )  # fmt: skip
 
 
 def _best(timings: Timings, precision: str, setting: str) -> Row:
@@ -52,7 +56,8 @@ def _makers(context: Context) -> dict[str, Callable[[], Candidate]]:
     peers = {
         "loss-landscapes": lambda: _loss_landscapes(context),
         "landscaper": lambda: _landscaper(context),
-        "loss-landscape-3d": lambda: _loss_landscape_3d(context),
+        "loss-landscape-3d": lambda: _loss_landscape_3d(context, _surface(context)),
+        "usual": lambda: _loss_landscape_3d(context, _surface(context, usual=True)),
     }
     return peers | {precision: lambda p=precision: _gruland(context, p) for precision in precisions()}
 
@@ -68,9 +73,11 @@ def _gruland(context: Context, precision: str) -> Candidate:
     return Candidate(lambda _: [at((alpha, beta))[0].mean() for alpha in axis for beta in axis])
 
 
-def _surface(context: Context) -> PlainSurface:
+def _surface(context: Context, usual: bool = False) -> PlainSurface:
     """The loop that each of them is given, over padded or packed sequences: the faster."""
     encoded, labels = context.reviews(context.settings.peer_reviews)
+    if usual:
+        return PlainSurface(context.model, encoded, labels, packed=False, usual=True)
     made = {packed: PlainSurface(context.model, encoded, labels, packed) for packed in (False, True)}
     runs = {str(packed): lambda _, s=surface: s.loss() for packed, surface in made.items()}
     return made[fastest(runs, context.settings.clock).setting == "True"]
@@ -119,11 +126,11 @@ def _landscaper(context: Context) -> Candidate:
     return Candidate(run)
 
 
-def _loss_landscape_3d(context: Context) -> Candidate:
+def _loss_landscape_3d(context: Context, surface: PlainSurface) -> Candidate:
     """It takes directions as they are."""
     from loss_landscape_3d.calculator import LossLandscapeCalculator
 
-    surface, task = _surface(context), context.model.task
+    task = context.model.task
     batches = [(tokens, labels) for tokens, _, labels in surface.batches]
     calculator = LossLandscapeCalculator(surface.module, batches, task.loss, device="cpu")
     delta, eta = ({twin(n): d for n, d in direction.items()} for direction in context.directions)

@@ -78,7 +78,10 @@ def twin(name: str) -> str:
 
 
 class PlainSurface:
-    """The mean loss of reviews at grid points, by a loop over batches of :data:`BATCH` sorted by length."""
+    """The mean loss of reviews at grid points, by a loop over batches of :data:`BATCH` sorted by length.
+
+    With ``usual`` the batches are what a loader without further ado gives: 32 reviews in any order.
+    """
 
     def __init__(
         self,
@@ -87,11 +90,14 @@ class PlainSurface:
         labels: np.ndarray,
         packed: bool,
         dtype: torch.dtype = torch.float32,
+        usual: bool = False,
     ) -> None:
         self.module = Plain(model, packed).to(dtype).eval()
         self._model = model
         self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
-        for rows in by_length(np.arange(encoded.size), encoded.lengths, BATCH):
+        everyone = np.arange(encoded.size)
+        batches = [everyone[i : i + 32] for i in range(0, encoded.size, 32)]
+        for rows in batches if usual else by_length(everyone, encoded.lengths, BATCH):
             tokens, lengths = encoded.take(rows).padded()
             self.batches.append((tokens, lengths, torch.from_numpy(labels[rows])))
 

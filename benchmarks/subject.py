@@ -31,7 +31,7 @@ class Settings:
         threads: the numbers of threads in which things are measured.
         clock: ``wall``, or ``cpu`` for the processor time of this process (meant for a busy machine).
         hidden: units of a layer in training steps and in the table of growth.
-        reviews: of a surface; ``peer_reviews`` where packages compute one; ``evaluated`` beside inference engines.
+        reviews: of a surface; ``peer_reviews`` beside other packages and inference engines.
         batches: training batches that make one repetition.
         points: cells that the exact surface is projected from; ``grid``: cells on each side of the small surfaces.
         steps: of training, of the part of an epoch; ``training``: those before a fresh model is measured.
@@ -44,8 +44,7 @@ class Settings:
     clock: str = "wall"
     hidden: tuple[int, ...] = (64, 128, 256)
     reviews: int = 1024
-    peer_reviews: int = 256
-    evaluated: int = 512
+    peer_reviews: int = 512
     batches: int = 4
     points: int = 20
     grid: int = 3
@@ -57,7 +56,7 @@ class Settings:
 
 #: Everything runs, nothing is measured: for tests.
 SMOKE = Settings(
-    repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, evaluated=8, batches=1, points=2, steps=2,
+    repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, batches=1, points=2, steps=2,
     training=1, batch_sizes=(4,), full=False,
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,19 +87,24 @@ def ratio(
 class Results:
     """What was measured, on disk after every row: ``performance.json`` and the table in ``performance.md``.
 
-    Parts that this run leaves out stay as an earlier run on the same machine and versions left them.
+    Parts that this run leaves out stay as an earlier run on the same machine and versions left them. ``order`` is
+    that of the parts in the table.
     """
 
-    def __init__(self, folder: Path, machine: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, machine: Mapping[str, Any], order: Sequence[str] = ()) -> None:
         self._json, self._markdown = folder / "performance.json", folder / "performance.md"
         before = read_json(self._json) if self._json.exists() else {}
         known = before.get("machine") == machine
-        self.machine = dict(machine)
+        self.machine, self._order = dict(machine), tuple(order)
         self.parts: dict[str, dict[str, Any]] = before["parts"] if known else {}
 
     def begin(self, part: str, facts: Mapping[str, Any]) -> None:
         """Forget what an earlier run found of this part."""
         self.parts[part] = {**facts, "rows": []}
+        self.parts = {name: self.parts[name] for name in sorted(self.parts, key=self._place)}
+
+    def _place(self, part: str) -> int:
+        return self._order.index(part) if part in self._order else len(self._order)
 
     def add(self, part: str, row: Row) -> None:
         """Keep a row."""
@@ -124,12 +129,14 @@ class Results:
 
     def markdown(self) -> str:
         """The machine, the table of targets, and every single measurement."""
-        rows = {part: self.rows(part) for part in self.parts}
-        targets = [row for part in rows.values() for row in part if row.target is not None]
-        sections = [self._machine(), "### Targets", summary(targets)]
+        sections = [self._machine(), "### Targets", self.summary()]
         for part, facts in self.parts.items():
-            sections += [f"### {facts['title']}", _circumstances(facts), details(rows[part])]
+            sections += [f"### {facts['title']}", _circumstances(facts), details(self.rows(part))]
         return "\n\n".join(section for section in sections if section)
+
+    def summary(self) -> str:
+        """A line for each target."""
+        return summary(row for part in self.parts for row in self.rows(part) if row.target is not None)
 
     def _machine(self) -> str:
         lines = [f"- {name}: {_plain(value)}" for name, value in self.machine.items()]
@@ -144,10 +151,11 @@ def _plain(value: Any) -> str:
 
 def _circumstances(facts: Mapping[str, Any]) -> str:
     said = [str(facts.get("conditions", ""))]
-    if facts.get("seconds") is not None:
-        said.append(f"Measured {facts['date']} in {facts['seconds']:.0f} s.")
-    else:
-        said.append(f"Begun {facts['date']}, not finished.")
+    took = facts.get("seconds")
+    begun = " ".join(filter(None, (facts["date"], f"at {facts['commit']}" if facts.get("commit") else "")))
+    said.append(f"Begun {begun}, not finished." if took is None else f"Measured {begun} in {took:.0f} s.")
+    if facts.get("load") is not None:
+        said.append(f"Load average at the start: {facts['load']:.1f}.")
     if facts.get("busy"):
         said.append(f"**The machine was busy: {facts['busy']}.**")
     return " ".join(filter(None, said))
