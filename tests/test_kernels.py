@@ -242,7 +242,7 @@ def test_auto_does_without_the_compiled_kernel(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unknown_backend_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match="'cuda' is unknown: expected one of auto, cpu, torch, haste"):
+    with pytest.raises(ValueError, match="'cuda' is unknown: expected one of auto, cpu, triton, torch, haste"):
         kernels.choose("cuda", CPU, torch.float32)
 
 

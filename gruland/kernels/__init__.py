@@ -29,7 +29,7 @@ import torch as pytorch
 from torch import Tensor
 
 #: ``auto`` takes the first of these that can run.
-AUTO = ("cpu", "torch")
+AUTO = ("cpu", "triton", "torch")
 NAMES = (*AUTO, "haste")
 
 
@@ -57,7 +57,9 @@ def choose(name: str, device: pytorch.device, dtype: pytorch.dtype, training: bo
     Raises ValueError for an unknown name and for a backend that cannot run these tensors.
     """
     if check_name(name) == "auto":
-        return next(_load(n) for n in AUTO if why_not(n, device, dtype, training) is None)
+        # On the CPU Triton has only its interpreter, which is for tests.
+        names = [n for n in AUTO if n != "triton" or device.type == "cuda"]
+        return next(_load(n) for n in names if why_not(n, device, dtype, training) is None)
     reason = why_not(name, device, dtype, training)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run here: {reason}; backend='auto' takes one that can")
