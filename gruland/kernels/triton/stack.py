@@ -107,7 +107,6 @@ def final_states_many(
         float(zoneout),
         LAYERS=len(layers),
         TABLES=len(tables_KV3H),
-        HIDDEN=hidden,
         GROUP=GROUP,
         BETWEEN=kernels.ACTIVATIONS[between],
         ZONES_OUT=zoneout > 0,
@@ -121,6 +120,7 @@ def _tiles(hidden: int, sequences: int, precision: str) -> dict[str, Any]:
     units = min(max(16, power_of_two(hidden)), 64)
     most, depth, warps = (64, units, 8) if precision == "bfloat16" else (32, 16, 4)
     return {
+        "HIDDEN": hidden,
         "UNITS": units,
         "SEQUENCES": min(max(power_of_two(sequences), 8), most),
         "DEPTH": depth,
