@@ -276,10 +276,11 @@ def test_many_weight_sets_are_each_of_them(
     activation = {None: lambda x: x, "tanh": torch.tanh, "relu": torch.relu}[between]
     for index, h_BH in enumerate(h_PBH):
         table_V3H, weights = s.point(index)
-        single = backend_module.final_states(table_V3H, s.tokens, s.offsets, weights, **options)
         expected = s.expected(index, activation, zoneout).float()
         torch.testing.assert_close(h_BH, expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-5)
+        if index == 1:
+            single = backend_module.final_states(table_V3H, s.tokens, s.offsets, weights, **options)
+            torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_many_weight_sets_in_bfloat16_are_near() -> None:
@@ -324,7 +325,8 @@ def fresh_check() -> Iterator[None]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_self_check_passes(precision: str, fresh_check: None) -> None:
-    assert backend_module.failed_check(0, precision) is None
+    with torch.inference_mode():  # where an evaluation may first ask for a backend
+        assert backend_module.failed_check(0, precision) is None
 
 
 def nan(*arguments: Any, **options: Any) -> Tensor:
@@ -421,15 +423,13 @@ TYPES = {"rows": "*i64", "lengths": "*i64", "tokens": "*i32", "offsets": "*i64",
          "zoneout": "fp32", "scale": "fp32", **dict.fromkeys(("sequences", "limit", "points", "words"), "i32")}
 
 def check(kernel, options):
-    warps = options.pop("num_warps")
-    options.pop("enable_fp_fusion")
+    settings = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in options}
     options = {name: value for name, value in options.items() if name in kernel.arg_names}
     types = {name: "constexpr" if name in options else TYPES.get(name, "*fp32") for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in options.items()}
     aligned = {(i,): [["tt.divisibility", 16]] for i, type in enumerate(types.values()) if type[0] == "*"}
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
-    target, settings = GPUTarget("cuda", 90, 32), {"num_warps": warps, "enable_fp_fusion": True}
-    compiled = compile(source, target=target, options=settings)
+    compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=settings)
     print(kernel.__name__, compiled.metadata.shared, "wgmma" in compiled.asm["ptx"])
 
 for precision, hidden in (("float32", 20), ("bfloat16", 128), ("bfloat16", 136)):

@@ -50,7 +50,8 @@ def failed_check(index: int, precision: str) -> str | None:
     """None if the kernels' results on a GPU are the torch backend's, else one line (also logged, once)."""
     device = torch.device("cpu") if _interpreted() else torch.device("cuda", index)
     try:
-        reason = _deviation(device, precision)
+        with torch.inference_mode(False), torch.enable_grad():
+            reason = _deviation(device, precision)
     except Exception as error:  # whatever the compiler or the driver has to say, torch can serve instead
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
     if reason is not None:
@@ -106,8 +107,7 @@ def _results(
     run: Any, tensors: list[Tensor], active: list[int], *arguments: Any, **options: Any
 ) -> list[Tensor]:
     """The states, then the gradients of the tensors."""
-    with torch.inference_mode(False), torch.enable_grad():
-        inputs = [tensor.clone().requires_grad_() for tensor in tensors]
-        h_TBH = run(*inputs[:2], Layer(*inputs[2:]), active, *arguments, **options)
-        weights_TBH = torch.linspace(-1, 1, h_TBH.numel(), device=h_TBH.device).view_as(h_TBH)
-        return [h_TBH.detach(), *torch.autograd.grad((h_TBH * weights_TBH).sum(), inputs)]
+    inputs = [tensor.clone().requires_grad_() for tensor in tensors]
+    h_TBH = run(*inputs[:2], Layer(*inputs[2:]), active, *arguments, **options)
+    weights_TBH = torch.linspace(-1, 1, h_TBH.numel(), device=h_TBH.device).view_as(h_TBH)
+    return [h_TBH.detach(), *torch.autograd.grad((h_TBH * weights_TBH).sum(), inputs)]

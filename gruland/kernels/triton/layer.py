@@ -143,23 +143,24 @@ def _forward(tensors: Sequence[Tensor], keep_TBH: Tensor | None, settings: _Sett
         drawn = kernels.DRAWN if keep_seed is not None else kernels.EXPECTATION
         keep_SH, mode = x_SI, drawn if zoneout > 0 else kernels.NONE
     tiles = _tiles(hidden, sequences, precision, x_TBI.device)
-    kernels.forward[(-(-sequences // tiles.SEQUENCES),)](
-        inputs_S3H,
-        states_SH,
-        saved_S4H,
-        tiles.weight(weight_hh),
-        bias_hh.contiguous(),
-        keep_SH,
-        packing.rows,
-        packing.lengths,
-        sequences,
-        float(zoneout),
-        (keep_seed or 0) % 2**64,
-        threshold(zoneout),
-        ZONEOUT=mode,
-        SAVE=save,
-        **tiles.options(),
-    )
+    with torch.cuda.device_of(states_SH):  # Triton launches on the current device
+        kernels.forward[(-(-sequences // tiles.SEQUENCES),)](
+            inputs_S3H,
+            states_SH,
+            saved_S4H,
+            tiles.weight(weight_hh),
+            bias_hh.contiguous(),
+            keep_SH,
+            packing.rows,
+            packing.lengths,
+            sequences,
+            float(zoneout),
+            (keep_seed or 0) % 2**64,
+            threshold(zoneout),
+            ZONEOUT=mode,
+            SAVE=save,
+            **tiles.options(),
+        )
     output = _unpack(states_SH[sequences:], packing.places, steps, sequences)
     return _Pass(output, x_SI, states_SH, saved_S4H)
 
@@ -179,20 +180,21 @@ def _sweep_back(
     sequences, hidden = len(packing.lengths), weight_hh.shape[1]
     grad_h0, gates_S4H = grad_SH.new_zeros(sequences, hidden), torch.empty_like(saved_S4H)
     tiles = _tiles(hidden, sequences, precision, grad_SH.device)
-    kernels.backward[(-(-sequences // tiles.SEQUENCES),)](
-        saved_S4H,
-        states_SH,
-        grad_SH,
-        gates_S4H,
-        grad_h0,
-        tiles.weight(weight_hh),
-        packing.rows,
-        packing.lengths,
-        sequences,
-        float(zoneout),
-        1 / (1 - zoneout) if zoneout < 1 else 1.0,
-        **tiles.options(),
-    )
+    with torch.cuda.device_of(states_SH):
+        kernels.backward[(-(-sequences // tiles.SEQUENCES),)](
+            saved_S4H,
+            states_SH,
+            grad_SH,
+            gates_S4H,
+            grad_h0,
+            tiles.weight(weight_hh.reshape(3, hidden, hidden).transpose(1, 2)),
+            packing.rows,
+            packing.lengths,
+            sequences,
+            float(zoneout),
+            1 / (1 - zoneout) if zoneout < 1 else 1.0,
+            **tiles.options(),
+        )
     return grad_h0, gates_S4H
 
 
@@ -239,18 +241,23 @@ def _tiles(hidden: int, sequences: int, precision: str, device: torch.device) ->
     """Tiles for a layer.
 
     As few sequences to a program as its products take well, until all multiprocessors are busy: steps follow
-    each other, and the smaller a step the sooner the next. Tensor cores take 8 columns at least, and beyond 32
-    the tiles of state and gates no longer fit into registers.
+    each other, and the smaller a step the sooner the next. Tensor cores take 8 columns at least; float32
+    products, which the other cores make, get no faster below 4, where reading the weights is what takes time.
+    The upper bounds are what registers hold.
     """
     units = max(16, power_of_two(hidden))
+    panel, warps = min(units, 128), 8 if units > 64 else 4
     processors, shared = processor(device)
-    per_program = min(max(power_of_two(-(-sequences // processors)), 8), 32)
+    per_program = power_of_two(-(-sequences // processors))
     if precision == "float32":
-        return _Tiles(hidden, min(units, 64), per_program, 16, False, FLOAT32_PRODUCTS, 4)
+        few = min(max(per_program, 4), 32)
+        return _Tiles(hidden, panel, few, 16, False, FLOAT32_PRODUCTS, warps)
+    few = min(max(per_program, 8), 16)
     # Three matrices of two bytes an entry.
-    resident = units <= 128 and 6 * units * units + _BESIDE_WEIGHTS <= shared
-    panel = units if resident else min(units, 64)
-    return _Tiles(hidden, panel, per_program, panel, resident, precision, 8 if units > 64 else 4)
+    if units <= 128 and 6 * units * units + _BESIDE_WEIGHTS <= shared:
+        return _Tiles(hidden, units, few, units, True, precision, warps)
+    # Panels of three matrices, three at a time: 157 or 79 KB.
+    return _Tiles(hidden, panel, few, 64 if shared >= 160 * 1024 else 32, False, precision, warps)
 
 
 @cache

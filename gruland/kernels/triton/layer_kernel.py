@@ -68,7 +68,7 @@ def product(a, b, total, PRODUCTS: tl.constexpr):
 
 @triton.jit
 def weights(weight, unit, depth, HIDDEN: tl.constexpr, PRODUCTS: tl.constexpr):
-    """The panels [units, depth] of the three gates' matrices in a [3H, H]."""
+    """The panels [units, depth] of the three gates' matrices, in rows of a [3H, H]."""
     at = weight + unit[:, None] * HIDDEN + depth[None, :]
     real = (unit < HIDDEN)[:, None] & (depth < HIDDEN)[None, :]
     return (
@@ -255,18 +255,6 @@ def _load_saved(saved, states, grads, row, before, unit, runs, sequences, HIDDEN
     return r, z, n, u, h, grad
 
 
-@triton.jit
-def _transposed(weight, unit, depth, HIDDEN: tl.constexpr, PRODUCTS: tl.constexpr):
-    """The panels [units, depth] of the three gates' transposed matrices in a [3H, H]."""
-    at = weight + depth[None, :] * HIDDEN + unit[:, None]
-    real = (unit < HIDDEN)[:, None] & (depth < HIDDEN)[None, :]
-    return (
-        operand(tl.load(at, mask=real, other=0.0), PRODUCTS),
-        operand(tl.load(at + HIDDEN * HIDDEN, mask=real, other=0.0), PRODUCTS),
-        operand(tl.load(at + 2 * HIDDEN * HIDDEN, mask=real, other=0.0), PRODUCTS),
-    )
-
-
 @triton.jit(do_not_specialize=["sequences", "zoneout", "scale"])
 def backward(
     saved,  # [S, 4H] of r, z, n, u
@@ -274,7 +262,7 @@ def backward(
     grads,  # [S, H], of the states
     gate_grads,  # [S, 4H], written: of the arguments of r, z and n, and of u
     grad_h0,  # [B, H], zeros at first; carries the state's gradient if not RESIDENT
-    weight,  # [3H, H]
+    weight,  # [3H, H], each gate's matrix transposed
     rows,  # int64 [T + 1]
     lengths,  # int64 [B]
     sequences,
@@ -294,7 +282,7 @@ def backward(
     if RESIDENT:
         unit = tl.arange(0, UNITS)
         real = (unit < HIDDEN)[:, None]
-        w_r, w_z, w_n = _transposed(weight, unit, unit, HIDDEN, PRODUCTS)
+        w_r, w_z, w_n = weights(weight, unit, unit, HIDDEN, PRODUCTS)
         row, before = tl.load(rows + steps) + sequence, tl.load(rows + steps - 1) + sequence
         runs = real & (steps - 1 < length)[None, :]
         r, z, n, u, h, grad = _load_saved(saved, states, grads, row, before, unit, runs, sequences, HIDDEN)
@@ -344,7 +332,7 @@ def backward(
                 d = tl.load(carry, mask=runs, other=0.0)
                 for first_depth in range(0, HIDDEN, DEPTH):
                     depth = first_depth + tl.arange(0, DEPTH)
-                    w_r, w_z, w_n = _transposed(weight, unit, depth, HIDDEN, PRODUCTS)
+                    w_r, w_z, w_n = weights(weight, unit, depth, HIDDEN, PRODUCTS)
                     at, real = at_row + depth[:, None], (depth < HIDDEN)[:, None] & running
                     d = product(w_r, operand(tl.load(at, mask=real, other=0.0), PRODUCTS), d, PRODUCTS)
                     at += HIDDEN

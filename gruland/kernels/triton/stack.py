@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
-from gruland.kernels.triton.layer import FLOAT32_PRODUCTS, power_of_two, processor
+from gruland.kernels.triton import layer as one_layer
+from gruland.kernels.triton.layer import power_of_two, processor
 
 #: Points that go through the same reviews side by side: their weights share the L2 cache, they the tables' rows.
 GROUP = 8
@@ -91,42 +92,44 @@ def final_states_many(
     products = torch.bfloat16 if precision == "bfloat16" else torch.float32
     matrices = [[layer.weight_ih for layer in layers[1:]], [layer.weight_hh for layer in layers]]
     biases = [[layer.bias_ih for layer in layers], [layer.bias_hh for layer in layers]]
-    kernels.final_states[(programs,)](
-        tables_KV3H.contiguous(),
-        factors_PK.to(device, torch.float32).contiguous(),
-        tokens,
-        offsets,
-        offsets.diff().argsort(descending=True, stable=True),
-        *(torch.stack(matrix).to(products) if matrix else out_PBH for matrix in matrices),
-        *(torch.stack(bias) for bias in biases),
-        torch.empty(programs * len(layers) * 3 * tiles["ROWS"] * tiles["SEQUENCES"], device=device),
-        out_PBH,
-        points,
-        sequences,
-        tables_KV3H.shape[1],
-        float(zoneout),
-        LAYERS=len(layers),
-        TABLES=len(tables_KV3H),
-        GROUP=GROUP,
-        BETWEEN=kernels.ACTIVATIONS[between],
-        ZONES_OUT=zoneout > 0,
-        **tiles,
-    )
+    with torch.cuda.device_of(out_PBH):  # Triton launches on the current device
+        kernels.final_states[(programs,)](
+            tables_KV3H.contiguous(),
+            factors_PK.to(device, torch.float32).contiguous(),
+            tokens,
+            offsets,
+            offsets.diff().argsort(descending=True, stable=True),
+            *(torch.stack(matrix).to(products) if matrix else out_PBH for matrix in matrices),
+            *(torch.stack(bias) for bias in biases),
+            torch.empty(programs * len(layers) * 3 * tiles["ROWS"] * tiles["SEQUENCES"], device=device),
+            out_PBH,
+            points,
+            sequences,
+            tables_KV3H.shape[1],
+            float(zoneout),
+            LAYERS=len(layers),
+            TABLES=len(tables_KV3H),
+            GROUP=GROUP,
+            BETWEEN=kernels.ACTIVATIONS[between],
+            ZONES_OUT=zoneout > 0,
+            **tiles,
+        )
     return out_PBH
 
 
 def _tiles(hidden: int, sequences: int, precision: str) -> dict[str, Any]:
     """The kernel's tiles. The weights are read once for SEQUENCES sequences: as many as registers hold."""
     units = min(max(16, power_of_two(hidden)), 64)
-    most, depth, warps = (64, units, 8) if precision == "bfloat16" else (32, 16, 4)
+    most, depth, warps, stages = (64, units, 8, 2) if precision == "bfloat16" else (32, 16, 4, 3)
     return {
         "HIDDEN": hidden,
         "UNITS": units,
         "SEQUENCES": min(max(power_of_two(sequences), 8), most),
         "DEPTH": depth,
         "ROWS": -(-hidden // units) * units,
-        "PRODUCTS": precision if precision == "bfloat16" else FLOAT32_PRODUCTS,
+        "PRODUCTS": precision if precision == "bfloat16" else one_layer.FLOAT32_PRODUCTS,
         "num_warps": warps if units > 32 else 4,
+        "num_stages": stages,
         "enable_fp_fusion": True,
     }
 
