@@ -425,7 +425,9 @@ TYPES = {"rows": "*i64", "lengths": "*i64", "tokens": "*i32", "offsets": "*i64",
 def check(kernel, options):
     settings = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in options}
     options = {name: value for name, value in options.items() if name in kernel.arg_names}
-    types = {name: "constexpr" if name in options else TYPES.get(name, "*fp32") for name in kernel.arg_names}
+    matrices = "*bf16" if options["PRODUCTS"] == "bfloat16" else "*fp32"
+    known = {**TYPES, **dict.fromkeys(("weight", "weight_ih", "weight_hh"), matrices)}
+    types = {name: "constexpr" if name in options else known.get(name, "*fp32") for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in options.items()}
     aligned = {(i,): [["tt.divisibility", 16]] for i, type in enumerate(types.values()) if type[0] == "*"}
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)

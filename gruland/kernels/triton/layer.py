@@ -228,9 +228,11 @@ class _Tiles(NamedTuple):
     num_warps: int
 
     def weight(self, weight_hh: Tensor) -> Tensor:
-        """The matrices as the kernel reads them fastest: what is read anew at each step, in its final form."""
-        streams = self.PRODUCTS == "bfloat16" and not self.RESIDENT
-        return (weight_hh.bfloat16() if streams else weight_hh).contiguous()
+        """The matrices in the form in which products take them.
+
+        Rounded in the kernel, their way to the tensor cores would lead through registers at each step.
+        """
+        return (weight_hh.bfloat16() if self.PRODUCTS == "bfloat16" else weight_hh).contiguous()
 
     def options(self) -> dict[str, Any]:
         # Fused multiply-adds are what Triton does by default; unsaid, some versions warn about it.
