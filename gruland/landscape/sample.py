@@ -6,8 +6,9 @@ proportion, and far from the centre a model errs on one class alone, so that d v
 over all: its variance is the mean squared distance to the class's own mean. With s for its root, the 95% interval of
 the difference over all N reviews is +- 1.96 s / sqrt(n) sqrt(1 - n / N) (Cochran 1977, sections 2.6 and 5.3).
 
-n comes from a pilot, a few hundred reviews on a coarse grid (two-stage sampling, Stein 1945). Half of all pilots find
-too small an s; the upper 95% limit of what they may have missed is taken instead (Kupper & Hafner 1989).
+n comes from a pilot, a few hundred reviews on a coarse grid (two-stage sampling, Stein 1945). Half of all pilots would
+find too small an n (Kupper & Hafner 1989), so that the upper 95% limit of what they find is taken: the variance of
+log n is that of log s^2, 2 / freedom, and four times that of the log of the loss's range.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     import xarray
 
 #: Reviews and cells on a side of the pilot.
-PILOT_REVIEWS, PILOT_SIZE = 256, 5
-_NORMAL = 1.96  # the 97.5% quantile of the normal distribution
+PILOT_REVIEWS, PILOT_SIZE = 512, 5
+_NORMAL, _ONE_SIDED = 1.96, 1.645  # the 97.5% and 95% quantiles of the normal distribution
 
 
 def standard_error(values: np.ndarray, strata: np.ndarray | None = None) -> float:
@@ -60,18 +61,16 @@ def reviews_needed(pilot: xarray.Dataset, reviews: int, strata: int, available: 
     Returns:
         From 2 to N; N where the pilot says nothing (no finite range).
     """
-    from scipy.stats import chi2
-
     loss, error = pilot["loss"].values, pilot["difference_se"].values
     finite = np.isfinite(loss) & np.isfinite(error)
-    wanted = tolerance * float(np.ptp(loss[finite])) if finite.any() else 0.0
-    freedom = reviews - strata
-    if wanted <= 0 or freedom < 1:
+    spread = float(np.ptp(loss[finite])) if finite.any() else 0.0
+    if spread <= 0:
         return available
-    deviation = float(error[finite].max()) * math.sqrt(reviews)
-    deviation *= math.sqrt(freedom / float(chi2.ppf(0.05, freedom)))
-    infinite = (_NORMAL * deviation / wanted) ** 2  # of an endless supply of reviews
-    return min(available, max(2, math.ceil(infinite / (1 + infinite / available))))
+    share = float(error[finite].max()) / spread
+    uncertainty = math.sqrt(2 / (reviews - strata) + (2 * share) ** 2)
+    # Of an endless supply of reviews; a share above 1 says no more than that all are needed.
+    endless = reviews * (_NORMAL * share / tolerance) ** 2 * math.exp(_ONE_SIDED * min(uncertainty, 3.0))
+    return min(available, max(2, math.ceil(endless / (1 + endless / available))))
 
 
 def achieved_tolerance(surface: xarray.Dataset, reviews: int, available: int) -> float | None:
