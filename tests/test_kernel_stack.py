@@ -6,6 +6,7 @@ V rows of the table, B sequences, H hidden units, L layers.
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,9 +19,8 @@ from torch.nn.utils.rnn import pack_sequence
 from gruland.kernels import Layer, cpu
 from gruland.kernels.cpu import final_states, precisions
 
-pytestmark = pytest.mark.skipif(
-    cpu.unavailable(torch.device("cpu"), torch.float32, False) is not None, reason="needs a C++ compiler"
-)
+# Only that: a kernel that does not compile has to fail here.
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda x: x,
     "tanh": torch.tanh,

@@ -91,7 +91,9 @@ def choose(
         chosen = next(n for n, reason in reasons.items() if reason is None)
         for faster in names[: names.index(chosen)]:
             if precision != "float32" and why_not(faster, device, dtype, training) is None:
-                _warn_once(f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[faster]}")
+                _warn_once(
+                    f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[faster]}"
+                )
         return _load(chosen)
     reason = why_not(name, device, dtype, training, precision)
     if reason is not None:

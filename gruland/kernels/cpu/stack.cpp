@@ -278,15 +278,6 @@ void evaluate(const Stack& stack) {
 
 extern "C" {
 
-// Whether products can be of bfloat16.
-bool gru_multiplies_bfloat16() {
-#ifdef __AVX512BF16__
-  return true;
-#else
-  return false;
-#endif
-}
-
 // Lengths are 1 or more, words are rows of the table.
 void gru_final_states(const Stack* stack, [[maybe_unused]] bool bfloat16) {
 #ifdef __AVX512BF16__

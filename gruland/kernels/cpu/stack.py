@@ -90,8 +90,6 @@ class _Stack(ctypes.Structure):
 
 def declare(library: ctypes.CDLL) -> None:
     """Gives the library's functions their types."""
-    library.gru_multiplies_bfloat16.argtypes = []
-    library.gru_multiplies_bfloat16.restype = ctypes.c_bool
     library.gru_final_states.argtypes = [ctypes.POINTER(_Stack), ctypes.c_bool]
     library.gru_final_states.restype = None
 
