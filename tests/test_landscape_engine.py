@@ -381,7 +381,7 @@ def plane(size=51, columns=None):
 X, Y = plane()
 SURFACES = {
     "quadratic": (3 * X**2 + Y**2 + X * Y, 110),
-    "valley": (100 * (Y - X**2) ** 2 + (1 - X) ** 2, 130),
+    "valley": (100 * (Y - X**2) ** 2 + (1 - X) ** 2, 110),
     "cliff": (np.tanh(5 * (X + 0.3 * Y - 0.2)) + 0.3 * Y**2, 600),
     "bump": (X**2 + Y**2 + 2 * np.exp(-((X - 0.37) ** 2 + (Y + 0.21) ** 2) / 0.02), 800),
     "flat": (0 * X, 110),

@@ -92,17 +92,9 @@ def compute_surface(
     if interpolation is not None:
         identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
     store = Store(path, steps, steps, {**(attributes or {}), **identity})
-    plane = _Plane(evaluate, parameters, directions)
-    losses = store.surface["loss"].values
-    if store.done.all():
-        batches: Iterable[np.ndarray] = ()
-    elif interpolation is None:
-        batches = (np.argwhere(~store.done),)
-    else:
-        batches = refinement(losses, interpolation, seed)
-    done = int(store.done.sum())
+    plane, done = _Plane(evaluate, parameters, directions), int(store.done.sum())
     with store, Progress(size * size, label, done=done) if label else nullcontext() as progress:
-        for batch in batches:
+        for batch in _batches(store, interpolation, seed):
             for row, column in _coarse_to_fine(batch, size // 2):
                 if not store.done[row, column]:
                     store.record((row, column), plane.measure((float(steps[column]), float(steps[row]))))
@@ -114,6 +106,13 @@ def compute_surface(
             if progress:
                 progress.advance(missing)
     return store.surface
+
+
+def _batches(store: Store, interpolation: float | None, seed: int) -> Iterable[np.ndarray]:
+    """The cells to evaluate: row and column [n, 2]; some may be done already."""
+    if interpolation is None or store.done.all():
+        return (np.argwhere(~store.done),)
+    return refinement(store.surface["loss"].values, interpolation, seed)
 
 
 class _Plane:
