@@ -14,8 +14,6 @@ from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 from benchmarks import machine
 from benchmarks.clock import CLOCKS, reason
 from benchmarks.subject import SMOKE, Context, Settings, configuration
@@ -23,7 +21,7 @@ from benchmarks.table import Results, Row, shown
 from gruland.errors import one_line_errors
 
 #: In the order of the table.
-PARTS = ("surface", "peers", "training", "evaluation", "startup", "epoch", "paper", "growth", "gpu")
+PARTS = ("surface", "peers", "training", "evaluation", "startup", "epoch", "paper", "accelerator", "growth")
 ROOT = Path(__file__).parents[1]
 BUSY = 0.05  # the share of the processor that others may take before it is said
 
@@ -70,9 +68,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(part: str, context: Context, results: Results) -> None:
     """Measure one part; whatever goes wrong in it is a row."""
-    if part == "gpu" and not torch.cuda.is_available():
-        print("gpu: there is none")
-        return
     module = import_module(f"benchmarks.{part}")
     others, start = machine.OtherWork(), time.monotonic()
     begun = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "commit": machine.commit(), "load": machine.load()}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import signature
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.clock import Unavailable
-from gruland import kernels
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape import ReviewLoss, displace
+from gruland.kernels import cpu
+from gruland.landscape import ReviewLoss
 
-Cell = Callable[[tuple[float, float]], tuple[Tensor, Tensor]]
+Cell = Callable[[Sequence[float]], tuple[Tensor, Tensor]]
 
 #: Grid points where time and error are measured: the centre, the corners, and some between.
 CELLS = [
@@ -27,26 +25,14 @@ CELLS = [
 
 def precisions() -> tuple[str, ...]:
     """What evaluation multiplies in on this machine, the fastest last."""
-    try:
-        kernel = kernels.choose("cpu", torch.device("cpu"), torch.float32)
-    except ValueError:
-        return ("float32",)
-    return kernel.precisions() if hasattr(kernel, "precisions") else ("float32",)
+    usable = cpu.unavailable(torch.device("cpu"), torch.float32, training=False) is None
+    return cpu.precisions() if usable else ("float32",)
 
 
 def check(precision: str) -> None:
     """Raises Unavailable for a precision that this machine's kernels lack."""
     if precision not in precisions():
         raise Unavailable(f"no {precision} products in this machine's kernels")
-
-
-def evaluate(model: Classifier, encoded: Encoded, labels: np.ndarray, precision: str) -> ReviewLoss:
-    """The objective of a surface, as ``gruland.landscape`` takes it."""
-    check(precision)
-    options: dict[str, Any] = (
-        {"precision": precision} if "precision" in signature(ReviewLoss).parameters else {}
-    )
-    return ReviewLoss(model, encoded, labels, **options)
 
 
 def cells(
@@ -57,7 +43,5 @@ def cells(
     precision: str,
 ) -> Cell:
     """Losses and correctness of the reviews at grid points of a plane."""
-    objective, parameters = evaluate(model, encoded, labels, precision), model.trainable()
-    if hasattr(objective, "on_plane"):
-        return objective.on_plane(parameters, directions)
-    return lambda steps: objective(displace(parameters, directions, steps))
+    check(precision)
+    return ReviewLoss(model, encoded, labels, precision=precision).on_plane(model.trainable(), directions)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.clock import Candidate, Timings, Unavailable, fastest, threads
-from benchmarks.engine import evaluate, precisions
+from benchmarks.engine import precisions
 from benchmarks.machine import installed
 from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
@@ -19,6 +19,7 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.data.batches import by_length
 from gruland.evaluation import logits
+from gruland.landscape import ReviewLoss
 
 TITLE = "Evaluation: OpenVINO and onnxruntime"
 WHAT = "evaluation of 2 layers with tanh between"
@@ -66,7 +67,8 @@ def _makers(context: Context, count: int) -> dict[str, Callable[[], Candidate]]:
 def _gruland(context: Context, precision: str) -> Candidate:
     """As the centre of a surface is evaluated, the projection of the reviews' words included."""
     encoded, labels = context.reviews(context.settings.peer_reviews)
-    objective, parameters = evaluate(context.model, encoded, labels, precision), context.model.trainable()
+    objective = ReviewLoss(context.model, encoded, labels, precision=precision)
+    parameters = context.model.trainable()
     return Candidate(lambda _: objective(parameters))
 
 

@@ -58,7 +58,8 @@ class Plain(nn.Module):
         x_TBD = F.embedding(tokens_BT.t(), self.vectors)
         for index, layer in enumerate(self.layers):
             x_TBD, _ = layer(x_TBD.tanh() if index else x_TBD)
-        return x_TBD[lengths_B - 1, torch.arange(len(lengths_B))]
+        last_B = lengths_B.to(x_TBD.device) - 1
+        return x_TBD[last_B, torch.arange(len(last_B), device=x_TBD.device)]
 
     def _packed(self, tokens_BT: Tensor, lengths_B: Tensor) -> Tensor:
         words = pack_padded_sequence(tokens_BT.t(), lengths_B.cpu())

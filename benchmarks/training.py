@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from inspect import signature
 from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.clock import Candidate, Timings, Unavailable, fastest, threads
+from benchmarks.clock import Candidate, Timings, fastest, threads
 from benchmarks.engine import check
 from benchmarks.plain import Plain
 from benchmarks.subject import Context
@@ -47,12 +46,12 @@ def measure(context: Context) -> Iterator[Row]:
 def _beside_torch(context: Context, hidden: int, batches: list[Batch], count: int) -> Iterator[Row]:
     def torchs() -> Candidate:
         model = context.fresh_model(hidden_size=hidden)
-        runs = {name: _steps(Plain(model, packed), model, batches) for name, packed in _LAYOUTS.items()}
+        runs = {name: steps(Plain(model, packed), model, batches) for name, packed in LAYOUTS.items()}
         return fastest(runs, context.settings.clock)
 
     def ours(regularizer: str, precision: str) -> Candidate:
         model = _model(context, precision, hidden_size=hidden, **REGULARIZERS[regularizer])
-        return Candidate(_steps(model, model, batches))
+        return Candidate(steps(model, model, batches))
 
     pairs = list(product(REGULARIZERS, ("float32", "bfloat16")))
     timings = context.alternate({"torch": torchs, **{f"{r}, {p}": partial(ours, r, p) for r, p in pairs}})
@@ -76,20 +75,16 @@ def _cost(timings: Timings, regularizer: str, setting: str) -> Row:
     return row
 
 
-_LAYOUTS = {"padded sequences": False, "packed sequences": True}
+LAYOUTS = {"padded sequences": False, "packed sequences": True}
 
 
 def _model(context: Context, precision: str, **options: object) -> Classifier:
     """A fresh model that trains in this precision."""
     check(precision)
-    if "precision" in signature(Classifier).parameters:
-        options["precision"] = precision
-    elif precision != "float32":
-        raise Unavailable(f"no training in {precision}")
-    return context.fresh_model(**options)
+    return context.fresh_model(precision=precision, **options)
 
 
-def _steps(module: nn.Module, model: Classifier, batches: list[Batch]) -> Callable[[int], None]:
+def steps(module: nn.Module, model: Classifier, batches: list[Batch]) -> Callable[[int], None]:
     """A step on each batch."""
     module.train()
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad])
@@ -129,11 +124,11 @@ def _beside_haste(context: Context, batches: list[Batch]) -> Row:
 
     def haste() -> Candidate:
         model = context.fresh_model(**zoneout)
-        return Candidate(_steps(Haste(model, RATE), model, batches))
+        return Candidate(steps(Haste(model, RATE), model, batches))
 
     def ours() -> Candidate:
         model = _model(context, "float32", **zoneout)
-        return Candidate(_steps(model, model, batches))
+        return Candidate(steps(model, model, batches))
 
     with threads(count):
         timings = context.alternate({"haste": haste, "gruland": ours}, min(3, context.settings.repetitions))
