@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -38,9 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = configuration(given.data, given.embedding, given.smoke)
     context = Context(settings, None if given.run is None else Path(given.run), overrides)
     results = Results(Path(given.output), machine.describe() | {"clock": settings.clock}, PARTS)
+    left = given.only.split(",")
     try:
-        for part in given.only.split(","):
-            measure(part, context, results)
+        while left:
+            measure(left[0], context, results)
+            del left[0]
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the rest is --only {','.join(left)}", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         print(f"\n{results.summary()}\n\nwritten to {given.output}: performance.md, performance.json")
 
