@@ -22,13 +22,13 @@
 
 namespace {
 
-constexpr int64_t SLOTS = 64;  // as many rows as a panel is multiplied by while it lies in the first cache
+constexpr int64_t SLOTS = 64;  // rows that are multiplied by a panel while it lies in the first cache
 
-enum Between { NONE, TANH, RELU };
+enum Between { NONE, TANH, RELU };  // the activation between layers, as stack.py numbers it
 
-// What the state becomes by the arguments of r and z, u = U_n h + c_n and the input's part of n; update = 1 - zoneout.
-// One division serves z and n: of their exponentials, bounded so that the product of both is a number,
+// What the state becomes, by the arguments of z and n; update = 1 - zoneout. One division serves both gates,
 //   1 - z = e_z / (1 + e_z)    n = (1 - e_n) / (1 + e_n)
+// with exponentials that are bounded so that their product is a number.
 inline vec next_state(vec h, vec z, vec n, float update) {
   constexpr float bound = 43.0f;  // e^-43 is far below the rounding of 1
   vec e_z = exp(-z, bound), e_n = exp(-2.0f * n, bound), one_n = 1.0f + e_n;
@@ -78,10 +78,10 @@ struct Stack {
 
 namespace {
 
-// The weights of V units of a layer, and of all.
+// The weights of V units of a layer.
 template <class P>
 struct Panel {
-  const typename P::number *ih, *hh;  // ih is null in the first layer
+  const typename P::number *ih, *hh;  // ih is null in the first layer: the table has its products and biases
   const float *bias, *bias_u;         // [3][V], what r, z and the input's part of n start from; [V] c_n
 };
 
@@ -92,12 +92,13 @@ struct Panels {
   Array<float> bias, bias_hh;
 
   Panels(const LayerWeights& w, int64_t hidden, bool first)
-      : size(ceil_div(hidden, P::PACK) * P::PACK * PANEL), ih(first ? nullptr : pack_forward<P>(w.weight_ih, hidden, hidden)),
-        hh(pack_forward<P>(w.weight_hh, hidden, hidden)), bias(pack_bias(w.bias_hh, hidden)),
+      : size(ceil_div(hidden, P::PACK) * P::PACK * PANEL),
+        ih(first ? nullptr : pack_forward<P>(w.weight_ih, hidden, hidden)),
+        hh(pack_forward<P>(w.weight_hh, hidden, hidden)),
+        bias(first ? zeros(ceil_div(hidden, V) * PANEL) : pack_bias(w.bias_ih, hidden)),
         bias_hh(pack_bias(w.bias_hh, hidden)) {
-    Array<float> bias_ih = first ? zeros(ceil_div(hidden, V) * PANEL) : pack_bias(w.bias_ih, hidden);
     for (int64_t i = 0; i < ceil_div(hidden, V) * PANEL; i++)
-      bias[i] = (i / V % GATES == 2 ? 0.0f : bias[i]) + bias_ih[i];
+      if (i / V % GATES < 2) bias[i] += bias_hh[i];
   }
 
   Panel<P> at(int64_t p) const {
@@ -132,10 +133,10 @@ void arguments(int rows, vec (*sums)[GATES + 1], const typename P::number* const
   }
 }
 
-// What the threads share.
+// What the threads share; fewer of them where there is little work.
 template <class P>
 struct Evaluation : Stack {
-  int64_t panels, padded, threads, slots;
+  int64_t panels, padded, slots;
   std::vector<int64_t> order;  // the sequences by falling length
   std::vector<Panels<P>> weights;
   std::atomic<int64_t> taken{0};
@@ -146,7 +147,7 @@ struct Evaluation : Stack {
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
     for (int64_t l = 0; l < depth; l++) weights.emplace_back(layers[l], hidden, l == 0);
     int64_t total = offsets[sequences] - offsets[0], work = total * GATES * hidden * hidden * (2 * depth - 1);
-    threads = std::max<int64_t>(1, std::min({Stack::threads, sequences, work / SHARE}));
+    threads = std::max<int64_t>(1, std::min({threads, sequences, work / SHARE}));
     // Few slots where the longest sequence would outlive the others for long.
     int64_t filled = ceil_div(total, threads * length(order[0]));
     slots = std::min({ceil_div(filled, ROWS) * ROWS, ceil_div(sequences, threads), SLOTS});
@@ -208,13 +209,14 @@ struct Thread {
     parity ^= 1;
     for (int64_t i = running.size() - 1; i >= 0; i--) {
       if (++running[i].word < running[i].end) continue;
-      std::memcpy(all.Stack::states + running[i].sequence * all.hidden, state(i, all.depth - 1), sizeof(float) * all.hidden);
+      float* result = all.states + running[i].sequence * all.hidden;
+      std::memcpy(result, state(i, all.depth - 1), sizeof(float) * all.hidden);
       if (take(&running[i])) {
         clear(i);
       } else {
         int64_t last = running.size() - 1;
-        std::memcpy(state(i, 0), state(last, 0), sizeof(float) * state_stride);
-        std::memcpy(operand(i, 0, 0), operand(last, 0, 0), sizeof(number) * operand_stride);
+        std::memmove(state(i, 0), state(last, 0), sizeof(float) * state_stride);
+        std::memmove(operand(i, 0, 0), operand(last, 0, 0), sizeof(number) * operand_stride);
         running[i] = running[last];
         running.pop_back();
       }
@@ -249,22 +251,22 @@ struct Thread {
   // In short loops: a long chain of instructions would leave the processor too few rows to work at.
   void update(int64_t first, int rows, int64_t layer, int64_t unit, vec (*sums)[GATES + 1]) const {
     float* h = state(first, layer) + unit;
-    number* next = operand(first, layer, 1 - parity) + unit;
-    number* output = operand(first, layer, 2) + unit;
+    number *next = operand(first, layer, 1 - parity) + unit, *output = operand(first, layer, 2) + unit;
     for (int i = 0; i < rows; i++) {
       if (layer == 0) look_up(running[first + i], unit, sums[i]);
       sums[i][2] += sigmoid(sums[i][0]) * sums[i][3];
     }
     for (int i = 0; i < rows; i++) {
-      vec state = next_state(load(h + i * state_stride), sums[i][1], sums[i][2], all.update);
-      store(h + i * state_stride, state);
+      float* at = h + i * state_stride;
+      vec state = next_state(load(at), sums[i][1], sums[i][2], all.update);
+      store(at, state);
       store_rounded(next + i * operand_stride, state);
     }
-    if (layer + 1 == all.depth) return;
-    if (all.between == TANH)
-      for (int i = 0; i < rows; i++) store_rounded(output + i * operand_stride, tanh_of_state(load(h + i * state_stride)));
-    if (all.between == RELU)
-      for (int i = 0; i < rows; i++) store_rounded(output + i * operand_stride, relu(load(h + i * state_stride)));
+    if (all.between == NONE || layer + 1 == all.depth) return;
+    for (int i = 0; i < rows; i++) {
+      vec state = load(h + i * state_stride);
+      store_rounded(output + i * operand_stride, all.between == TANH ? tanh_of_state(state) : relu(state));
+    }
   }
 };
 
