@@ -61,10 +61,17 @@ void round_row(N* to, const float* from, int64_t n) {
 
 // The first n of V bytes as floats.
 inline vec load_bytes(const uint8_t* p, int64_t n) {
-  typedef uint8_t bytes __attribute__((vector_size(V)));
-  bytes b = {};
-  std::memcpy(&b, p, std::min<int64_t>(n, V));
-  return __builtin_convertvector(b, vec);
+  float v[V] = {};
+  if (n >= V)
+    for (int i = 0; i < V; i++) v[i] = p[i];
+  else
+    for (int i = 0; i < n; i++) v[i] = p[i];
+  return load(v);
+}
+
+// Fetches memory that is read or written soon, while there are products to be computed.
+inline void prefetch(const void* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(p) + i, 1);
 }
 
 // Rows of N numbers as [N][PACK], which is what a product sums up over them.
@@ -265,7 +272,7 @@ struct Forward {
   void step(int q, int64_t t, const float* projected, const Operand<P>& state, const Operand<P>& next) const {
     for (int64_t p = 0; p < layer.panels; p++)
       each_tile(layer.running(q, t), [&](int64_t first, int64_t last) {
-        if (saved) prefetch(cell(t, q + first * layer.threads, p), last - first);
+        for (int64_t i = first; i < last && saved; i++) prefetch(cell(t, q + i * layer.threads, p), sizeof(Cell));
         vec sums[ROWS][GATES];
         const float* x = projected + (first * layer.panels + p) * PANEL;
         for (int64_t i = 0; i < last - first; i++) {
@@ -283,13 +290,6 @@ struct Forward {
   }
 
   Cell* cell(int64_t t, int64_t b, int64_t p) const { return &saved[p * layer.total + layer.offset[t] + b]; }
-
-  // Cells of a tile, which lie as far apart as there are threads, are fetched while their sums are computed.
-  void prefetch(const Cell* cell, int64_t rows) const {
-    for (int64_t i = 0; i < rows; i++, cell += layer.threads)
-      for (size_t byte = 0; byte < sizeof(Cell); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(cell) + byte, 1);
-  }
 
   // The new state of the units of panel p of sequence b, from r's and z's arguments, u, and the input's part of n's.
   vec update(int64_t t, int64_t b, int64_t p, const vec (&sums)[GATES], vec x_n) const {
@@ -349,7 +349,7 @@ struct Backward {
     for (int64_t end = layer.steps, t = end - 1; t >= 0; t--) {
       int64_t running = layer.running(q, t);
       multiply_slopes(q, t, grad.get(), gates, rows);
-      carry_back(gates, rows, running, grad.get());
+      carry_back(q, t, gates, rows, running, grad.get());
       rows += running;
       if (t == 0 || rows + layer.running(q, t - 1) > block) {
         if (grad_x.data) to_inputs(q, t, end, gates, rows);
@@ -362,12 +362,14 @@ struct Backward {
     if (grad_x.data) layer.zero_padding(q, grad_x, layer.inputs);
   }
 
+  Cell* cell(int64_t t, int64_t b, int64_t p) const { return &saved[p * layer.total + layer.offset[t] + b]; }
+
   // grad: the gradient by the state, from later steps -> its part that goes straight to the previous state.
   // Rows [4][padded H] of gates: the gradients by the gates' arguments, which also take the slopes' place.
   void multiply_slopes(int q, int64_t t, float* grad, const Operand<P>& gates, int64_t row) const {
     for (int64_t p = 0; p < layer.panels; p++)
       for (int64_t i = 0, b = q; b < layer.active[t]; i++, b += layer.threads) {
-        Cell& cell = saved[p * layer.total + layer.offset[t] + b];
+        Cell& cell = *this->cell(t, b, p);
         float* carried = grad + i * state_stride + p * V;
         vec d = load(carried), scaled[SLOPES];
         if (grad_states.data) d += load(grad_states(t, b) + p * V, layer.hidden - p * V);
@@ -381,9 +383,11 @@ struct Backward {
   }
 
   // grad += the state's gates times the recurrent weights, of `running` sequences.
-  void carry_back(const Operand<P>& gates, int64_t row, int64_t running, float* grad) const {
+  void carry_back(int q, int64_t t, const Operand<P>& gates, int64_t row, int64_t running, float* grad) const {
     for (int64_t j = 0; j < layer.hidden; j += WIDE)
       each_tile(running, [&](int64_t first, int64_t last) {
+        for (int64_t p = j / V; p < std::min(layer.panels, j / V + 2) && t > 0; p++)
+          for (int64_t i = first; i < last; i++) prefetch(cell(t - 1, q + i * layer.threads, p), sizeof(Cell));
         vec sums[ROWS][2];
         for (int64_t i = first; i < last; i++)
           for (int c = 0; c < 2; c++) sums[i - first][c] = load(grad + i * state_stride + j + c * V);
@@ -447,8 +451,13 @@ struct WeightSums {
       for (auto& g : gradients) pack_inputs(g, block, count, &inputs[tile * TILE]), tile += g.tiles();
       for (int64_t item = begin; item < end;) {
         int64_t panel = item / tiles, stop = std::min(end, (panel + 1) * tiles);
-        pack_gates(saved + panel * layer.total + block, count);
-        for (; item < stop; item++) add(item, count);
+        const Cell* cells = saved + panel * layer.total + block;
+        pack_gates(cells, count);
+        for (int64_t next = 0; item < stop; item++) {
+          for (; next < count * (item % tiles + 1) / tiles && panel + 1 < layer.panels; next++)
+            prefetch(cells + layer.total + next, sizeof(number) * SLOPES * V);
+          add(item, count);
+        }
       }
     }
     for (int64_t item = begin; item < end; item++) unpack(item);
@@ -546,6 +555,7 @@ int64_t gru_saved_floats(int64_t hidden) { return ceil_div(hidden, V) * sizeof(C
 void gru_forward(const Batch* batch, int bfloat16, Keep keep, float zoneout, float* saved) {
   Layer layer(*batch);
   use_huge_pages(layer.states.data, layer.steps * layer.sequences * layer.hidden);
+  if (layer.activation != NONE) use_huge_pages(layer.x.data, layer.steps * layer.sequences * layer.inputs);
   if (saved) use_huge_pages(saved, layer.total * gru_saved_floats(layer.hidden));
   Cell* cells = reinterpret_cast<Cell*>(saved);
 #ifdef __AVX512BF16__
@@ -560,6 +570,7 @@ void gru_backward(const Batch* batch, int bfloat16, float* saved, Rows grad_stat
                   float* grad_h0, float* grad_weight_ih, float* grad_weight_hh, float* grad_bias_ih,
                   float* grad_bias_hh) {
   Layer layer(*batch);
+  if (grad_x.data) use_huge_pages(grad_x.data, layer.steps * layer.sequences * layer.inputs);
   std::vector<const float*> inputs, states;
   for (int64_t t = 0; t < layer.steps; t++)
     for (int64_t b = 0; b < layer.active[t]; b++) {
