@@ -426,7 +426,7 @@ def check(kernel, options):
     settings = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in options}
     options = {name: value for name, value in options.items() if name in kernel.arg_names}
     matrices = "*bf16" if options["PRODUCTS"] == "bfloat16" else "*fp32"
-    known = {**TYPES, **dict.fromkeys(("weight", "weight_ih", "weight_hh"), matrices)}
+    known = {**TYPES, **dict.fromkeys(("weight", "weight_ih", "weight_hh", "gate_grads"), matrices)}
     types = {name: "constexpr" if name in options else known.get(name, "*fp32") for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in options.items()}
     aligned = {(i,): [["tt.divisibility", 16]] for i, type in enumerate(types.values()) if type[0] == "*"}

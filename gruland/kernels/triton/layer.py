@@ -97,7 +97,7 @@ class _GRULayer(torch.autograd.Function):
         hidden = weight_hh.shape[1]
         # The gates' gradients lie in the order r, z, n, u: the input's part is the first three, the state's
         # all but n.
-        inputs_S3H, bias_sums = gates_S4H[:, : 3 * hidden], gates_S4H.sum(0)
+        inputs_S3H, bias_sums = gates_S4H[:, : 3 * hidden], gates_S4H.sum(0, dtype=torch.float32)
         grad_x = grad_weight_ih = grad_weight_hh = None
         if ctx.needs_input_grad[0]:
             grad_x = _unpack(_matmul(inputs_S3H, weight_ih, precision), packing.places, *ctx.shape)
@@ -174,11 +174,12 @@ def _sweep_back(
     zoneout: float,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of h0 [B, H] and of the gates' arguments [S, 4H]."""
+    """The gradients of h0 [B, H] and of the gates' arguments [S, 4H], these in the dtype of products."""
     from gruland.kernels.triton import layer_kernel as kernels
 
     sequences, hidden = len(packing.lengths), weight_hh.shape[1]
-    grad_h0, gates_S4H = grad_SH.new_zeros(sequences, hidden), torch.empty_like(saved_S4H)
+    grad_h0 = grad_SH.new_zeros(sequences, hidden)
+    gates_S4H = torch.empty_like(saved_S4H, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     tiles = _tiles(hidden, sequences, precision, grad_SH.device)
     with torch.cuda.device_of(states_SH):
         kernels.backward[(-(-sequences // tiles.SEQUENCES),)](
