@@ -179,6 +179,13 @@ def test_what_does_not_fit_is_refused(backend: Backend) -> None:
     p = problem([3, 2], "mask", torch.float32)
     with pytest.raises(ValueError, match="at most one"):
         run(backend, p, keep_seed=1)
+    h0, layer = p.inputs[1], Layer(*p.inputs[2:])
+    with pytest.raises(ValueError, match=r"weight_ih has shape \[20, 5\]: expected \[21, 5\]"):
+        backend.run(p.inputs[0], h0, layer._replace(weight_ih=layer.weight_ih[:20]), p.active)
+    with pytest.raises(ValueError, match=r"h0 is torch.float64 on .*: expected float32"):
+        backend_module.run_layer(p.inputs[0], h0.double(), layer, p.active)
+    with pytest.raises(ValueError, match=r"active is \[1, 2, 2\]: expected 3 falling numbers from 2 on"):
+        backend.run(p.inputs[0], h0, layer, [1, 2, 2])
     h_TBH = run(backend, p)
     with pytest.raises(RuntimeError, match="second derivative"):
         torch.autograd.grad(h_TBH.sum(), p.inputs, create_graph=True)
@@ -263,7 +270,7 @@ class Stack:
 
 @pytest.mark.parametrize(
     ("hidden", "layers", "between", "zoneout"),
-    [(1, 2, "tanh", 0.0), (3, 1, None, 0.3), (20, 2, "tanh", 0.1), (16, 3, "relu", 0.0), (70, 2, None, 0.0)],
+    [(1, 2, "tanh", 0.0), (3, 1, None, 0.3), (20, 2, "tanh", 0.1), (16, 3, "relu", 0.0), (70, 1, None, 0.0)],
 )
 def test_many_weight_sets_are_each_of_them(
     hidden: int, layers: int, between: str | None, zoneout: float
