@@ -32,6 +32,7 @@ class Classifier(pl.LightningModule):
         zoneout, dropconnect: rates in [0, 1].
         initialization: ``"haste"`` or ``"torch"``, see :class:`gruland.GRU`.
         backend: ``"auto"`` or a backend's name, see :mod:`gruland.kernels`.
+        precision: of the GRU's matrix products, ``"float32"`` or ``"bfloat16"``, see :class:`gruland.GRU`.
         freeze: keep the word vectors as they are (the default); else they are trained.
         optimizer: from parameters to an optimizer; Adam with default parameters in the paper.
         seed: training draws its masks from a generator that is seeded anew from ``seed`` and the step at each
@@ -50,6 +51,7 @@ class Classifier(pl.LightningModule):
         dropconnect: float = 0.0,
         initialization: str = "haste",
         backend: str = "auto",
+        precision: str = "float32",
         freeze: bool = True,
         optimizer: OptimizerFactory = torch.optim.Adam,
         seed: int = 0,
@@ -70,6 +72,7 @@ class Classifier(pl.LightningModule):
             dropconnect=dropconnect,
             init=initialization,
             backend=backend,
+            precision=precision,
         )
         self.head = nn.Linear(hidden_size, task.num_outputs)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gruland import kernels
-from gruland.kernels import Layer, haste
+from gruland.kernels import BETWEEN, Layer, haste
 from gruland.regularizers import Masks, check_rate, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
 
-#: The activations between layers; all of them map zero to zero.
-BETWEEN = {None: None, "tanh": torch.tanh, "relu": torch.relu}
 INITIALIZATIONS = ("haste", "torch")
 #: What a stream of keyed masks is for: it keeps the two regularizers independent of each other.
 ZONEOUT_STREAM, DROPCONNECT_STREAM = 0, 1
@@ -51,6 +49,8 @@ class GRU(nn.Module):
         dropconnect: its rate, in [0, 1].
         batch_first: x and output are [B, T, ...] rather than [T, B, ...].
         backend: ``auto``, ``cpu``, ``torch`` or ``haste``: see :mod:`gruland.kernels`.
+        precision: ``float32``, or ``bfloat16``: the operands of matrix products are rounded to it, the products are
+            summed in float32, and states, gates and gradients are float32.
         init: ``haste`` (gate by gate Xavier-uniform kernels and orthogonal recurrent kernels, zero biases) or
             ``torch`` (all uniform in +-1 / sqrt(H)).
 
@@ -59,7 +59,8 @@ class GRU(nn.Module):
         generator: where masks are drawn from, on the weights' device; None = torch's default generator.
 
     Raises:
-        ValueError: a size below 1, a rate outside [0, 1], an unknown activation, backend or initialization.
+        ValueError: a size below 1, a rate outside [0, 1], an unknown activation, backend, precision or
+            initialization.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class GRU(nn.Module):
         dropconnect: float = 0.0,
         batch_first: bool = True,
         backend: str = "auto",
+        precision: str = "float32",
         init: str = "haste",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -86,6 +88,7 @@ class GRU(nn.Module):
         self.dropconnect = check_rate("dropconnect", dropconnect)
         self.batch_first = batch_first
         self.backend = kernels.check_name(backend)
+        self.precision = kernels.check_precision(precision)
         self.init = _one_of("init", init, INITIALIZATIONS)
         self.dropout_at_test = False
         self.generator: torch.Generator | None = None
@@ -162,20 +165,18 @@ class GRU(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The layers over sequences sorted by falling length; the zoneout masks are [T, B, H] in here."""
         active = (lengths_B > torch.arange(len(x_TBI)).unsqueeze(1)).sum(1)
-        final = (lengths_B - 1).to(x_TBI.device), torch.arange(len(lengths_B), device=x_TBI.device)
         wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
-        kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad)
-        activation, last = BETWEEN[self.between], []
-        for index, (keep_TBH, recurrent) in enumerate(masks):
-            layer = self.layer(index)
-            if recurrent is not None:
-                layer = layer._replace(weight_hh=layer.weight_hh * recurrent.to(layer.weight_hh))
-            if index > 0 and activation is not None:
-                x_TBI = activation(x_TBI)
-            keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
-            x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, self.zoneout)
-            last.append(x_TBI[final])
-        return x_TBI, torch.stack(last)
+        kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad, self.precision)
+        layers = [self._masked_layer(index, masks[index].recurrent) for index in range(self.num_layers)]
+        keeps = [keep_TBH for keep_TBH, _ in masks]
+        options = self.zoneout, self.precision, self.between
+        return kernels.run_layers(kernel, x_TBI, state_LBH, layers, active, keeps, *options)
+
+    def _masked_layer(self, index: int, recurrent: Tensor | None) -> Layer:
+        layer = self.layer(index)
+        if recurrent is None:
+            return layer
+        return layer._replace(weight_hh=layer.weight_hh * recurrent.to(layer.weight_hh))
 
     def draw_masks(
         self,
@@ -213,7 +214,7 @@ class GRU(nn.Module):
         like, hidden = self._factory(), self.hidden_size
         keep = recurrent = None
         if self.zoneout > 0:
-            keep = zoneout_mask(steps, sequences, hidden, self.zoneout, generator, like["device"]).to(**like)
+            keep = zoneout_mask(steps, sequences, hidden, self.zoneout, generator, like["device"])
         if self.dropconnect > 0:
             recurrent = dropconnect_mask(hidden, self.dropconnect, generator, like["device"]).to(**like)
         return Masks(keep, recurrent)
@@ -345,7 +346,9 @@ class GRU(nn.Module):
 
     def extra_repr(self) -> str:
         rates = f"zoneout={self.zoneout}, dropconnect={self.dropconnect}"
-        return f"{self.input_size}, {self.hidden_size}, {self.num_layers}, between={self.between!r}, {rates}"
+        precision = "" if self.precision == "float32" else f", precision={self.precision!r}"
+        sizes = f"{self.input_size}, {self.hidden_size}, {self.num_layers}"
+        return f"{sizes}, between={self.between!r}, {rates}{precision}"
 
 
 @contextmanager

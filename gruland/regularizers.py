@@ -5,6 +5,7 @@ T time steps, B sequences, H hidden units.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ class Masks(NamedTuple):
     """The masks of one layer for one forward pass; a part that is None acts as in evaluation.
 
     Attributes:
-        zoneout: [B, T, H] zeros and ones; 1 = the unit keeps its previous value at that step.
+        zoneout: [B, T, H] zeros and ones, or bool; 1 = the unit keeps its previous value at that step.
         recurrent: [3H, H] factors of the hidden-to-hidden matrix: 0, or 1 / (1 - p).
     """
 
@@ -43,10 +44,15 @@ def zoneout_mask(
 ) -> Tensor:
     """A draw with probability ``rate`` for each (sequence, time, unit): [B, T, H], 1 = keep the old value.
 
-    Krueger et al. 2017, "Zoneout", section 3. The memory is time-major, as the kernels read it.
+    Krueger et al. 2017, "Zoneout", section 3. The rate is rounded to a multiple of 2**-16: four draws come from one
+    64-bit number. The result is bool, and its memory is time-major, as the kernels read it.
     """
-    keep_TBH = torch.rand(time_steps, sequences, hidden_size, generator=generator, device=device)
-    return keep_TBH.lt_(rate).transpose(0, 1)
+    shape, threshold = (time_steps, sequences, hidden_size), round(rate * 2**16)
+    if threshold == 0:
+        return torch.zeros(shape, dtype=torch.bool, device=device).transpose(0, 1)
+    numbers = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device)
+    draws = numbers.random_(-(2**63), None, generator=generator).view(torch.int16)[: math.prod(shape)]
+    return (draws <= threshold - 1 - 2**15).view(shape).transpose(0, 1)
 
 
 def seeded_zoneout_mask(

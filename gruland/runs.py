@@ -52,6 +52,10 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         else whole[key]
         for key in _IDENTITY
     }
+    if (
+        result["model"].get("precision") == "float32"
+    ):  # what runs had before there was a choice: their names stay
+        del result["model"]["precision"]
     result["trainer"] = {key: whole["trainer"].get(key) for key in _TRAINER_IDENTITY}
     return result
 
@@ -216,6 +220,7 @@ def build_model(cfg: DictConfig, data: TextDataModule) -> Classifier:
             dropconnect=cfg.regularizer.dropconnect,
             initialization=cfg.model.initialization,
             backend=cfg.model.backend,
+            precision=cfg.model.get("precision", "float32"),  # absent in older runs
             freeze=data.vocabulary.freeze,
             optimizer=instantiate(cfg.optimizer),
             seed=cfg.seed,
@@ -306,7 +311,8 @@ def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]
 
     from gruland import kernels
 
-    backend = kernels.choose(cfg.model.backend, model.device, model.head.weight.dtype, training=True)
+    precision, dtype = model.gru.precision, model.head.weight.dtype
+    backend = kernels.choose(cfg.model.backend, model.device, dtype, training=True, precision=precision)
     return {
         "schema": SCHEMA,
         "gruland": gruland.__version__,
@@ -320,6 +326,7 @@ def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]
             "num_layers": cfg.model.num_layers,
             "parameters": sum(p.numel() for p in model.trainable().values()),
             "backend": backend.__name__.rpartition(".")[2],
+            "precision": precision,
         },
         "environment": {
             "python": platform.python_version(),

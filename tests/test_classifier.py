@@ -28,6 +28,12 @@ def test_logits_are_those_of_torchs_layers():
         torch.testing.assert_close(model(tokens, lengths)[i : i + 1], expected)
 
 
+def test_precision_is_the_grus():
+    assert Classifier(BINARY, torch.randn(20, 7), hidden_size=5).gru.precision == "float32"
+    model = Classifier(BINARY, torch.randn(20, 7), hidden_size=5, precision="bfloat16")
+    assert model.gru.precision == "bfloat16"
+
+
 def test_frozen_vectors_are_neither_trained_nor_saved():
     model = Classifier(BINARY, torch.randn(20, 7), hidden_size=5)
     assert "vectors" not in model.state_dict()

@@ -80,7 +80,7 @@ def cells(
             states = []
             for t in range(length):
                 candidate = torch.gru_cell(row[t : t + 1], h, w_ih, w_hh, b_ih, b_hh)
-                kept = gru.zoneout if keep is None else keep[b, t]
+                kept = gru.zoneout if keep is None else keep[b, t].to(x)
                 h = kept * h + (1 - kept) * candidate
                 states.append(h)
             last.append(h)
@@ -154,7 +154,7 @@ def test_it_is_hastes(zoneout: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x = inputs()
     masks = gru.draw_masks((7, 5))
     if zoneout:
-        updates_TBH = 1 - masks[0].zoneout.transpose(0, 1)
+        updates_TBH = 1 - masks[0].zoneout.transpose(0, 1).to(x)
         monkeypatch.setattr(reference, "_get_zoneout_mask", lambda _: updates_TBH)
     for mode in (True, False):
         actual = gru.train(mode)(x, masks=masks if mode else None)
@@ -468,6 +468,40 @@ def test_relu_between_layers() -> None:
     close(gru(x)[0], upper(lower(x)[0].relu())[0])
 
 
+@pytest.mark.parametrize("between", [None, "tanh", "relu"])
+def test_activations_between_layers(options: dict[str, Any], between: str | None) -> None:
+    gru = GRU(4, 6, 3, between=between, init="torch", **options)
+    x, state = inputs(options["dtype"]).requires_grad_(), torch.randn(3, 5, 6, dtype=options["dtype"])
+    wanted, h, activation = [x, *gru.parameters()], x.transpose(0, 1), kernels.BETWEEN[between]
+    kernel, last = kernels.choose("torch", x.device, x.dtype), []
+    for k in range(3):
+        h = activation(h) if k and activation else h
+        h = kernel.run_layer(h, state[k], gru.layer(k), [5] * 7)
+        last.append(h[-1])
+    actual, expected = gru(x, state=state), (h.transpose(0, 1), torch.stack(last))
+    close(actual, expected, options["dtype"])
+    for part in (0, 1):  # a gradient by only the states, or by only the last ones
+        ours, theirs = (
+            torch.autograd.grad((r[part] ** 2).sum(), wanted, retain_graph=True) for r in (actual, expected)
+        )
+        close(ours, theirs, options["dtype"])
+    close(gradients(actual, wanted), gradients(expected, wanted), options["dtype"])
+
+
+@pytest.mark.parametrize("name", ["torch", "cpu"])
+def test_precision_reaches_the_kernel(name: str) -> None:
+    if reason := kernels.why_not(name, torch.device("cpu"), torch.float32, True, "bfloat16"):
+        pytest.skip(reason)
+    rounded = GRU(4, 40, 2, between="tanh", backend=name, precision="bfloat16").eval()
+    exact = GRU(4, 40, 2, between="tanh", backend=name).eval()
+    exact.load_state_dict(rounded.state_dict())
+    x = inputs(torch.float32)
+    error = (rounded(x, LENGTHS)[0] - exact(x, LENGTHS)[0]).norm() / exact(x, LENGTHS)[0].norm()
+    assert 1e-4 < error < 1e-2
+    assert "precision='bfloat16'" in repr(rounded)
+    assert "precision" not in repr(exact)
+
+
 # ---- weights
 
 
@@ -566,6 +600,7 @@ def test_a_copy_draws_the_same_masks() -> None:
         ({"between": "gelu"}, "between is 'gelu': expected one of None, tanh, relu"),
         ({"init": "zeros"}, "init is 'zeros': expected one of haste, torch"),
         ({"backend": "fast"}, "backend 'fast' is unknown: expected one of auto, "),
+        ({"precision": "half"}, "precision 'half' is unknown: expected one of float32, bfloat16"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

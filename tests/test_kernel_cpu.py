@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from torch.func import functional_call
 from gruland.kernels import Layer, cpu
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
-pytestmark = pytest.mark.skipif(cpu.unavailable(CPU, FLOAT, True) is not None, reason="needs a C++ compiler")
+NAMES = ("output", "x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+# Only that: a kernel that does not compile has to fail here.
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture
@@ -28,6 +31,39 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def precision(request):
+    if reason := cpu.unavailable(CPU, FLOAT, True, request.param):
+        pytest.skip(reason)
+    return request.param
+
+
+def rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+class _RoundedProduct(torch.autograd.Function):
+    """x @ weight.t() with operands rounded to bfloat16: also in its gradients, of which the product's is one."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        x, weight = rounded(x), rounded(weight)
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t() + bias
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad = rounded(grad)
+        return grad @ weight, grad.t() @ x, grad.sum(0)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    if precision == "bfloat16":
+        return _RoundedProduct.apply(x, weight, bias)
+    return x @ weight.t() + bias
+
+
 def textbook(
     x_TBI: Tensor,
     h_BH: Tensor,
@@ -35,12 +71,13 @@ def textbook(
     active: Tensor,
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
+    precision: str = "float32",
 ) -> Tensor:
     """The equations of torch.nn.GRU's documentation with zoneout's, a sequence and a step at a time."""
     states_TBH = []
     for t, running in enumerate(active.tolist()):
-        r_x, z_x, n_x = (x_TBI[t] @ layer.weight_ih.t() + layer.bias_ih).chunk(3, 1)
-        r_h, z_h, n_h = (h_BH @ layer.weight_hh.t() + layer.bias_hh).chunk(3, 1)
+        r_x, z_x, n_x = affine(x_TBI[t], layer.weight_ih, layer.bias_ih, precision).chunk(3, 1)
+        r_h, z_h, n_h = affine(h_BH, layer.weight_hh, layer.bias_hh, precision).chunk(3, 1)
         r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
         n = torch.tanh(n_x + r * n_h)
         keep = zoneout if keep_TBH is None else keep_TBH[t]
@@ -71,39 +108,67 @@ def mask(shape: tuple[int, ...], rate: float = 0.3) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)).lt(rate).float()
 
 
-def values_and_gradients(run, tensors, active, keep_TBH=None, zoneout=0.0, dtype=FLOAT) -> list[Tensor]:
+def values_and_gradients(
+    run, tensors, active, keep_TBH=None, zoneout=0.0, dtype=FLOAT, precision="float32"
+) -> list[Tensor]:
     leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
-    keep_TBH = None if keep_TBH is None else keep_TBH.to(dtype)
-    out_TBH = run(leaves[0], leaves[1], Layer(*leaves[2:]), active, keep_TBH, zoneout)
+    if keep_TBH is not None and keep_TBH.dtype != torch.bool:
+        keep_TBH = keep_TBH.to(dtype)
+    out_TBH = run(leaves[0], leaves[1], Layer(*leaves[2:]), active, keep_TBH, zoneout, precision)
     weighting = torch.randn(out_TBH.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return [out_TBH.detach(), *grad(out_TBH, leaves, weighting.to(dtype))]
 
 
 def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float = 3e-6) -> None:
-    names = ("output", "x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    for name, a, b in zip(names, got, expected, strict=True):
+    for name, a, b in zip(NAMES, got, expected, strict=True):
         error = (a.double() - b.double()).abs().max() / b.abs().max()
         assert error <= tolerance, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("zoneout", ["none", "mask", "expectation"])
+def relative_error(got: Tensor, expected: Tensor) -> Tensor:
+    return (got.double() - expected.double()).norm() / expected.double().norm()
+
+
+def check(tensors, active, keep_TBH=None, zoneout=0.0, precision="float32") -> None:
+    """Against the textbook. An operand on the border of two bfloat16 numbers may be rounded to either."""
+    got = values_and_gradients(cpu.run_layer, tensors, active, keep_TBH, zoneout, precision=precision)
+    keep_TBH = None if keep_TBH is None else keep_TBH.double()
+    expected = values_and_gradients(
+        textbook, tensors, active, keep_TBH, zoneout, torch.float64, precision=precision
+    )
+    if precision == "float32":
+        assert_close(got, expected)
+    else:
+        for name, a, b in zip(NAMES, got, expected, strict=True):
+            assert relative_error(a, b) < 2e-3, f"{name}: {relative_error(a, b):.1e}"
+
+
+@pytest.mark.parametrize("zoneout", ["none", "mask", "bytes", "expectation"])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("hidden", [1, 3, 16, 50, 64, 100, 128])
-def test_outputs_and_gradients(hidden, ragged, zoneout):
+def test_outputs_and_gradients(hidden, ragged, zoneout, precision):
     tensors, active = example(13, 11, 10, hidden, ragged)
-    keep = mask((13, 11, hidden)) if zoneout == "mask" else None
-    rate = 0.2 if zoneout == "expectation" else 0.0
-    got = values_and_gradients(cpu.run_layer, tensors, active, keep, rate)
-    assert_close(got, values_and_gradients(textbook, tensors, active, keep, rate, torch.float64))
+    keep = {"mask": mask((13, 11, hidden)), "bytes": mask((13, 11, hidden)).bool()}.get(zoneout)
+    check(tensors, active, keep, 0.2 if zoneout == "expectation" else 0.0, precision)
 
 
 @pytest.mark.parametrize(("steps", "sequences", "inputs"), [(1, 1, 1), (1, 7, 5), (9, 1, 4), (30, 40, 33)])
-def test_sizes(steps, sequences, inputs):
+def test_sizes(steps, sequences, inputs, precision):
     tensors, active = example(steps, sequences, inputs, 20, ragged=sequences > 1)
-    assert_close(
-        values_and_gradients(cpu.run_layer, tensors, active),
-        values_and_gradients(textbook, tensors, active, dtype=torch.float64),
-    )
+    check(tensors, active, precision=precision)
+
+
+@pytest.mark.parametrize("zoneout", ["none", "mask"])
+def test_bfloat16_is_close_to_exact(zoneout):
+    if reason := cpu.unavailable(CPU, FLOAT, True, "bfloat16"):
+        pytest.skip(reason)
+    tensors, active = example(60, 16, 50, 96, ragged=True)
+    keep = mask((60, 16, 96)) if zoneout == "mask" else None
+    got = values_and_gradients(cpu.run_layer, tensors, active, keep, precision="bfloat16")
+    exact = values_and_gradients(textbook, tensors, active, keep, dtype=torch.float64)
+    assert 1e-4 < relative_error(got[0], exact[0]) < 5e-3
+    whole = [torch.cat([g.double().flatten() for g in grads[1:]]) for grads in (got, exact)]
+    assert 1e-4 < relative_error(*whole) < 2e-2
 
 
 @pytest.mark.parametrize("hidden", [5, 48])
@@ -124,15 +189,15 @@ def test_agrees_with_torch(hidden):
     )
 
 
-def test_padding_is_zero_and_ignored():
+def test_padding_is_zero_and_ignored(precision):
     tensors, active = example(9, 5, 4, 18)
     active = torch.tensor([5, 4, 4, 2, 1, 1, 1, 0, 0])
     padding = torch.arange(5) >= active.unsqueeze(1)
-    out_TBH, grad_x, *others = values_and_gradients(cpu.run_layer, tensors, active)
+    out_TBH, grad_x, *others = values_and_gradients(cpu.run_layer, tensors, active, precision=precision)
     assert out_TBH[padding].eq(0).all()
     assert grad_x[padding].eq(0).all()
     tensors[0][padding] = torch.nan
-    same = values_and_gradients(cpu.run_layer, tensors, active)
+    same = values_and_gradients(cpu.run_layer, tensors, active, precision=precision)
     assert all(map(torch.equal, same, [out_TBH, grad_x, *others]))
 
 
@@ -145,26 +210,26 @@ def test_a_full_mask_keeps_the_initial_state_exactly():
 
 
 @pytest.mark.parametrize("zoneout", [False, True])
-def test_number_of_threads_changes_no_bit(zoneout, threads):
+def test_number_of_threads_changes_no_bit(zoneout, threads, precision):
     tensors, active = example(40, 23, 50, 64, ragged=True)  # enough work for ten threads
     keep = mask((40, 23, 64)) if zoneout else None
     results = []
     for number in (1, 2, 3, 7):
         threads(number)
-        results.append(values_and_gradients(cpu.run_layer, tensors, active, keep))
+        results.append(values_and_gradients(cpu.run_layer, tensors, active, keep, precision=precision))
     for result in results[1:]:
         assert all(map(torch.equal, result, results[0]))
 
 
-def assert_rows_do_not_depend_on_the_batch(hidden: int) -> None:
+def assert_rows_do_not_depend_on_the_batch(hidden: int, precision: str = "float32") -> None:
     (x, h0, *weights), active = example(10, 19, 12, hidden, ragged=True)
     leaves = x.clone().requires_grad_(), h0.clone().requires_grad_()
-    whole = cpu.run_layer(*leaves, Layer(*weights), active)
+    whole = cpu.run_layer(*leaves, Layer(*weights), active, precision=precision)
     whole_grads = grad(whole, leaves, torch.ones_like(whole))
     for b in range(19):
         steps = int((active > b).sum())
         alone_leaves = x[:steps, b : b + 1].clone().requires_grad_(), h0[b : b + 1].clone().requires_grad_()
-        alone = cpu.run_layer(*alone_leaves, Layer(*weights), [1] * steps)
+        alone = cpu.run_layer(*alone_leaves, Layer(*weights), [1] * steps, precision=precision)
         alone_grads = grad(alone, alone_leaves, torch.ones_like(alone))
         assert torch.equal(alone[:, 0], whole[:steps, b])
         assert torch.equal(alone_grads[0][:, 0], whole_grads[0][:steps, b])
@@ -172,8 +237,8 @@ def assert_rows_do_not_depend_on_the_batch(hidden: int) -> None:
 
 
 @pytest.mark.parametrize("hidden", [7, 40])
-def test_batch_changes_no_bit_of_a_sequence(hidden):
-    assert_rows_do_not_depend_on_the_batch(hidden)
+def test_batch_changes_no_bit_of_a_sequence(hidden, precision):
+    assert_rows_do_not_depend_on_the_batch(hidden, precision)
 
 
 def gate_functions() -> tuple[Tensor, Tensor, Tensor]:
@@ -202,12 +267,12 @@ def test_gate_functions_are_accurate():
 
 
 @pytest.mark.parametrize("where", ["x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "keep"])
-def test_nan_stays(where):
+def test_nan_stays(where, precision):
     tensors, active = example(6, 9, 4, 20)
     keep = torch.zeros(6, 9, 20)
     named = dict(zip(("x", "h0", *Layer._fields), tensors, strict=True), keep=keep)
     named[where].view(-1)[-1] = torch.nan
-    out_TBH, *grads = values_and_gradients(cpu.run_layer, tensors, active, keep)
+    out_TBH, *grads = values_and_gradients(cpu.run_layer, tensors, active, keep, precision=precision)
     assert out_TBH[-1, -1].isnan().any()
     assert all(g.isnan().any() for g in grads)
     if where in ("x", "h0", "keep"):
@@ -236,7 +301,7 @@ def test_memory_layout_does_not_matter():
     def strided(tensor: Tensor, axes: tuple[int, int]) -> Tensor:
         return tensor.transpose(*axes).contiguous().transpose(*axes)
 
-    def run(x_TBI, h0_BH, layer, active, keep_TBH, zoneout):
+    def run(x_TBI, h0_BH, layer, active, keep_TBH, zoneout, precision):
         for axes in ((0, 1), (1, 2)):
             turned = Layer(strided(layer[0], (0, 1)), strided(layer[1], (0, 1)), *layer[2:])
             out_TBH = cpu.run_layer(
@@ -271,6 +336,29 @@ def test_only_what_is_wanted_gets_a_gradient():
         out_TBH.backward(weighting.float())
         assert torch.equal(leaves[wanted].grad, all_grads[wanted])
         assert all(leaf.grad is None for i, leaf in enumerate(leaves) if i != wanted)
+
+
+def test_memory_of_slopes_is_used_again():
+    tensors, active = example(7, 6, 5, 12, ragged=True)
+    expected = values_and_gradients(cpu.run_layer, tensors, active)
+    kept = cpu.run_layer(*tensors[:2], Layer(*(t.requires_grad_() for t in tensors[2:])), active)
+    for _ in range(3):  # a pass that is still to come keeps its memory
+        assert all(map(torch.equal, values_and_gradients(cpu.run_layer, tensors, active), expected))
+    weighting = torch.randn(kept.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert all(map(torch.equal, grad(kept, tensors[2:], weighting.float()), expected[3:]))
+    assert len(cpu._Slopes._spare) <= cpu._Slopes.MOST
+
+
+def test_last_states_and_their_gradient(precision):
+    (x, h0, *weights), active = example(9, 7, 5, 20, ragged=True)
+    leaves = [tensor.requires_grad_() for tensor in (x, h0, *weights)]
+    options = [Layer(*weights)], active, [None], 0.0, precision
+    last = (active.unsqueeze(1) > torch.arange(7)).sum(0) - 1, torch.arange(7)
+    states_TBH, last_LBH = cpu.run_layers(x, h0.unsqueeze(0), *options)
+    assert torch.equal(states_TBH, cpu.run_layer(x, h0, Layer(*weights), active, precision=precision))
+    assert torch.equal(last_LBH[0], states_TBH[last])
+    (first,) = grad(last_LBH.square().sum(), leaves[:1], retain_graph=True)
+    assert torch.equal(first, grad(states_TBH[last].square().sum(), leaves[:1])[0])
 
 
 def test_backward_twice_and_no_second_derivative():
@@ -374,7 +462,10 @@ def test_other_instruction_sets(architecture, fresh, monkeypatch, threads):
         assert_close(got, values_and_gradients(textbook, tensors, active, keep, zoneout, torch.float64))
     assert_rows_do_not_depend_on_the_batch(19)
     test_gate_functions_are_accurate()
-    test_nan_stays("x")
+    test_nan_stays("x", "float32")
+    assert "does not multiply in bfloat16" in cpu.unavailable(CPU, FLOAT, True, "bfloat16")
+    with pytest.raises(ValueError, match="precision 'bfloat16' cannot run: this processor"):
+        values_and_gradients(cpu.run_layer, tensors, active, precision="bfloat16")
     assert len(list(fresh.iterdir())) == 1
 
 

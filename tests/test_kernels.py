@@ -19,10 +19,13 @@ from gruland.kernels import haste as haste_backend
 
 CPU = torch.device("cpu")
 BACKENDS = [
-    ("torch", torch.float64),
-    ("torch", torch.float32),
-    ("cpu", torch.float32),
-    ("haste", torch.float64),
+    ("torch", torch.float64, "float32"),
+    ("torch", torch.float32, "float32"),
+    ("cpu", torch.float32, "float32"),
+    ("haste", torch.float64, "float32"),
+    ("torch", torch.float64, "bfloat16"),
+    ("torch", torch.float32, "bfloat16"),
+    ("cpu", torch.float32, "bfloat16"),
 ]
 LENGTHS = {
     "equal": [5, 5, 5],
@@ -37,21 +40,34 @@ ZONEOUT = ["plain", "expectation", "mask", "always"]
 class Backend(NamedTuple):
     name: str
     dtype: torch.dtype
+    precision: str = "float32"
 
     def run(self, *arguments: Any, **options: Any) -> Tensor:
-        return kernels.choose(self.name, CPU, self.dtype, True).run_layer(*arguments, **options)
+        kernel = kernels.choose(self.name, CPU, self.dtype, True, self.precision)
+        return kernel.run_layer(*arguments, **options, precision=self.precision)
 
     def close(self, actual: Any, expected: Any) -> None:
+        """In bfloat16 a number on the border of two is rounded to either: by 2**-8 of itself, seldom."""
         rtol = 1e-9 if self.dtype == torch.float64 else 2e-4
-        torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol / 20, check_dtype=False)
+        if self.dtype == torch.float32 and self.precision == "bfloat16":
+            actual, expected = ([x] if isinstance(x, Tensor) else x for x in (actual, expected))
+            assert all(relative_error(a, b) < 2e-3 for a, b in zip(actual, expected, strict=True))
+        else:
+            torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol / 20, check_dtype=False)
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda b: f"{b[0]}-{str(b[1])[6:]}")
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Of a whole tensor."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    return float((actual - expected).norm() / expected.norm().clamp(min=1e-9))
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda b: f"{b[0]}-{str(b[1])[6:]}-{b[2]}")
 def backend(request: pytest.FixtureRequest) -> Backend:
     backend = Backend(*request.param)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # haste's docstrings, when they are compiled
-        reason = kernels.why_not(backend.name, CPU, backend.dtype, True)
+        reason = kernels.why_not(backend.name, CPU, backend.dtype, True, backend.precision)
         if reason is None and backend.name == "haste":
             import haste_pytorch  # noqa: F401
     if reason is not None:
@@ -86,8 +102,34 @@ def problem(lengths: list[int], zoneout: str, dtype: torch.dtype, hidden: int = 
     return Problem(inputs, active, options, normal(steps, sequences, hidden))
 
 
+class _RoundedProduct(torch.autograd.Function):
+    """weight @ x with operands rounded to bfloat16, and so is the product's gradient, an operand of the next ones."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        weight, x = weight.bfloat16().double(), x.bfloat16().double()
+        ctx.save_for_backward(weight, x)
+        return weight @ x + bias
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weight, x = ctx.saved_tensors
+        grad = grad.bfloat16().double()
+        return torch.outer(grad, x), weight.t() @ grad, grad
+
+
+def affine(weight: Tensor, x: Tensor, bias: Tensor, precision: str) -> Tensor:
+    if precision == "bfloat16":
+        return _RoundedProduct.apply(weight, x, bias)
+    return weight @ x + bias
+
+
 def textbook(
-    inputs: list[Tensor], active: list[int], keep_TBH: Tensor | None = None, zoneout: float = 0.0
+    inputs: list[Tensor],
+    active: list[int],
+    keep_TBH: Tensor | None = None,
+    zoneout: float = 0.0,
+    precision: str = "float32",
 ) -> Tensor:
     """One sequence after the other, in the equations of ``torch.nn.GRU``'s documentation."""
     x_TBI, h0_BH, weight_ih, weight_hh, bias_ih, bias_hh = inputs
@@ -98,9 +140,9 @@ def textbook(
         states = []
         for t in range(sum(n > b for n in active)):
             x = x_TBI[t, b]
-            r = 1 / (1 + torch.exp(-(w_r @ x + b_r + u_r @ h + c_r)))
-            z = 1 / (1 + torch.exp(-(w_z @ x + b_z + u_z @ h + c_z)))
-            n = torch.tanh(w_n @ x + b_n + r * (u_n @ h + c_n))
+            r = 1 / (1 + torch.exp(-(affine(w_r, x, b_r, precision) + affine(u_r, h, c_r, precision))))
+            z = 1 / (1 + torch.exp(-(affine(w_z, x, b_z, precision) + affine(u_z, h, c_z, precision))))
+            n = torch.tanh(affine(w_n, x, b_n, precision) + r * affine(u_n, h, c_n, precision))
             candidate = (1 - z) * n + z * h
             keep = zoneout if keep_TBH is None else keep_TBH[t, b]
             h = keep * h + (1 - keep) * candidate
@@ -124,7 +166,7 @@ def test_outputs_and_gradients_are_the_textbooks(backend: Backend, lengths: list
     p = problem(lengths, zoneout, backend.dtype)
     exact = [t.detach().double().requires_grad_() for t in p.inputs]
     options = {k: v.double() if isinstance(v, Tensor) else v for k, v in p.options.items()}
-    expected, actual = textbook(exact, p.active, **options), run(backend, p)
+    expected, actual = textbook(exact, p.active, **options, precision=backend.precision), run(backend, p)
     assert actual.dtype == backend.dtype
     backend.close(actual, expected)
     expected_gradients = gradients(expected, exact, p.weights_TBH.double())
@@ -135,10 +177,36 @@ def test_outputs_and_gradients_are_the_textbooks(backend: Backend, lengths: list
 def test_any_hidden_size(backend: Backend, hidden: int) -> None:
     p = problem([4, 2, 1], "mask", backend.dtype, hidden)
     exact = [t.detach().double().requires_grad_() for t in p.inputs]
-    expected = textbook(exact, p.active, p.options["keep_TBH"].double())
+    expected = textbook(exact, p.active, p.options["keep_TBH"].double(), precision=backend.precision)
     backend.close(run(backend, p), expected)
     expected_gradients = gradients(expected, exact, p.weights_TBH.double())
     backend.close(gradients(run(backend, p), p.inputs, p.weights_TBH), expected_gradients)
+
+
+@pytest.mark.parametrize("zoneout", ["plain", "mask"])
+@pytest.mark.parametrize(("name", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+def test_bfloat16_is_close_to_exact(name: str, dtype: torch.dtype, zoneout: str) -> None:
+    if reason := kernels.why_not(name, CPU, dtype, True, "bfloat16"):
+        pytest.skip(reason)
+    p = scaled(problem(LENGTHS["ragged"], zoneout, dtype, hidden=64))
+    exact = [t.detach().double().requires_grad_() for t in p.inputs]
+    options = {k: v.double() if isinstance(v, Tensor) else v for k, v in p.options.items()}
+    expected, actual = textbook(exact, p.active, **options), run(Backend(name, dtype, "bfloat16"), p)
+    assert 1e-4 < relative_error(actual, expected) < 1e-2
+    expected_gradients = gradients(expected, exact, p.weights_TBH.double())
+    actual_gradients = gradients(actual, p.inputs, p.weights_TBH)
+    whole = [
+        torch.cat([g.double().flatten() for g in grads]) for grads in (actual_gradients, expected_gradients)
+    ]
+    assert 1e-4 < relative_error(*whole) < 2e-2
+
+
+def scaled(p: Problem) -> Problem:
+    """Weights of the size that an initialization gives them."""
+    x, h0, *weights = p.inputs
+    scales = (5**-0.5, 64**-0.5, 0.1, 0.1)
+    weights = [(s * w).detach().requires_grad_() for s, w in zip(scales, weights, strict=True)]
+    return p._replace(inputs=[x, h0, *weights])
 
 
 @pytest.mark.parametrize("zoneout", ZONEOUT)
@@ -263,7 +331,38 @@ def test_haste_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_describe_has_a_line_for_each_backend() -> None:
     lines = dict(line.split(": ", 1) for line in kernels.describe().splitlines())
     assert list(lines) == list(kernels.NAMES)
-    assert lines["torch"] == "can run"
+    assert lines["torch"] == "can run, products in float32 or bfloat16"
+    if "haste" in kernels.available():
+        assert lines["haste"].startswith("can run, products in float32; not bfloat16: haste")
+
+
+def test_a_fused_kernel_without_bfloat16_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu = pytest.importorskip("gruland.kernels.cpu")
+    monkeypatch.setattr(
+        cpu, "unavailable", lambda *options: "no such products" if "bfloat16" in options else None
+    )
+    kernels._warn_once.cache_clear()
+    for _ in range(2):
+        assert (
+            kernels.choose("auto", CPU, torch.float32, True, "bfloat16").__name__ == "gruland.kernels.torch"
+        )
+    assert kernels.choose("auto", CPU, torch.float32, True) is cpu
+    (record,) = caplog.records
+    assert record.getMessage() == "precision='bfloat16' runs in the slower backend 'torch': no such products"
+    assert "cpu: can run, products in float32; not bfloat16: no such products" in kernels.describe()
+    with pytest.raises(ValueError, match="backend 'cpu' cannot run here: no such products"):
+        kernels.choose("cpu", CPU, torch.float32, True, "bfloat16")
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision 'half' is unknown: expected one of float32, bfloat16"):
+        kernels.choose("auto", CPU, torch.float32, precision="half")
+
+
+def test_haste_multiplies_in_float32_only() -> None:
+    assert "not in bfloat16" in str(haste_backend.unavailable(CPU, torch.float32, True, "bfloat16"))
 
 
 class _FirstMask(torch.autograd.Function):

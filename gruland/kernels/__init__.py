@@ -4,8 +4,10 @@ T time steps, B sequences, I inputs, H hidden units; gates in torch's order r, z
 
 A backend is a module with two functions::
 
-    run_layer(x_TBI, h0_BH, layer, active, keep_TBH=None, zoneout=0.0) -> h_TBH
-    unavailable(device, dtype, training) -> str | None      # None: it can run; else one line: why not
+    run_layer(x_TBI, h0_BH, layer, active, keep_TBH=None, zoneout=0.0, precision="float32") -> h_TBH
+    unavailable(device, dtype, training, precision="float32") -> str | None   # None: it can run; else: why not
+
+and it may have ``run_layers`` of its own, in the place of the one below.
 
 ``active`` (int64 on the CPU, or a list, [T]) is the number of sequences that still run at each step. It never
 rises: the sequences are sorted by falling length, and ``active[0] == B``. With the candidate
@@ -14,12 +16,19 @@ c_t = GRU(x_t, h_{t-1}) a step gives
     h_t = keep_t * h_{t-1} + (1 - keep_t) * c_t     keep_TBH of zeros and ones, in x's dtype: one zoneout mask
     h_t = p * h_{t-1} + (1 - p) * c_t               without keep_TBH: the expectation for p = zoneout
 
+``precision="bfloat16"`` rounds the operands of matrix products to bfloat16 (nearest even): weight_ih, weight_hh, x
+and h, and in the backward pass the gradients by the gates' arguments, which are multiplied by weights, x and h.
+Products are summed in x's dtype; states, gates, biases and the gradients that leave the layer are not rounded.
+
 Beyond a sequence's length the output is zero and nothing gets a gradient from there. ``run_layer`` works in
 any grad mode, in training and in evaluation.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -31,6 +40,10 @@ from torch import Tensor
 #: ``auto`` takes the first of these that can run.
 AUTO = ("cpu", "triton", "torch")
 NAMES = (*AUTO, "haste")
+#: What the operands of matrix products are rounded to; float32 = they are taken as they are, whatever their dtype.
+PRECISIONS = ("float32", "bfloat16")
+#: The activations between layers; all of them map zero to zero.
+BETWEEN = {None: None, "tanh": pytorch.tanh, "relu": pytorch.relu}
 
 
 class Layer(NamedTuple):
@@ -49,45 +62,115 @@ def check_name(name: str) -> str:
     return name
 
 
-def choose(name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool = False) -> ModuleType:
+def check_precision(precision: str) -> str:
+    """The precision itself. Raises ValueError if there is no such one."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown: expected one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def choose(
+    name: str,
+    device: pytorch.device,
+    dtype: pytorch.dtype,
+    training: bool = False,
+    precision: str = "float32",
+) -> ModuleType:
     """The backend's module for tensors of this device and dtype; ``training``: gradients are wanted.
 
-    ``auto`` takes the first of ``AUTO`` that can run; ``haste`` runs only by name.
+    ``auto`` takes the first of ``AUTO`` that can run; ``haste`` runs only by name. Where a fused kernel runs float32
+    but not the bfloat16 that is asked for, a line is logged, once.
 
-    Raises ValueError for an unknown name and for a backend that cannot run these tensors.
+    Raises ValueError for an unknown name or precision and for a backend that cannot run these tensors.
     """
+    check_precision(precision)
     if check_name(name) == "auto":
         # On the CPU Triton has only its interpreter, which is for tests.
         names = [n for n in AUTO if n != "triton" or device.type == "cuda"]
-        return next(_load(n) for n in names if why_not(n, device, dtype, training) is None)
-    reason = why_not(name, device, dtype, training)
+        reasons = {n: why_not(n, device, dtype, training, precision) for n in names}
+        chosen = next(n for n, reason in reasons.items() if reason is None)
+        for faster in names[: names.index(chosen)]:
+            if precision != "float32" and why_not(faster, device, dtype, training) is None:
+                _warn_once(
+                    f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[faster]}"
+                )
+        return _load(chosen)
+    reason = why_not(name, device, dtype, training, precision)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run here: {reason}; backend='auto' takes one that can")
     return _load(name)
 
 
-def why_not(name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool) -> str | None:
+def why_not(
+    name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool, precision: str = "float32"
+) -> str | None:
     """None if the backend can run these tensors, else one line that says why not."""
     try:
         module = _load(name)
     except ImportError as error:
         return str(error)
-    return module.unavailable(device, dtype, training)
+    return module.unavailable(device, dtype, training, precision)
 
 
 def available(
-    device: pytorch.device | str = "cpu", dtype: pytorch.dtype = pytorch.float32, training: bool = True
+    device: pytorch.device | str = "cpu",
+    dtype: pytorch.dtype = pytorch.float32,
+    training: bool = True,
+    precision: str = "float32",
 ) -> list[str]:
     """The names of the backends that can run such tensors, in the order of ``NAMES``."""
-    return [n for n in NAMES if why_not(n, pytorch.device(device), dtype, training) is None]
+    return [n for n in NAMES if why_not(n, pytorch.device(device), dtype, training, precision) is None]
 
 
 def describe(
     device: pytorch.device | str = "cpu", dtype: pytorch.dtype = pytorch.float32, training: bool = True
 ) -> str:
-    """A line per backend: its name, and whether it can run or why not."""
-    why = {n: why_not(n, pytorch.device(device), dtype, training) for n in NAMES}
-    return "\n".join(f"{name}: {reason or 'can run'}" for name, reason in why.items())
+    """A line per backend: its name, and the precisions that it can run in or why it can't run."""
+    return "\n".join(f"{name}: {_abilities(name, pytorch.device(device), dtype, training)}" for name in NAMES)
+
+
+def _abilities(name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool) -> str:
+    reasons = {p: why_not(name, device, dtype, training, p) for p in PRECISIONS}
+    able = [p for p, reason in reasons.items() if reason is None]
+    if not able:
+        return str(reasons[PRECISIONS[0]])
+    lacking = "".join(f"; not {p}: {reason}" for p, reason in reasons.items() if reason is not None)
+    return f"can run, products in {' or '.join(able)}{lacking}"
+
+
+def run_layers(
+    kernel: ModuleType,
+    x_TBI: Tensor,
+    state_LBH: Tensor,
+    layers: Sequence[Layer],
+    active: Tensor,
+    keeps: Sequence[Tensor | None],
+    zoneout: float = 0.0,
+    precision: str = "float32",
+    between: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A stack of layers by a backend, with an activation from ``BETWEEN`` between two layers.
+
+    Returns the last layer's states [T, B, H], and every layer's state after each sequence's last step [L, B, H].
+    """
+    if own := getattr(kernel, "run_layers", None):
+        return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between)
+    activation, last = BETWEEN[between], []
+    sequences = pytorch.arange(x_TBI.shape[1])
+    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
+    final = tuple(index.to(x_TBI.device) for index in (lengths_B - 1, sequences))
+    for index, (layer, keep_TBH) in enumerate(zip(layers, keeps, strict=True)):
+        if index > 0 and activation is not None:
+            x_TBI = activation(x_TBI)
+        keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
+        x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision)
+        last.append(x_TBI[final])
+    return x_TBI, pytorch.stack(last)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
 
 
 def _load(name: str) -> ModuleType:

@@ -25,8 +25,12 @@ NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
 Recurrence = Callable[..., Tensor]
 
 
-def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
+def unavailable(
+    device: torch.device, dtype: torch.dtype, training: bool, precision: str = "float32"
+) -> str | None:
     """One line that says why haste cannot run such tensors, or None."""
+    if precision != "float32":
+        return f"haste multiplies in the tensors' own dtype, not in {precision}"
     if find_spec("haste_pytorch") is None:
         return "the package haste_pytorch is not installed (pip install haste-pytorch-cpu)"
     if device.type == "cuda" and find_spec("haste_pytorch_lib") is None:
@@ -41,8 +45,9 @@ def run_layer(
     active: Tensor | Sequence[int],
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
+    precision: str = "float32",
 ) -> Tensor:
-    """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`.
+    """The hidden states [T, B, H] of one layer, in float32: see :mod:`gruland.kernels`.
 
     Warns where gradients are wanted through a zoneout mask that this haste gets wrong.
     """

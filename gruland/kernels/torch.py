@@ -8,12 +8,14 @@ With W = weight_hh and the input's part a = weight_ih x_t + bias_ih, a step is (
     r = sigmoid(a_r + W_r h + b_r)      z = sigmoid(a_z + W_z h + b_z)
     u = W_n h + b_n                     n = tanh(a_n + r u)                 h' = z h + (1 - z) n
 
+In bfloat16 a product's operands x_t, h, the weights and the gradients by the gates' arguments are rounded (Rounding).
+
 Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z for z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,9 +23,14 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 
+#: From an operand of a matrix product to what is multiplied.
+Rounding = Callable[[Tensor], Tensor]
 
-def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
-    """None: this backend runs on every device and dtype."""
+
+def unavailable(
+    device: torch.device, dtype: torch.dtype, training: bool, precision: str = "float32"
+) -> str | None:
+    """None: this backend runs on every device, and in every dtype and precision."""
     return None
 
 
@@ -34,10 +41,11 @@ def run_layer(
     active: Tensor | Sequence[int],
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
+    precision: str = "float32",
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
     running = [n for n in torch.as_tensor(active).tolist() if n]
-    return _GRULayer.apply(x_TBI, h0_BH, *layer, keep_TBH, zoneout, running)
+    return _GRULayer.apply(x_TBI, h0_BH, *layer, keep_TBH, zoneout, precision, running)
 
 
 class _GRULayer(torch.autograd.Function):
@@ -52,16 +60,19 @@ class _GRULayer(torch.autograd.Function):
         bias_hh: Tensor,
         keep_TBH: Tensor | None,
         zoneout: float,
+        precision: str,
         running: list[int],
     ) -> Tensor:
         time_steps, sequences = x_TBI.shape[:2]
         rows = _rows(running, time_steps, sequences, x_TBI.device)
+        rounding = _rounding(precision)
+        weight_ih, weight_hh, x_SI = map(rounding, (weight_ih, weight_hh, _pack(x_TBI, rows)))
         layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
-        x_SI = _pack(x_TBI, rows)
-        h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, _pack(keep_TBH, rows), zoneout, running)
+        keep_SH = _pack(keep_TBH, rows)
+        h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, keep_SH, zoneout, running, rounding)
         ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows)
         ctx.zoneout = 0.0 if keep_TBH is not None else zoneout
-        ctx.running, ctx.shape = running, (time_steps, sequences)
+        ctx.running, ctx.shape, ctx.rounding = running, (time_steps, sequences), rounding
         return _unpack(h_SH[len(h0_BH) :], rows, time_steps, sequences)
 
     @staticmethod
@@ -74,18 +85,28 @@ class _GRULayer(torch.autograd.Function):
         slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
         z_SH = gates_S3H.chunk(3, 1)[1]
         grad_SH = torch.cat([grad_TBH.new_zeros(ctx.running[0], grad_TBH.shape[2]), _pack(grad_TBH, rows)])
-        _sweep_back(grad_SH, slopes_S3H, z_SH, weight_hh, ctx.running)
+        _sweep_back(grad_SH, slopes_S3H, z_SH, weight_hh, ctx.running, ctx.rounding)
         grad_h0, grad_SH = grad_SH[: ctx.running[0]], grad_SH[ctx.running[0] :]
-        grad_weight_hh, grad_bias_hh = slopes_S3H.t() @ previous_SH, slopes_S3H.sum(0)
+        grad_weight_hh, grad_bias_hh = slopes_S3H.t() @ ctx.rounding(previous_SH), slopes_S3H.sum(0)
         # The input's part of the candidate's gate is not multiplied by r; the other two gates are shared.
-        torch.mul(grad_SH, slope_n_SH, out=slopes_S3H.chunk(3, 1)[2])
+        slopes_S3H.chunk(3, 1)[2].copy_(ctx.rounding(slope_n_SH.mul_(grad_SH)))
         grad_weight_ih, grad_bias_ih = slopes_S3H.t() @ x_SI, slopes_S3H.sum(0)
         grad_x = _unpack(slopes_S3H @ weight_ih, rows, *ctx.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None, None, None
+        return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, *[None] * 4
+
+
+def _rounding(precision: str) -> Rounding:
+    return (lambda x: x.bfloat16().to(x.dtype)) if precision == "bfloat16" else (lambda x: x)
 
 
 def _forward(
-    x_SI: Tensor, h0_BH: Tensor, layer: Layer, keep_SH: Tensor | None, zoneout: float, running: list[int]
+    x_SI: Tensor,
+    h0_BH: Tensor,
+    layer: Layer,
+    keep_SH: Tensor | None,
+    zoneout: float,
+    running: list[int],
+    rounding: Rounding,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """States [B + S, H] (h0 first) and what the backward pass needs: [S, 3H] of r, z, u and [S, H] of n.
 
@@ -100,7 +121,7 @@ def _forward(
     n_SH = torch.addmm(bias_n, x_SI, weight_n.t())
     states_SH = x_SI.new_empty(sequences + len(x_SI), hidden)
     states_SH[:sequences] = h0_BH
-    _sweep(states_SH, gates_S3H, n_SH, layer.weight_hh.t(), keep_SH, zoneout, running)
+    _sweep(states_SH, gates_S3H, n_SH, layer.weight_hh.t(), keep_SH, zoneout, running, rounding)
     return states_SH, gates_S3H, n_SH
 
 
@@ -112,6 +133,7 @@ def _sweep(
     keep_SH: Tensor | None,
     zoneout: float,
     running: list[int],
+    rounding: Rounding,
 ) -> None:
     """The recurrence, in place: the input's part of the gates becomes the gates, the states are filled in."""
     hidden = n_SH.shape[1]
@@ -125,7 +147,7 @@ def _sweep(
     )
     for t, (h, gates, n) in enumerate(steps):
         previous = previous[: running[t]]
-        gates.addmm_(previous, weight_H3H)
+        gates.addmm_(rounding(previous), weight_H3H)
         rz_S2H[t].sigmoid_()
         if zones_out:
             z[t].lerp_(one, keep[t])
@@ -153,7 +175,12 @@ def _slopes(previous_SH: Tensor, gates_S3H: Tensor, n_SH: Tensor, zoneout: float
 
 
 def _sweep_back(
-    grad_SH: Tensor, slopes_S3H: Tensor, z_SH: Tensor, weight_3HH: Tensor, running: list[int]
+    grad_SH: Tensor,
+    slopes_S3H: Tensor,
+    z_SH: Tensor,
+    weight_3HH: Tensor,
+    running: list[int],
+    rounding: Rounding,
 ) -> None:
     """The recurrence backwards, in place: the output's gradients become the states' (h0's first, [B + S, H]),
     and the slopes become the gradients of the arguments of r, z and u."""
@@ -162,7 +189,8 @@ def _sweep_back(
     slopes, z = slopes_S3H.split(running), z_SH.split(running)
     for t in range(len(running) - 1, -1, -1):
         grad, previous = grads[t + 1], grads[t][: running[t]]
-        slopes[t].view(-1, 3, hidden).mul_(grad.unsqueeze(1))
+        gates = slopes[t].view(-1, 3, hidden)
+        gates.copy_(rounding(gates.mul_(grad.unsqueeze(1))))
         previous.addcmul_(grad, z[t]).addmm_(slopes[t], weight_3HH)
 
 

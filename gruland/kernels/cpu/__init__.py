@@ -1,6 +1,7 @@
 """Fused float32 kernels for the CPU, compiled for this machine when they are first wanted.
 
-``GRULAND_CPU_KERNEL=off`` switches them off. Layout and equations: ``layer.cpp``.
+``run_layer`` runs one layer, with gradients (``layer.cpp``: layout and equations); ``final_states`` evaluates a
+stack of layers in one call (``stack.cpp``). ``GRULAND_CPU_KERNEL=off`` switches them off.
 
 T time steps, B sequences, I inputs, H hidden units.
 """
@@ -14,16 +15,27 @@ import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
+from gruland.kernels.cpu import stack
 from gruland.kernels.cpu.library import ARCHITECTURES, build, reason_of
+from gruland.kernels.cpu.stack import final_states, precisions
+
+__all__ = ["final_states", "load", "precisions", "run_layer", "unavailable"]
+
+_CPU = torch.device("cpu")
+
+#: The activations between layers and their numbers in ``layer.cpp``.
+BETWEEN = {None: 0, "tanh": 1, "relu": 2}
 
 
-def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str | None:
+def unavailable(
+    device: torch.device, dtype: torch.dtype, training: bool, precision: str = "float32"
+) -> str | None:
     """None if the kernel can run such tensors, else one line that says why not. Compiles the kernel once."""
     if os.environ.get("GRULAND_CPU_KERNEL", "").lower() in ("off", "0", "no", "false"):
         return "switched off by GRULAND_CPU_KERNEL"
@@ -32,7 +44,11 @@ def unavailable(device: torch.device, dtype: torch.dtype, training: bool) -> str
     if dtype != torch.float32:
         return f"the tensors are {str(dtype).removeprefix('torch.')}, the kernel computes in float32"
     library = _library()
-    return library if isinstance(library, str) else None
+    if isinstance(library, str):
+        return library
+    if precision == "bfloat16" and not library.gru_multiplies_bfloat16():
+        return "this processor does not multiply in bfloat16 (AVX512-BF16), or the compiler does not know it"
+    return None
 
 
 def run_layer(
@@ -42,18 +58,35 @@ def run_layer(
     active: Tensor | Sequence[int],
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
+    precision: str = "float32",
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`. All tensors are float32.
 
-    A sequence's outputs depend bit for bit on neither the other sequences nor the number of threads
-    (``torch.get_num_threads()``), and no gradient depends on the number of threads.
+    ``keep_TBH`` may be bool as well. A sequence's outputs depend bit for bit on neither the other sequences nor
+    the number of threads (``torch.get_num_threads()``), and no gradient depends on the number of threads.
     """
-    active = torch.as_tensor(active, dtype=torch.int64)
-    _check(x_TBI, h0_BH, layer, active, keep_TBH)
-    arguments = _Arguments(x_TBI, h0_BH, *layer, active, keep_TBH, zoneout)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x_TBI, h0_BH, *layer)):
-        return _GRULayer.apply(*arguments)
-    return _forward(arguments, save=False)[0]
+    return _run(_Arguments(x_TBI, h0_BH, *layer, _counts(active), keep_TBH, zoneout, precision))[0]
+
+
+def run_layers(
+    x_TBI: Tensor,
+    state_LBH: Tensor,
+    layers: Sequence[Layer],
+    active: Tensor | Sequence[int],
+    keeps: Sequence[Tensor | None],
+    zoneout: float = 0.0,
+    precision: str = "float32",
+    between: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A stack of layers: see :func:`gruland.kernels.run_layers`, whose passes over memory between the layers and
+    after the last steps the kernel makes on its way."""
+    active, activation, last = _counts(active), None, []
+    for layer, h0_BH, keep_TBH in zip(layers, state_LBH, keeps, strict=True):
+        arguments = _Arguments(x_TBI, h0_BH, *layer, active, keep_TBH, zoneout, precision, activation)
+        x_TBI, last_BH = _run(arguments)
+        last.append(last_BH)
+        activation = between
+    return x_TBI, torch.stack(last)
 
 
 class _Arguments(NamedTuple):
@@ -66,54 +99,116 @@ class _Arguments(NamedTuple):
     active: Tensor  # [T]
     keep_TBH: Tensor | None
     zoneout: float
+    precision: str
+    activation: str | None = None  # what x goes through before it is the layer's input
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self[:6]
+
+
+def _run(arguments: _Arguments) -> tuple[Tensor, Tensor]:
+    """The states [T, B, H], and [B, H] those after each sequence's last step."""
+    _check(arguments)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments.tensors):
+        return _GRULayer.apply(*arguments)
+    states_TBH = _forward(arguments, save=False).states_TBH
+    return states_TBH, _last(states_TBH, arguments.active)
 
 
 class _GRULayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        states_TBH, ctx.slopes = _forward(_Arguments(*arguments), save=True)
-        *tensors, ctx.zoneout = arguments
-        ctx.save_for_backward(*tensors, states_TBH)
-        return states_TBH
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        result = _forward(_Arguments(*arguments), save=True)
+        ctx.options, ctx.slopes = arguments[8:], result.slopes
+        ctx.save_for_backward(*arguments[:8], result.input_TBI, result.states_TBH)
+        ctx.set_materialize_grads(False)
+        return result.states_TBH, _last(result.states_TBH, arguments[6])
 
     @staticmethod
-    def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_TBH: Tensor | None, grad_last_BH: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
-        *tensors, states_TBH = ctx.saved_tensors
-        arguments = _Arguments._make([*tensors, ctx.zoneout])
+        *tensors, input_TBI, states_TBH = ctx.saved_tensors
+        arguments = _Arguments(*tensors, *ctx.options)
         # The backward pass works in the slopes' memory; with retain_graph a second one needs them anew.
         slopes, ctx.slopes = ctx.slopes, None
         if slopes is None:
-            slopes = _forward(arguments, save=True)[1]
-        return _backward(arguments, states_TBH, slopes, grad_TBH, ctx.needs_input_grad)
+            slopes = _forward(arguments, save=True).slopes
+        result = _Result(states_TBH, input_TBI, slopes)
+        grads = _backward(arguments, result, grad_TBH, grad_last_BH, ctx.needs_input_grad)
+        _Slopes.give_back(slopes)
+        return *grads, *[None] * 5
 
 
-def _forward(arguments: _Arguments, save: bool) -> tuple[Tensor, Tensor | None]:
-    """The states [T, B, H] and, if they are to be saved, the slopes for the backward pass."""
-    x_TBI, hidden = arguments.x_TBI, arguments.h0_BH.shape[1]
-    states_TBH = x_TBI.new_empty(*x_TBI.shape[:2], hidden)
-    rows = int(arguments.active.sum()) if save else 0
-    slopes = x_TBI.new_empty(rows * _kernel().gru_saved_floats(hidden)) if save else None
-    batch, keep = _Batch.of(arguments, states_TBH), _Rows.of(arguments.keep_TBH)
-    _kernel().gru_forward(batch, keep, arguments.zoneout, _address(slopes))
-    return states_TBH, slopes
+class _Result(NamedTuple):
+    states_TBH: Tensor
+    input_TBI: Tensor  # x after the activation
+    slopes: Tensor | None  # what the backward pass needs, if it was to be saved
+
+
+class _Slopes:
+    """Memory of slopes, kept for the next step: the system's pages cost more than what is written to them."""
+
+    MOST = 4
+    _spare: ClassVar[list[Tensor]] = []
+
+    @classmethod
+    def take(cls, numbers: int) -> Tensor:
+        for index, tensor in enumerate(cls._spare):
+            if numbers <= len(tensor) <= 2 * numbers:
+                return cls._spare.pop(index)
+        return torch.empty(numbers)
+
+    @classmethod
+    def give_back(cls, slopes: Tensor) -> None:
+        cls._spare.append(slopes)
+        del cls._spare[: -cls.MOST]
+
+
+def _forward(arguments: _Arguments, save: bool) -> _Result:
+    x_TBI, hidden, active = arguments.x_TBI, arguments.h0_BH.shape[1], arguments.active
+    steps, sequences = x_TBI.shape[:2]
+    states_TBH = x_TBI.new_empty(steps, sequences, hidden)
+    input_TBI = x_TBI if arguments.activation is None else torch.empty_like(x_TBI)
+    slopes = _Slopes.take(int(active.sum()) * _kernel().gru_saved_floats(hidden)) if save else None
+    batch, keep = _Batch.of(arguments, input_TBI, states_TBH), _Keep.of(arguments.keep_TBH)
+    _kernel().gru_forward(batch, _bfloat16(arguments), keep, arguments.zoneout, _address(slopes))
+    return _Result(states_TBH, input_TBI, slopes)
+
+
+def _last(states_TBH: Tensor, active: Tensor) -> Tensor:
+    """[B, H] the states after the sequences' last steps."""
+    sequences = torch.arange(states_TBH.shape[1])
+    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
+    return states_TBH[lengths_B - 1, sequences]
 
 
 def _backward(
-    arguments: _Arguments, states_TBH: Tensor, slopes: Tensor, grad_TBH: Tensor, needed: tuple[bool, ...]
+    arguments: _Arguments,
+    result: _Result,
+    grad_TBH: Tensor | None,
+    grad_last_BH: Tensor | None,
+    needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the arguments, None for a matrix that needs none; the slopes are used up."""
-    batch = _Batch.of(arguments, states_TBH)
+    """The gradients of the six tensors, None for a matrix that needs none; the slopes are used up."""
+    batch = _Batch.of(arguments, result.input_TBI, result.states_TBH)
     optional = {"x_TBI", "weight_ih", "weight_hh"}
     grads = {
         name: tensor.new_empty(tensor.shape) if wanted or name not in optional else None
-        for name, tensor, wanted in zip(_Arguments._fields[:6], arguments[:6], needed, strict=False)
+        for name, tensor, wanted in zip(_Arguments._fields, arguments.tensors, needed, strict=False)
     }
     grad_x = grads.pop("x_TBI")
-    rows = _Rows.of(grad_TBH), _Rows.of(grad_x)
-    _kernel().gru_backward(batch, _address(slopes), *rows, *map(_address, grads.values()))
-    return grad_x, *grads.values(), None, None, None
+    last = None if grad_last_BH is None else grad_last_BH.contiguous()
+    given = _Rows.of(grad_TBH), _address(last), _Rows.of(grad_x)
+    _kernel().gru_backward(
+        batch, _bfloat16(arguments), _address(result.slopes), *given, *map(_address, grads.values())
+    )
+    return grad_x, *grads.values()
+
+
+def _bfloat16(arguments: _Arguments) -> bool:
+    return arguments.precision == "bfloat16"
 
 
 class _Rows(ctypes.Structure):
@@ -131,24 +226,48 @@ class _Rows(ctypes.Structure):
         return rows
 
 
+class _Keep(ctypes.Structure):
+    """A zoneout mask of floats or of bytes."""
+
+    _fields_ = (
+        ("floats", _Rows),
+        ("bytes", ctypes.c_void_p),
+        ("step", ctypes.c_int64),
+        ("sequence", ctypes.c_int64),
+    )
+
+    @classmethod
+    def of(cls, keep_TBH: Tensor | None) -> _Keep:
+        rows, nothing = _Rows.of(keep_TBH), _Rows.of(None)
+        if keep_TBH is not None and keep_TBH.dtype == torch.bool:
+            keep = cls(nothing, rows.data, rows.step, rows.sequence)
+        else:
+            keep = cls(rows, None, 0, 0)
+        keep.rows = rows
+        return keep
+
+
 class _Batch(ctypes.Structure):
     """The arguments that both passes share; the object keeps their memory alive."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "sequences", "inputs", "hidden", "threads")),
         ("active", ctypes.c_void_p),
+        ("raw", _Rows),
         ("x", _Rows),
         ("states", _Rows),
+        ("activation", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
     )
 
     @classmethod
-    def of(cls, arguments: _Arguments, states_TBH: Tensor) -> _Batch:
-        x, states = _Rows.of(arguments.x_TBI), _Rows.of(states_TBH)
+    def of(cls, arguments: _Arguments, input_TBI: Tensor, states_TBH: Tensor) -> _Batch:
+        rows = [_Rows.of(tensor) for tensor in (arguments.x_TBI, input_TBI, states_TBH)]
         active, *dense = (tensor.contiguous() for tensor in (arguments.active, *arguments[1:6]))
         sizes = (*arguments.x_TBI.shape, states_TBH.shape[2], torch.get_num_threads())
-        batch = cls(*sizes, active.data_ptr(), x, states, *map(_address, dense))
-        batch.tensors = (x, states, active, *dense)
+        activation = BETWEEN[arguments.activation]
+        batch = cls(*sizes, active.data_ptr(), *rows, activation, *map(_address, dense))
+        batch.tensors = (rows, active, *dense)
         return batch
 
 
@@ -156,29 +275,38 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _check(x_TBI: Tensor, h0_BH: Tensor, layer: Layer, active: Tensor, keep_TBH: Tensor | None) -> None:
+def _counts(active: Tensor | Sequence[int]) -> Tensor:
+    return torch.as_tensor(active, dtype=torch.int64)
+
+
+def _check(arguments: _Arguments) -> None:
     """Raises ValueError for what would make the kernel read or write beyond its tensors."""
-    (steps, sequences, inputs), hidden = x_TBI.shape, layer.weight_hh.shape[1]
+    (steps, sequences, inputs), hidden = arguments.x_TBI.shape, arguments.weight_hh.shape[1]
     shapes = {
-        "h0": (h0_BH, (sequences, hidden)),
-        "weight_ih": (layer.weight_ih, (3 * hidden, inputs)),
-        "weight_hh": (layer.weight_hh, (3 * hidden, hidden)),
-        "bias_ih": (layer.bias_ih, (3 * hidden,)),
-        "bias_hh": (layer.bias_hh, (3 * hidden,)),
-        "active": (active, (steps,)),
-        "keep": (keep_TBH, (steps, sequences, hidden)),
+        "h0_BH": (sequences, hidden),
+        "weight_ih": (3 * hidden, inputs),
+        "weight_hh": (3 * hidden, hidden),
+        "bias_ih": (3 * hidden,),
+        "bias_hh": (3 * hidden,),
+        "active": (steps,),
+        "keep_TBH": (steps, sequences, hidden),
     }
-    for name, (tensor, shape) in shapes.items():
+    for name, shape in shapes.items():
+        tensor = getattr(arguments, name)
         if tensor is not None and tensor.shape != shape:
+            name = name.removesuffix("_BH").removesuffix("_TBH")
             raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
-    for tensor in (x_TBI, h0_BH, *layer, keep_TBH):
-        if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
+    keep = arguments.keep_TBH
+    for tensor in (*arguments.tensors, *([] if keep is None or keep.dtype == torch.bool else [keep])):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(
                 f"the CPU kernel takes float32 tensors on cpu: got {tensor.dtype} on {tensor.device}"
             )
-    counts = active.tolist()
+    counts = arguments.active.tolist()
     if not counts or counts[0] != sequences or counts != sorted(counts, reverse=True) or counts[-1] < 0:
         raise ValueError(f"active is {counts}: expected {sequences} first and falling numbers of sequences")
+    if why := unavailable(_CPU, torch.float32, True, arguments.precision):
+        raise ValueError(f"precision {arguments.precision!r} cannot run: {why}")
 
 
 def _kernel() -> Any:
@@ -207,7 +335,10 @@ def load(path: Path) -> ctypes.CDLL:
     pointer, batch = ctypes.c_void_p, ctypes.POINTER(_Batch)
     library.gru_saved_floats.restype = ctypes.c_int64
     library.gru_saved_floats.argtypes = [ctypes.c_int64]
-    library.gru_forward.argtypes = [batch, _Rows, ctypes.c_float, pointer]
-    library.gru_backward.argtypes = [batch, pointer, _Rows, _Rows, *[pointer] * 5]
+    flag = ctypes.c_int
+    library.gru_multiplies_bfloat16.argtypes, library.gru_multiplies_bfloat16.restype = [], flag
+    library.gru_forward.argtypes = [batch, flag, _Keep, ctypes.c_float, pointer]
+    library.gru_backward.argtypes = [batch, flag, pointer, _Rows, pointer, _Rows, *[pointer] * 5]
     library.gru_forward.restype = library.gru_backward.restype = None
+    stack.declare(library)
     return library

@@ -58,11 +58,11 @@ inline void store(float* p, vec v, int64_t n) {
 }
 
 // e^x: 2^f by a polynomial with a relative error of 2e-9 before rounding, times 2^i. x is clamped to where the
-// result is a normal number; the comparisons let NaN through.
-inline vec exp(vec x) {
+// result is a normal number, or to a smaller bound; the comparisons let NaN through.
+inline vec exp(vec x, float bound = 87.0f) {
   constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
-  x = x < -87.0f ? vec{} - 87.0f : x;
-  x = x > 87.0f ? vec{} + 87.0f : x;
+  x = x < -bound ? vec{} - bound : x;
+  x = x > bound ? vec{} + bound : x;
   vec scaled = x * 1.44269504f, shifted = scaled + shift, f = scaled - (shifted - shift);
   vec p = f * 1.5345812e-4f + 1.3399931e-3f;
   p = p * f + 9.6184891e-3f;
@@ -107,18 +107,13 @@ struct BFloat16 {
 #endif
 };
 
-// Micro-kernel. sums[i] += a[i][0:depth] * panel, of panel [depth / PACK][C][V][PACK].
+// sums[i] += a[i][0:depth] * panel, of panel [depth / PACK][C][V][PACK]; sums are in registers.
 template <class P, int R, int C>
-void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int64_t depth,
-              const typename P::number* panel) {
-  if constexpr (R > 1)
-    if (rows < R) return multiply<P, R - 1, C>(rows, sums, a, depth, panel);
-  vec s[R][C];
+__attribute__((always_inline)) inline void accumulate(vec (&sums)[R][C], const typename P::number* const* a,
+                                                      int64_t depth, const typename P::number* panel) {
   const typename P::number* row[R];
-  for (int i = 0; i < R; i++) {
-    row[i] = a[i];
-    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
-  }
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) row[i] = a[i];
   for (int64_t k = 0; k < depth; k += P::PACK, panel += C * V * P::PACK) {
     vec b[C];
 #pragma GCC unroll 3
@@ -126,11 +121,29 @@ void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int6
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
 #pragma GCC unroll 3
-      for (int c = 0; c < C; c++) s[i][c] = P::multiply_add(s[i][c], row[i] + k, b[c]);
+      for (int c = 0; c < C; c++) sums[i][c] = P::multiply_add(sums[i][c], row[i] + k, b[c]);
     }
   }
-  for (int i = 0; i < R; i++)
+}
+
+// Micro-kernel: accumulates into sums in memory, for the first `rows` rows.
+template <class P, int R, int C>
+void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int64_t depth,
+              const typename P::number* panel) {
+  if constexpr (R > 1)
+    if (rows < R) return multiply<P, R - 1, C>(rows, sums, a, depth, panel);
+  vec s[R][C];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 3
+    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
+  }
+  accumulate<P, R, C>(s, a, depth, panel);
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 3
     for (int c = 0; c < C; c++) sums[i][c] = s[i][c];
+  }
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
