@@ -45,11 +45,13 @@ def run_layer(
             pass needs a seed of its own.
 
     Raises:
-        ValueError: both ``keep_TBH`` and ``keep_seed``.
+        ValueError: both ``keep_TBH`` and ``keep_seed``; shapes, dtypes or devices that don't fit.
     """
     if keep_TBH is not None and keep_seed is not None:
         raise ValueError(f"got keep_TBH and keep_seed={keep_seed}: expected at most one of them")
-    running = tuple(n for n in torch.as_tensor(active).tolist() if n)
+    active = torch.as_tensor(active).tolist()
+    _check(x_TBI, h0_BH, layer, active, keep_TBH)
+    running = tuple(n for n in active if n)
     settings = _Settings(running, zoneout, keep_seed, precision)
     tensors = x_TBI, h0_BH, *layer
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -97,7 +99,7 @@ class _GRULayer(torch.autograd.Function):
         hidden = weight_hh.shape[1]
         # The gates' gradients lie in the order r, z, n, u: the input's part is the first three, the state's
         # all but n.
-        inputs_S3H, bias_sums = gates_S4H[:, : 3 * hidden], gates_S4H.sum(0)
+        inputs_S3H, bias_sums = gates_S4H[:, : 3 * hidden], gates_S4H.sum(0, dtype=torch.float32)
         grad_x = grad_weight_ih = grad_weight_hh = None
         if ctx.needs_input_grad[0]:
             grad_x = _unpack(_matmul(inputs_S3H, weight_ih, precision), packing.places, *ctx.shape)
@@ -174,11 +176,12 @@ def _sweep_back(
     zoneout: float,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of h0 [B, H] and of the gates' arguments [S, 4H]."""
+    """The gradients of h0 [B, H] and of the gates' arguments [S, 4H], these in the dtype of products."""
     from gruland.kernels.triton import layer_kernel as kernels
 
     sequences, hidden = len(packing.lengths), weight_hh.shape[1]
-    grad_h0, gates_S4H = grad_SH.new_zeros(sequences, hidden), torch.empty_like(saved_S4H)
+    grad_h0 = grad_SH.new_zeros(sequences, hidden)
+    gates_S4H = torch.empty_like(saved_S4H, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     tiles = _tiles(hidden, sequences, precision, grad_SH.device)
     with torch.cuda.device_of(states_SH):
         kernels.backward[(-(-sequences // tiles.SEQUENCES),)](
@@ -283,3 +286,28 @@ def _matmul(a: Tensor, b: Tensor, precision: str) -> Tensor:
         return a @ b
     a, b = a.bfloat16(), b.bfloat16()
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
+
+
+def _check(x_TBI: Tensor, h0_BH: Tensor, layer: Layer, active: list[int], keep_TBH: Tensor | None) -> None:
+    """Raises ValueError for what would make the kernels read or write beyond their tensors."""
+    (steps, sequences, inputs), hidden = x_TBI.shape, layer.weight_hh.shape[1]
+    gates = 3 * hidden
+    shapes = (
+        (sequences, hidden),
+        (gates, inputs),
+        (gates, hidden),
+        (gates,),
+        (gates,),
+        (steps, sequences, hidden),
+    )
+    names = "h0", *Layer._fields, "keep"
+    for name, tensor, shape in zip(names, (h0_BH, *layer, keep_TBH), shapes, strict=True):
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
+        if tensor.dtype != torch.float32 or tensor.device != x_TBI.device:
+            expected = f"float32 on {x_TBI.device}, where x is"
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}: expected {expected}")
+    if len(active) != steps or active[0] != sequences or active != sorted(active, reverse=True):
+        raise ValueError(f"active is {active}: expected {steps} falling numbers from {sequences} on")

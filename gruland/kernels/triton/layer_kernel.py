@@ -51,18 +51,23 @@ def tanh(x):
 @triton.jit
 def operand(x, PRODUCTS: tl.constexpr):
     """x as products take it."""
-    return x.to(tl.bfloat16) if PRODUCTS == "bfloat16" else x
+    if PRODUCTS == "bfloat16":
+        if _INTERPRETED:  # it would cut digits off, not round, and multiply the bits of bfloat16 as integers
+            bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+            bits = bits + 0x7FFF + ((bits >> 16) & 1) & 0xFFFF0000
+            x = bits.to(tl.float32, bitcast=True)
+        else:
+            x = x.to(tl.bfloat16)
+    return x
 
 
 @triton.jit
 def product(a, b, total, PRODUCTS: tl.constexpr):
     """total + a b, summed in float32: PRODUCTS of "bfloat16" operands, or of float32 ones ("ieee": in full)."""
-    if PRODUCTS != "bfloat16":
-        total = tl.dot(a, b, total, input_precision=PRODUCTS)
-    elif _INTERPRETED:  # the interpreter would multiply the bits of bfloat16 as integers
-        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
+    if PRODUCTS == "bfloat16":
+        total = tl.dot(a, b, total, input_precision="ieee")
     else:
-        total = tl.dot(a, b, total)
+        total = tl.dot(a, b, total, input_precision=PRODUCTS)
     return total
 
 
@@ -236,12 +241,14 @@ def forward(
 
 
 @triton.jit
-def _gate_gradients(d, r, z, n, u, h, zoneout, scale):
-    """The gradients of the arguments of r, z and n and of u, from d, that of the new state."""
+def _gate_gradients(d, r, z, n, u, h, zoneout, scale, PRODUCTS: tl.constexpr):
+    """The gradients of the arguments of r, z and n and of u, from d, that of the new state, as operands."""
     s = (z - zoneout) * scale  # z = p + (1 - p) s
+    g_z = d * (h - n) * (1 - z) * s
     g_n = d * (1 - z) * (1 - n * n)
     g_u = g_n * r
-    return g_u * u * (1 - r), d * (h - n) * (1 - z) * s, g_n, g_u
+    g_r = g_u * u * (1 - r)
+    return operand(g_r, PRODUCTS), operand(g_z, PRODUCTS), operand(g_n, PRODUCTS), operand(g_u, PRODUCTS)
 
 
 @triton.jit
@@ -260,7 +267,7 @@ def backward(
     saved,  # [S, 4H] of r, z, n, u
     states,  # [B + S, H]
     grads,  # [S, H], of the states
-    gate_grads,  # [S, 4H], written: of the arguments of r, z and n, and of u
+    gate_grads,  # [S, 4H], written: of the arguments of r, z and n, and of u; bfloat16 if PRODUCTS are
     grad_h0,  # [B, H], zeros at first; carries the state's gradient if not RESIDENT
     weight,  # [3H, H], each gate's matrix transposed
     rows,  # int64 [T + 1]
@@ -297,12 +304,12 @@ def backward(
                 saved, states, grads, next_row, next_before, unit, next_runs, sequences, HIDDEN
             )
             d += grad
-            g_r, g_z, g_n, g_u = _gate_gradients(d, r, z, n, u, h, zoneout, scale)
+            g_r, g_z, g_n, g_u = _gate_gradients(d, r, z, n, u, h, zoneout, scale, PRODUCTS)
             at = gate_grads + (row - sequences)[None, :] * 4 * HIDDEN + unit[:, None]
             _store4(at, runs, g_r, g_z, g_n, g_u, HIDDEN)
-            d = product(w_r, operand(g_r, PRODUCTS), d * z, PRODUCTS)
-            d = product(w_z, operand(g_z, PRODUCTS), d, PRODUCTS)
-            d = product(w_n, operand(g_u, PRODUCTS), d, PRODUCTS)
+            d = product(w_r, g_r, d * z, PRODUCTS)
+            d = product(w_z, g_z, d, PRODUCTS)
+            d = product(w_n, g_u, d, PRODUCTS)
             row, before = next_row, next_before
             r, z, n, u, h, grad = r_, z_, n_, u_, h_, grad_
         runs = real & (sequence < sequences)[None, :]
@@ -321,7 +328,7 @@ def backward(
                 )
                 carry = grad_h0 + sequence[None, :] * HIDDEN + unit[:, None]
                 d = tl.load(carry, mask=runs, other=0.0) + grad
-                g_r, g_z, g_n, g_u = _gate_gradients(d, r, z, n, u, h, zoneout, scale)
+                g_r, g_z, g_n, g_u = _gate_gradients(d, r, z, n, u, h, zoneout, scale, PRODUCTS)
                 _store4(at_row + unit[:, None], runs, g_r, g_z, g_n, g_u, HIDDEN)
                 tl.store(carry, d * z, mask=runs)
             tl.debug_barrier()
