@@ -35,7 +35,6 @@ from gruland.landscape import (
 from gruland.landscape import __main__ as command
 from gruland.landscape import projection as projections
 from gruland.landscape.directions import fingerprint
-from gruland.landscape.projection import distinct
 from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
 from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
 from gruland.task import Task
@@ -96,8 +95,8 @@ def product(x, weight, precision):
 def kernel(request, monkeypatch):
     """The kernel's functions in plain torch, and the compiled ones where there are any."""
     if request.param == "plain":
-        monkeypatch.setattr(cpu, "final_states", plain_final_states, raising=False)
-        monkeypatch.setattr(cpu, "precisions", lambda: ("float32", "bfloat16"), raising=False)
+        monkeypatch.setattr(cpu, "final_states", plain_final_states)
+        monkeypatch.setattr(cpu, "precisions", lambda: ("float32", "bfloat16"))
         monkeypatch.setattr(cpu, "unavailable", _plain_unavailable)
     elif reason := projections.unavailable(classifier()):
         pytest.skip(f"no kernel: {reason}")
@@ -217,7 +216,7 @@ def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch
 )
 def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypatch):
     options = dict(options)
-    monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"), raising=False)
+    monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"))
     if "switch" in options:
         monkeypatch.setenv("GRULAND_CPU_KERNEL", options.pop("switch"))
     dtype, dropout = options.pop("dtype", torch.float32), options.pop("dropout_at_test", False)
@@ -243,14 +242,6 @@ def test_precisions(kernel):
     model.gru.backend = kernels.check_name("torch")
     with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is torch\)"):
         ReviewLoss(model, encoded, labels, precision="bfloat16")
-
-
-def test_distinct_words():
-    tokens = np.array([7, 3, 3, 9, 7, 3, 0], dtype=np.int32)
-    words, numbers = distinct(tokens, 12)
-    assert words.tolist() == [3, 7, 0, 9]  # frequent ones first
-    assert numbers.dtype == np.int32
-    np.testing.assert_array_equal(words[numbers], tokens)
 
 
 # -- sampling
