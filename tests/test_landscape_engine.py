@@ -37,6 +37,7 @@ from gruland.landscape import projection as projections
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
 from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
+from gruland.report import commands, tables
 from gruland.task import Task
 
 # -- reviews and models
@@ -656,3 +657,28 @@ def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, cap
 def test_settings_that_cannot_work(run, setting, message):
     with pytest.raises(ValueError, match=message):
         compute_run(run, {**OLD_SETTINGS, **setting})
+
+
+# -- the report
+
+
+def test_the_report_s_table_counts_evaluated_cells():
+    results = {"normalization": "filter", "cells": 2601, "reviews": 100, "evaluated": 233}
+    run = SimpleNamespace(
+        cell=None, name="x", seed=0, results={"landscape": {**results, "interpolated": 2368}}
+    )
+    assert "233 of 2601" in tables._landscape_row(run, 0.5).cells
+    run.results["landscape"] = {**results, "interpolated": 0}
+    assert "2601" in tables._landscape_row(run, 0.5).cells
+
+
+def test_the_report_s_command_names_new_settings_of_an_old_run(tmp_path):
+    settings = {key: value for key, value in OLD_SETTINGS.items() if key != "enabled"}
+    new = {"precision": "auto", "tolerance": None, "interpolation": 0.01}
+    run = SimpleNamespace(
+        path=tmp_path,
+        config={"landscape": OLD_SETTINGS},
+        results={"landscape": {"settings": {**settings, **new}}},
+    )
+    (line,) = commands.measuring("gruland.landscape", "landscape", [run])
+    assert line.endswith(f"{tmp_path} interpolation=0.01")
