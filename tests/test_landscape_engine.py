@@ -35,9 +35,9 @@ from gruland.landscape import (
 from gruland.landscape import __main__ as command
 from gruland.landscape import projection as projections
 from gruland.landscape.directions import fingerprint
-from gruland.landscape.projection import distinct
 from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
 from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
+from gruland.report import commands, tables
 from gruland.task import Task
 
 # -- reviews and models
@@ -96,8 +96,8 @@ def product(x, weight, precision):
 def kernel(request, monkeypatch):
     """The kernel's functions in plain torch, and the compiled ones where there are any."""
     if request.param == "plain":
-        monkeypatch.setattr(cpu, "final_states", plain_final_states, raising=False)
-        monkeypatch.setattr(cpu, "precisions", lambda: ("float32", "bfloat16"), raising=False)
+        monkeypatch.setattr(cpu, "final_states", plain_final_states)
+        monkeypatch.setattr(cpu, "precisions", lambda: ("float32", "bfloat16"))
         monkeypatch.setattr(cpu, "unavailable", _plain_unavailable)
     elif reason := projections.unavailable(classifier()):
         pytest.skip(f"no kernel: {reason}")
@@ -217,7 +217,7 @@ def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch
 )
 def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypatch):
     options = dict(options)
-    monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"), raising=False)
+    monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"))
     if "switch" in options:
         monkeypatch.setenv("GRULAND_CPU_KERNEL", options.pop("switch"))
     dtype, dropout = options.pop("dtype", torch.float32), options.pop("dropout_at_test", False)
@@ -243,14 +243,6 @@ def test_precisions(kernel):
     model.gru.backend = kernels.check_name("torch")
     with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is torch\)"):
         ReviewLoss(model, encoded, labels, precision="bfloat16")
-
-
-def test_distinct_words():
-    tokens = np.array([7, 3, 3, 9, 7, 3, 0], dtype=np.int32)
-    words, numbers = distinct(tokens, 12)
-    assert words.tolist() == [3, 7, 0, 9]  # frequent ones first
-    assert numbers.dtype == np.int32
-    np.testing.assert_array_equal(words[numbers], tokens)
 
 
 # -- sampling
@@ -665,3 +657,28 @@ def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, cap
 def test_settings_that_cannot_work(run, setting, message):
     with pytest.raises(ValueError, match=message):
         compute_run(run, {**OLD_SETTINGS, **setting})
+
+
+# -- the report
+
+
+def test_the_report_s_table_counts_evaluated_cells():
+    results = {"normalization": "filter", "cells": 2601, "reviews": 100, "evaluated": 233}
+    run = SimpleNamespace(
+        cell=None, name="x", seed=0, results={"landscape": {**results, "interpolated": 2368}}
+    )
+    assert "233 of 2601" in tables._landscape_row(run, 0.5).cells
+    run.results["landscape"] = {**results, "interpolated": 0}
+    assert "2601" in tables._landscape_row(run, 0.5).cells
+
+
+def test_the_report_s_command_names_new_settings_of_an_old_run(tmp_path):
+    settings = {key: value for key, value in OLD_SETTINGS.items() if key != "enabled"}
+    new = {"precision": "auto", "tolerance": None, "interpolation": 0.01}
+    run = SimpleNamespace(
+        path=tmp_path,
+        config={"landscape": OLD_SETTINGS},
+        results={"landscape": {"settings": {**settings, **new}}},
+    )
+    (line,) = commands.measuring("gruland.landscape", "landscape", [run])
+    assert line.endswith(f"{tmp_path} interpolation=0.01")

@@ -38,9 +38,9 @@ def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
         prog="python -m gruland.landscape",
         description="Compute the loss surface of finished runs and draw it into their folders. "
         "A surface that is complete is left alone, an interrupted one goes on.",
-        epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; "
-        "the same with as few reviews and cells as differences within 1%% and interpolated cells within 0.5%% of "
-        "the loss range take: tolerance=0.01 interpolation=0.005",
+        epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
+        "few reviews as keep differences to the centre within 1% of the loss range, with interpolation=0.005 as few "
+        "cells as interpolate the others within 0.5% of it",
     )
     parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
     # Only for the help: argparse cannot tell the two kinds of positional arguments apart.

@@ -38,8 +38,6 @@ def unavailable(model: Classifier) -> str | None:
         return f"the model's backend is {gru.backend}"
     if gru.dropout_at_test:
         return "dropout is on in evaluation"
-    if not hasattr(cpu, "final_states"):
-        return "this version has no kernel for a whole stack"
     return cpu.unavailable(model.device, model.head.weight.dtype, training=False)
 
 
@@ -53,9 +51,9 @@ class ProjectedReviews:
     """
 
     def __init__(self, model: Classifier, encoded: Encoded, precision: str) -> None:
-        words, self._rows = distinct(encoded.tokens, len(model.vectors))
         self._model, self._offsets, self._precision = model, encoded.offsets, precision
-        self._vectors = model.vectors[torch.from_numpy(words)]
+        words, rows = np.unique(encoded.tokens, return_inverse=True)
+        self._vectors, self._rows = model.vectors[torch.from_numpy(words)], rows.astype(np.int32)
 
     @torch.no_grad()
     def logits(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -110,22 +108,6 @@ class ProjectedReviews:
             precision=self._precision,
         )
         return F.linear(h_NH, weights["head.weight"], weights["head.bias"])
-
-
-def distinct(tokens: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct words, the frequent ones first (their rows are close together), and each token's number there.
-
-    Args:
-        tokens: int32 in [0, words).
-
-    Returns:
-        int64 [V] and int32 [tokens].
-    """
-    counts = np.bincount(tokens, minlength=words)
-    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    numbers = np.empty(words, dtype=np.int32)
-    numbers[order] = np.arange(len(order), dtype=np.int32)
-    return order, numbers[tokens]
 
 
 def _combined(origin: Tensor, slopes: Sequence[Tensor], steps: Sequence[float], out: Tensor) -> Tensor:
