@@ -261,8 +261,8 @@ def _tiles(hidden: int, sequences: int, precision: str, device: torch.device) ->
     # Three matrices of two bytes an entry.
     if units <= 128 and 6 * units * units + _BESIDE_WEIGHTS <= shared:
         return _Tiles(hidden, units, few, units, True, precision, warps)
-    # Panels of three matrices, three at a time: 157 or 79 KB.
-    return _Tiles(hidden, panel, few, 64 if shared >= 160 * 1024 else 32, False, precision, warps)
+    # Panels of three matrices, three steps ahead: up to 162 or 81 KB.
+    return _Tiles(hidden, panel, few, 64 if shared >= 162 * 1024 else 32, False, precision, warps)
 
 
 @cache
