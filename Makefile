@@ -15,6 +15,9 @@ GLOVE ?=
 SEEDS ?= 1,2
 PAPER := experiment=paper $(if $(DATA),data.path=$(DATA)) $(if $(GLOVE),embedding.path=$(GLOVE))
 
+# Of `make bench`: arguments of python -m benchmarks, e.g. BENCH="--only training --run FOLDER"; see docs/performance.md.
+BENCH ?=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
@@ -70,8 +73,16 @@ paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=gl
 	  $(RUN) gruland.train $(PAPER) $$cell seed=$(SEEDS) landscape.enabled=false attack.enabled=false -m || exit 1; done
 	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/paper
 
-bench: setup  ## speed beside the peers, as ratios
-	$(BIN)/python benchmarks/training_step.py
+bench: $(VENV)/bench/.ready  ## speed beside the peers: docs/performance.md
+	$(VENV)/bench/bin/python -m benchmarks $(BENCH)
+
+# The peers lie in an environment of their own that sees the other one, without their dependencies: no wish of theirs
+# can replace torch. One that cannot be installed is reported as such.
+$(VENV)/bench/.ready: benchmarks/requirements.txt $(VENV)/.ready
+	$(BIN)/python -m venv $(VENV)/bench
+	$(BIN)/python -c 'from sysconfig import get_path as path; file = path("purelib", vars={"base": "$(VENV)/bench"}) + "/below.pth"; open(file, "w").write("import site; site.addsitedir(%r)" % path("purelib"))'
+	-sed 's/#.*//' benchmarks/requirements.txt | xargs -n 1 $(VENV)/bench/bin/python -m pip install --no-deps
+	touch $@
 
 clean:  ## remove the virtual environment and caches; outputs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from gruland.kernels import Layer, cpu
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 NAMES = ("output", "x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
-pytestmark = pytest.mark.skipif(cpu.unavailable(CPU, FLOAT, True) is not None, reason="needs a C++ compiler")
+# Only that: a kernel that does not compile has to fail here.
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture

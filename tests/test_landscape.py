@@ -41,7 +41,17 @@ from gruland.landscape.directions import fingerprint
 from gruland.landscape.surface import axis
 from gruland.task import Task
 
-SETTINGS = {"enabled": True, "size": 3, "extent": 1.0, "normalization": "filter", "reviews": 4, "seed": 0}
+SETTINGS = {
+    "enabled": True,
+    "size": 3,
+    "extent": 1.0,
+    "normalization": "filter",
+    "reviews": 4,
+    "seed": 0,
+    "precision": "auto",
+    "tolerance": None,
+    "interpolation": None,
+}
 
 # -- directions
 
@@ -285,8 +295,9 @@ def test_a_stopped_surface_goes_on_where_it_was(tmp_path):
     assert not path.exists()
     assert int(load_surface(tmp_path / "surface.partial.zarr")["done"].sum()) == 7
     result = compute_surface(second, PLANE, UNIT, size=5, path=path)
-    assert len(second.calls) == 25 - 7
-    assert not {*first.calls} & {*second.calls}
+    # The centre is evaluated again: differences to it need its losses one by one.
+    assert len(second.calls) == 25 - 7 + 1
+    assert {*first.calls} & {*second.calls} == {(0.0, 0.0)}
     for surface in (result, load_surface(path)):
         for variable in whole.data_vars:
             np.testing.assert_array_equal(surface[variable], whole[variable])
@@ -391,7 +402,7 @@ def test_a_killed_process_s_cells_are_taken_over(tmp_path):
     assert 0 < done < 51 * 51
     rest = Asymmetric()
     result = compute_surface(rest, PLANE, UNIT, size=51, path=path)
-    assert len(rest.calls) == 51 * 51 - done
+    assert len(rest.calls) == 51 * 51 - done + 1  # the centre once more
     xarray_of_all = compute_surface(Asymmetric(), PLANE, UNIT, size=51)
     np.testing.assert_array_equal(result["loss"], xarray_of_all["loss"])
 
@@ -487,7 +498,8 @@ def test_the_centre_is_the_untouched_model_s_loss_bit_for_bit():
     result = compute_surface(evaluate, model.trainable(), directions, size=3).sel(alpha=0, beta=0)
     assert float(result["loss"]) == losses.mean().item()
     assert float(result["accuracy"]) == correct.mean().item()
-    assert float(result["loss_se"]) == losses.std().item() / np.sqrt(7)
+    assert float(result["loss_se"]) == pytest.approx(losses.std().item() / np.sqrt(7), rel=1e-12)
+    assert float(result["difference_se"]) == 0
 
 
 def test_no_weight_is_touched_and_the_mode_is_kept():
@@ -594,7 +606,7 @@ def test_a_run_s_complete_surface_is_left_alone_and_lost_pictures_come_back(tmp_
     first = compute_run(run, SETTINGS)
     contour, surface = tmp_path / "landscape" / "contour.png", tmp_path / "landscape" / "surface.zarr"
     inode = contour.stat().st_ino
-    monkeypatch.setattr(ReviewLoss, "__call__", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(ReviewLoss, "on_plane", lambda *_: pytest.fail("computed again"))
     assert compute_run(run, SETTINGS) == first
     assert contour.stat().st_ino == inode
     contour.unlink()

@@ -38,7 +38,7 @@ import torch as pytorch
 from torch import Tensor
 
 #: ``auto`` takes the first of these that can run.
-AUTO = ("cpu", "torch")
+AUTO = ("cpu", "triton", "torch")
 NAMES = (*AUTO, "haste")
 #: What the operands of matrix products are rounded to; float32 = they are taken as they are, whatever their dtype.
 PRECISIONS = ("float32", "bfloat16")
@@ -85,10 +85,15 @@ def choose(
     """
     check_precision(precision)
     if check_name(name) == "auto":
-        reasons = {n: why_not(n, device, dtype, training, precision) for n in AUTO}
+        # On the CPU Triton has only its interpreter, which is for tests.
+        names = [n for n in AUTO if n != "triton" or device.type == "cuda"]
+        reasons = {n: why_not(n, device, dtype, training, precision) for n in names}
         chosen = next(n for n, reason in reasons.items() if reason is None)
-        if precision != "float32" and chosen != AUTO[0] and why_not(AUTO[0], device, dtype, training) is None:
-            _warn_once(f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[AUTO[0]]}")
+        for faster in names[: names.index(chosen)]:
+            if precision != "float32" and why_not(faster, device, dtype, training) is None:
+                _warn_once(
+                    f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[faster]}"
+                )
         return _load(chosen)
     reason = why_not(name, device, dtype, training, precision)
     if reason is not None:

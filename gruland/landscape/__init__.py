@@ -11,12 +11,17 @@ For a run, :func:`compute_run` or ``python -m gruland.landscape RUN``. For any m
 
     result = compute_surface(evaluate, parameters, random_directions(parameters, seed=0), path="surface.zarr")
     contour_figure(result).savefig("contour.png")
+
+``interpolation=0.005`` evaluates only as many cells as it takes to interpolate the others.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+#: Settings that the configurations of earlier versions do not have.
+DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
 
 _EXPORTS = {
     "ReviewLoss": "objective",
@@ -33,7 +38,7 @@ _EXPORTS = {
     "surface_figure": "plot",
     "write_pictures": "plot",
 }
-__all__ = [*_EXPORTS]
+__all__ = ["DEFAULTS", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,13 +38,16 @@ def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
         prog="python -m gruland.landscape",
         description="Compute the loss surface of finished runs and draw it into their folders. "
         "A surface that is complete is left alone, an interrupted one goes on.",
-        epilog="example: python -m gruland.landscape outputs/reviews size=51 reviews=all",
+        epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
+        "few reviews as keep differences to the centre within 1% of the loss range, with interpolation=0.005 as few "
+        "cells as interpolate the others within 0.5% of it",
     )
     parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
     # Only for the help: argparse cannot tell the two kinds of positional arguments apart.
     parser.add_argument(
         "override", nargs="*", default=[], metavar="key=value",
-        help="size, extent, normalization, reviews or seed, over the run's own settings",
+        help="size, extent, normalization, reviews, seed, precision, tolerance or interpolation, "
+        "over the run's own settings",
     )  # fmt: skip
     given = parser.parse_args(arguments)
     words = [*given.path, *given.override]
@@ -76,7 +79,10 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
-    settings: Any = OmegaConf.to_container(own, resolve=True)
+    from gruland.landscape import DEFAULTS
+
+    given: Any = OmegaConf.to_container(own, resolve=True)
+    settings = {**DEFAULTS, **given}
     for override in overrides:
         key = override.split("=")[0]
         if key not in settings:
@@ -89,10 +95,22 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:
+    parts = [
+        f"{path}: {_cells(results)} over {results['reviews']:,} reviews",
+        f"loss {results['center_loss']:.3f} at the centre",
+        f"{results['min_loss']:.3f} to {results['max_loss']:.3f} on the surface",
+    ]
+    if results["settings"]["tolerance"] is not None and results["achieved_tolerance"] is not None:
+        parts.append(f"differences within {results['achieved_tolerance']:.2%} of that range")
+    return ", ".join([*parts, f"{results['seconds']:.0f} s"])
+
+
+def _cells(results: Mapping[str, Any]) -> str:
+    if not results["interpolated"]:
+        return f"{results['cells']:,} cells"
     return (
-        f"{path}: {results['cells']:,} cells over {results['reviews']:,} reviews, "
-        f"loss {results['center_loss']:.3f} at the centre, {results['min_loss']:.3f} to "
-        f"{results['max_loss']:.3f} on the surface, {results['seconds']:.0f} s"
+        f"{results['evaluated']:,} of {results['cells']:,} cells (the others interpolated within about "
+        f"{results['interpolation_error']:.2%} of the range)"
     )
 
 

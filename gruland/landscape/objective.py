@@ -5,6 +5,8 @@ N reviews, K outputs, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,25 +15,97 @@ from torch.func import functional_call
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
+from gruland.kernels import cpu
+from gruland.landscape.directions import displace
+from gruland.landscape.projection import ProjectedReviews, unavailable
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class ReviewLoss:
     """A classifier's loss as :func:`gruland.landscape.compute_surface` wants it.
 
-    Reviews are sorted by length, padded and moved to the model's device once, for all cells. The model's own
-    weights are never written to.
+    The model's own weights are never written to. Where the fused kernel runs and the word vectors are fixed, the
+    reviews are projected (:mod:`gruland.landscape.projection`); else they are sorted by length, padded and moved to
+    the model's device once, and each cell is a forward pass of the model.
 
     Args:
         model: where the word vectors, the task and everything that is no parameter come from.
         encoded: the reviews, N of them.
         labels: [N], or [N, C] for a multilabel task.
-        batch_tokens: padded words of a batch; bounds the memory and does not change the result.
+        precision: of the matrix products: ``"auto"`` (the kernel's fastest), ``"float32"`` or ``"bfloat16"``.
+        batch_tokens: padded words of a batch of forward passes; bounds the memory and does not change the result.
+
+    Attributes:
+        reason: None where the reviews are projected, else one line that says why not.
+        precision: what ``precision`` came to; without the kernel the model's own dtype.
+        strata: int64 [N], a number for each review's label: the reviews are a stratified sample.
+
+    Raises:
+        ValueError: a precision that is unknown or that this machine does not have.
     """
 
     def __init__(
-        self, model: Classifier, encoded: Encoded, labels: np.ndarray, *, batch_tokens: int = BATCH_TOKENS
+        self,
+        model: Classifier,
+        encoded: Encoded,
+        labels: np.ndarray,
+        *,
+        precision: str = "auto",
+        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self._model, self._labels = model, torch.as_tensor(labels)
+        self.reason = unavailable(model)
+        self.precision = _resolved(precision, model, self.reason)
+        self.strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        self._reviews: ProjectedReviews | _PaddedReviews = (
+            ProjectedReviews(model, encoded, self.precision)
+            if self.reason is None
+            else _PaddedReviews(model, encoded, batch_tokens)
+        )
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss [N] (nats, float64) and correctness [N], in the reviews' order, for these parameters."""
+        return self._measured(self._reviews.logits(parameters))
+
+    def on_plane(
+        self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Sequence[float]], tuple[Tensor, Tensor]]:
+        """The same as a function of the steps along ``directions``.
+
+        At the origin it is ``self(parameters)`` bit for bit; elsewhere it is that of the displaced parameters to
+        rounding.
+        """
+        logits_at = self._reviews.plane(parameters, directions)
+        return lambda steps: self._measured(logits_at(steps))
+
+    def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        task = self._model.task
+        losses = task.loss(logits, self._labels, "none").double()
+        return losses, task.correct(task.probabilities(logits), self._labels)
+
+
+def _resolved(precision: str, model: Classifier, reason: str | None) -> str:
+    """The precision of the products: of the kernel, or of the model where ``reason`` keeps the kernel out."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"landscape.precision={precision}: expected {', '.join(PRECISIONS)}")
+    own = str(model.head.weight.dtype).removeprefix("torch.")
+    possible = cpu.precisions() if reason is None else (own,)
+    if precision == "auto":
+        return possible[-1]
+    if precision not in possible:
+        why = f" ({reason})" if reason else ""
+        raise ValueError(
+            f"landscape.precision={precision} cannot be had here{why}: expected auto or {' or '.join(possible)}"
+        )
+    return precision
+
+
+class _PaddedReviews:
+    """Reviews as padded batches for the model's own forward pass."""
+
+    def __init__(self, model: Classifier, encoded: Encoded, batch_tokens: int) -> None:
+        self._model = model
         batches = list(length_sorted_batches(encoded.lengths, batch_tokens))
         self._original_order = torch.as_tensor(np.concatenate(batches)).argsort()
         self._inputs: list[tuple[Tensor, Tensor]] = []
@@ -39,20 +113,20 @@ class ReviewLoss:
             tokens, lengths = encoded.take(rows).padded()
             self._inputs.append((tokens.to(model.device), lengths))
 
-    def __call__(self, parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss [N] (nats, float64) and correctness [N], in the reviews' order, for these parameters."""
-        logits, task = self.logits(parameters), self._model.task
-        losses = task.loss(logits, self._labels, "none").double()
-        return losses, task.correct(task.probabilities(logits), self._labels)
-
     @torch.no_grad()
-    def logits(self, parameters: dict[str, Tensor]) -> Tensor:
+    def logits(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Logits [N, K] of evaluation mode, on the CPU and at least in float32; the model's mode is kept."""
         was_training = self._model.training
         self._model.eval()
         try:
-            parts = [functional_call(self._model, parameters, inputs) for inputs in self._inputs]
+            parts = [functional_call(self._model, dict(parameters), inputs) for inputs in self._inputs]
         finally:
             self._model.train(was_training)
         by_length = torch.cat(parts).cpu()
         return by_length.to(torch.promote_types(by_length.dtype, torch.float32))[self._original_order]
+
+    def plane(
+        self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Sequence[float]], Tensor]:
+        """From steps along the directions to logits [N, K]."""
+        return lambda steps: self.logits(displace(parameters, directions, steps))

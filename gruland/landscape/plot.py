@@ -180,15 +180,16 @@ def figure_3d(surface: xarray.Dataset, title: str = "", scale: Scale | None = No
     import plotly.graph_objects as go
 
     scale = scale or Scale.of(surface)
-    measures = [surface[name].values for name in ("loss", "loss_se", "accuracy")]
+    measures = [surface[name].values for name in ("loss", "accuracy")]
     ticks = {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
     trace = go.Surface(
         x=surface["alpha"].values,
         y=surface["beta"].values,
         z=scale.height(surface["loss"].values),
         customdata=np.stack(measures, axis=-1),
-        hovertemplate="α %{x:.2f}, β %{y:.2f}<br>loss %{customdata[0]:.4g} ± %{customdata[1]:.2g}"
-        "<br>accuracy %{customdata[2]:.1%}<extra></extra>",
+        text=_certainty(surface),
+        hovertemplate="α %{x:.2f}, β %{y:.2f}<br>loss %{customdata[0]:.4g} %{text}"
+        "<br>accuracy %{customdata[1]:.1%}<extra></extra>",
         colorscale=COLORS,
         cmin=scale.limits[0],
         cmax=scale.limits[1],
@@ -207,6 +208,13 @@ def figure_3d(surface: xarray.Dataset, title: str = "", scale: Scale | None = No
     return go.Figure(trace, {"title": heading, "scene": scene, "margin": {"l": 0, "r": 0, "b": 0, "t": 60}})
 
 
+def _certainty(surface: xarray.Dataset) -> np.ndarray:
+    """What stands behind each cell's loss: its standard error, or that it is interpolated."""
+    cells = zip(surface["loss_se"].values.flat, surface["interpolated"].values.flat, strict=True)
+    texts = ["(interpolated)" if interpolated else f"± {error:.2g}" for error, interpolated in cells]
+    return np.reshape(texts, surface["loss"].shape)
+
+
 def minimum(surface: xarray.Dataset) -> tuple[float, float]:
     """(alpha, beta) of the least finite loss; the cell nearest to the centre where several have it."""
     loss = np.where(np.isfinite(surface["loss"].values), surface["loss"].values, np.inf)
@@ -217,12 +225,13 @@ def minimum(surface: xarray.Dataset) -> tuple[float, float]:
 
 
 def _heading(surface: xarray.Dataset, title: str) -> str:
-    """The model's name, then how the surface was made and how many of its cells are not finite."""
-    about = surface.attrs
+    """The model's name, then how the surface was made and how many cells are interpolated or not finite."""
+    about, interpolated = surface.attrs, int(surface["interpolated"].sum())
     lost = int(surface["done"].sum() - np.isfinite(surface["loss"]).sum())
     parts = [
         f"{about['normalization']}-normalized directions" if "normalization" in about else "",
         f"{about['reviews']:,} training reviews" if "reviews" in about else "",
+        f"{interpolated:,} of {surface['loss'].size:,} cells interpolated" if interpolated else "",
         f"{lost} cells not finite" if lost else "",
     ]
     return "\n".join(line for line in (title, ", ".join(part for part in parts if part)) if line)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xarray
 
 #: Version of the layout below; a surface of another version is computed afresh.
-FORMAT = 1
+FORMAT = 2
 
 #: Rows run along beta, columns along alpha: ``surface.loss.values[i, j]`` lies at (alpha[j], beta[i]).
 DIMENSIONS = ("beta", "alpha")
@@ -28,9 +28,11 @@ MEASURES = {
     "loss": "mean loss",
     "accuracy": "share of right predictions",
     "loss_se": "standard error of the mean loss",
+    "difference_se": "standard error of the difference to the centre's mean loss",
 }
+MARKS = {"interpolated": "cell is interpolated", "done": "cell is computed"}
 #: Attributes that say how a surface came about, not which surface it is.
-_INCIDENTAL = ("seconds", "gruland")
+_INCIDENTAL = ("seconds", "gruland", "kernel", "interpolation_error")
 
 
 def load_surface(path: str | Path) -> xarray.Dataset:
@@ -38,9 +40,10 @@ def load_surface(path: str | Path) -> xarray.Dataset:
 
     Returns:
         A data set with dimensions (beta, alpha), the coordinates ``alpha`` and ``beta`` (steps along the
-        first and the second direction, in normalized units), the variables ``loss``, ``accuracy`` and
-        ``loss_se`` (float64; NaN where nothing is computed yet) and ``done`` (bool), and as attributes what
-        determines it.
+        first and the second direction, in normalized units), the variables ``loss``, ``accuracy``, ``loss_se``
+        and ``difference_se`` (float64; NaN where nothing is computed yet), ``interpolated`` and ``done`` (bool),
+        and as attributes what determines it. An interpolated cell has a loss and an accuracy, but no standard
+        errors (NaN): its error is that of the interpolation.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -56,6 +59,11 @@ def load_surface(path: str | Path) -> xarray.Dataset:
     return surface
 
 
+def attributes_at(path: Path) -> list[dict[str, Any]]:
+    """The attributes of the complete surface at ``path`` and of the partial one beside it, as far as there are any."""
+    return [surface.attrs for place in (path, _partial(path)) if (surface := _read(place)) is not None]
+
+
 def _read(path: Path) -> xarray.Dataset | None:
     """The surface at ``path``; None where there is none or it cannot be read."""
     import xarray
@@ -65,7 +73,11 @@ def _read(path: Path) -> xarray.Dataset | None:
             surface.load()
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
-    return surface if {*MEASURES, "done"} <= set(surface.data_vars) else None
+    if not {"loss", "accuracy", "loss_se", "done"} <= set(surface.data_vars):
+        return None
+    # A surface of format 1 has neither differences nor interpolated cells.
+    empty = _empty(surface["alpha"].values, surface["beta"].values, {})
+    return surface.assign({name: empty[name] for name in set(empty.data_vars) - set(surface.data_vars)})
 
 
 class Store:
@@ -117,12 +129,21 @@ class Store:
         return self.surface["done"].values
 
     def record(self, cell: tuple[int, int], values: Mapping[str, float]) -> None:
-        """Put the measures of one cell (beta index, alpha index) in place, unaltered."""
-        for name in MEASURES:
-            self.surface[name].values[cell] = values[name]
+        """Put the measures of one cell (beta index, alpha index) in place, unaltered; one not given stays NaN."""
+        for name, value in values.items():
+            self.surface[name].values[cell] = value
         self.done[cell] = True
         if time.monotonic() - self._written >= self._every:
             self._write()
+
+    def complete(self, values: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+        """Take the cells that are not done from interpolated ``values`` [beta, alpha] and mark them."""
+        missing = ~self.done
+        for name, interpolated in values.items():
+            self.surface[name].values[missing] = interpolated[missing]
+        self.surface["interpolated"].values[:] = missing
+        self.surface.attrs.update(attributes)
+        self.done[:] = True
 
     def _write(self) -> None:
         if self._path is None:
@@ -132,9 +153,9 @@ class Store:
         self._written = time.monotonic()
         group: Any = zarr.open_group(_partial(self._path), mode="r+", use_consolidated=False)
         self.surface.attrs["seconds"] = self._spent + self._written - self._start
-        group.attrs["seconds"] = self.surface.attrs["seconds"]
+        group.attrs.update({k: v for k, v in self.surface.attrs.items() if k in _INCIDENTAL})
         # Each array is one chunk, replaced whole; `done` comes last and so never promises too much.
-        for name in (*MEASURES, "done"):
+        for name in (*MEASURES, *MARKS):
             group[name][:] = self.surface[name].values
 
     def __enter__(self) -> Store:
@@ -154,13 +175,12 @@ def _empty(alpha: np.ndarray, beta: np.ndarray, attributes: Mapping[str, Any]) -
     import xarray
 
     shape = (len(beta), len(alpha))
-    variables = {
+    variables: dict[str, Any] = {
         name: xarray.Variable(DIMENSIONS, np.full(shape, np.nan), {"long_name": text})
         for name, text in MEASURES.items()
     }
-    variables["done"] = xarray.Variable(
-        DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": "cell is computed"}
-    )
+    for name, text in MARKS.items():
+        variables[name] = xarray.Variable(DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": text})
     own = {"format": FORMAT, "gruland": gruland.__version__, "seconds": 0.0}
     return xarray.Dataset(
         variables, {"alpha": alpha, "beta": beta}, {**json.loads(json.dumps(dict(attributes))), **own}

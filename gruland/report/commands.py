@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gruland.config import CONF, compose
+from gruland.landscape import DEFAULTS
 from gruland.report.collect import Cell, Run, Study
 from gruland.runs import identity
 
@@ -27,7 +28,7 @@ def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        usual = run.config.get(key) or {}
+        usual = {**(DEFAULTS if key == "landscape" else {}), **(run.config.get(key) or {})}
         settings = (run.results.get(key) or {}).get("settings") or {}
         given = tuple(
             f"{name}={_text(value)}" for name, value in settings.items() if value != usual.get(name, value)

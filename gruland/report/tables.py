@@ -335,6 +335,7 @@ def landscapes(study: Study, areas: dict[Run, float]) -> Table:
             "the letter).",
             "Area: the share of the grid’s cells whose loss is at most 0.1 nats above the least on the grid, "
             "the paper’s “area of minimum loss” as a number. It changes with the seed of the directions.",
+            "Cells: where some are interpolated, those that were evaluated come first.",
         ],
         commands.measuring("gruland.landscape", "landscape", list(areas)),
     )
@@ -343,6 +344,8 @@ def landscapes(study: Study, areas: dict[Run, float]) -> Table:
 def _landscape_row(run: Run, area: float) -> Row:
     landscape = run.results["landscape"]
     whole = [str(landscape.get(key, NOTHING)) for key in ("normalization", "cells", "reviews")]
+    if landscape.get("interpolated"):
+        whole[1] = f"{landscape['evaluated']} of {landscape['cells']}"
     values = [number(landscape.get(key)) for key in ("center_loss", "min_loss", "max_loss")]
     return Row(_run_label(run), [*whole, *values, percent(area)])
 

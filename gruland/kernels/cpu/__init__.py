@@ -1,6 +1,7 @@
 """Fused kernels for the CPU, compiled for this machine when they are first wanted.
 
-``GRULAND_CPU_KERNEL=off`` switches them off. Layout and equations: ``layer.cpp``.
+``run_layer`` runs one layer, with gradients (``layer.cpp``: layout and equations); ``final_states`` evaluates a
+stack of layers in one call (``stack.cpp``). ``GRULAND_CPU_KERNEL=off`` switches them off.
 
 T time steps, B sequences, I inputs, H hidden units.
 """
@@ -20,7 +21,11 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
+from gruland.kernels.cpu import stack
 from gruland.kernels.cpu.library import ARCHITECTURES, build, reason_of
+from gruland.kernels.cpu.stack import final_states, precisions
+
+__all__ = ["final_states", "load", "precisions", "run_layer", "unavailable"]
 
 _CPU = torch.device("cpu")
 
@@ -335,4 +340,5 @@ def load(path: Path) -> ctypes.CDLL:
     library.gru_forward.argtypes = [batch, flag, _Keep, ctypes.c_float, pointer]
     library.gru_backward.argtypes = [batch, flag, pointer, _Rows, pointer, _Rows, *[pointer] * 5]
     library.gru_forward.restype = library.gru_backward.restype = None
+    stack.declare(library)
     return library

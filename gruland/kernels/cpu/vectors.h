@@ -107,18 +107,13 @@ struct BFloat16 {
 #endif
 };
 
-// Micro-kernel. sums[i] += a[i][0:depth] * panel, of panel [depth / PACK][C][V][PACK].
+// sums[i] += a[i][0:depth] * panel, of panel [depth / PACK][C][V][PACK]; sums are in registers.
 template <class P, int R, int C>
-void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int64_t depth,
-              const typename P::number* panel) {
-  if constexpr (R > 1)
-    if (rows < R) return multiply<P, R - 1, C>(rows, sums, a, depth, panel);
-  vec s[R][C];
+__attribute__((always_inline)) inline void accumulate(vec (&sums)[R][C], const typename P::number* const* a,
+                                                      int64_t depth, const typename P::number* panel) {
   const typename P::number* row[R];
-  for (int i = 0; i < R; i++) {
-    row[i] = a[i];
-    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
-  }
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) row[i] = a[i];
   for (int64_t k = 0; k < depth; k += P::PACK, panel += C * V * P::PACK) {
     vec b[C];
 #pragma GCC unroll 3
@@ -126,11 +121,29 @@ void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int6
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
 #pragma GCC unroll 3
-      for (int c = 0; c < C; c++) s[i][c] = P::multiply_add(s[i][c], row[i] + k, b[c]);
+      for (int c = 0; c < C; c++) sums[i][c] = P::multiply_add(sums[i][c], row[i] + k, b[c]);
     }
   }
-  for (int i = 0; i < R; i++)
+}
+
+// Micro-kernel: accumulates into sums in memory, for the first `rows` rows.
+template <class P, int R, int C>
+void multiply(int rows, vec (*sums)[C], const typename P::number* const* a, int64_t depth,
+              const typename P::number* panel) {
+  if constexpr (R > 1)
+    if (rows < R) return multiply<P, R - 1, C>(rows, sums, a, depth, panel);
+  vec s[R][C];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 3
+    for (int c = 0; c < C; c++) s[i][c] = sums[i][c];
+  }
+  accumulate<P, R, C>(s, a, depth, panel);
+#pragma GCC unroll 8
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 3
     for (int c = 0; c < C; c++) sums[i][c] = s[i][c];
+  }
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

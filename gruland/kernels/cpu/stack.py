@@ -1,0 +1,151 @@
+"""A whole stack of layers in evaluation, from tokens to the last states, in one call. Layout: ``stack.cpp``.
+
+V rows of the table, N tokens, B sequences, H hidden units.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gruland.kernels import Layer, cpu
+
+#: The activations between layers, by their numbers in ``stack.cpp``.
+BETWEEN = (None, "tanh", "relu")
+
+
+def precisions() -> tuple[str, ...]:
+    """What this machine's kernel can multiply in, the fastest last: ``float32``, perhaps ``bfloat16``.
+
+    Raises RuntimeError where :func:`gruland.kernels.cpu.unavailable` says that there is no kernel.
+    """
+    return ("float32", "bfloat16") if cpu._kernel().gru_multiplies_bfloat16() else ("float32",)
+
+
+def final_states(
+    table_V3H: Tensor,
+    tokens: Tensor | np.ndarray,
+    offsets: Tensor | np.ndarray,
+    layers: Sequence[Layer],
+    *,
+    between: str | None = "tanh",
+    zoneout: float = 0.0,
+    precision: str = "float32",
+) -> Tensor:
+    """The last layer's state after each sequence's last step, [B, H], from zero states and without a gradient.
+
+    A sequence's result depends bit for bit on neither the other sequences nor the number of threads
+    (``torch.get_num_threads()``).
+
+    Args:
+        table_V3H: what the first layer makes of each token, W_ih x + b_ih, gates in the order r, z, n.
+        tokens: int32 [N], rows of the table.
+        offsets: int64 [B + 1], from 0 to N; sequence b is ``tokens[offsets[b]:offsets[b + 1]]``, of any length
+            from 1 on.
+        layers: one or more; ``weight_ih`` and ``bias_ih`` of the first are in the table and not read.
+        between: the activation between two layers: None, ``"tanh"`` or ``"relu"``.
+        zoneout: its rate p; a step gives the expectation p h_{t-1} + (1 - p) GRU(x_t, h_{t-1}).
+        precision: one of :func:`precisions`. ``bfloat16`` rounds the operands of matrix products to it, to the
+            nearest, ties to even; sums, gates and states stay float32.
+
+    Raises:
+        ValueError: shapes, dtypes, tokens or options that don't fit.
+    """
+    _check_options(between, zoneout, precision)
+    sizes = _check_layers(table_V3H, layers)
+    words, starts = _array("tokens", tokens, np.int32), _array("offsets", offsets, np.int64)
+    _check_sequences(words, starts, len(table_V3H))
+    states_BH = torch.empty(len(starts) - 1, sizes[0])
+    table, *weights = (tensor.detach().contiguous() for tensor in (table_V3H, *_read(layers)))
+    addresses = [None, weights[0].data_ptr(), None, *(tensor.data_ptr() for tensor in weights[1:])]
+    stack = _Stack(
+        *sizes,
+        len(states_BH),
+        torch.get_num_threads(),
+        BETWEEN.index(between),
+        1 - zoneout,
+        (ctypes.c_void_p * len(addresses))(*addresses),
+        table.data_ptr(),
+        *(array.ctypes.data for array in (words, starts)),
+        states_BH.data_ptr(),
+    )
+    if len(states_BH):
+        cpu._kernel().gru_final_states(ctypes.byref(stack), precision == "bfloat16")
+    return states_BH
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("hidden", "depth", "sequences", "threads", "between")),
+        ("update", ctypes.c_float),
+        ("layers", ctypes.POINTER(ctypes.c_void_p)),
+        *((name, ctypes.c_void_p) for name in ("table", "words", "offsets", "states")),
+    )
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Gives the library's functions their types."""
+    library.gru_final_states.argtypes = [ctypes.POINTER(_Stack), ctypes.c_bool]
+    library.gru_final_states.restype = None
+
+
+def _read(layers: Sequence[Layer]) -> list[Tensor]:
+    """What the kernel reads of the layers, in their order."""
+    first, *others = layers
+    return [first.weight_hh, first.bias_hh, *(tensor for layer in others for tensor in layer)]
+
+
+def _array(name: str, values: Tensor | np.ndarray, dtype: type[np.integer[Any]]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype != dtype or array.ndim != 1:
+        got = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"{name} is {got}: expected {np.dtype(dtype)} with one axis")
+    return np.ascontiguousarray(array)
+
+
+def _check_options(between: str | None, zoneout: float, precision: str) -> None:
+    if between not in BETWEEN:
+        raise ValueError(f"between is {between!r}: expected one of {', '.join(map(repr, BETWEEN))}")
+    if not 0 <= zoneout <= 1:
+        raise ValueError(f"zoneout is {zoneout}: expected a rate between 0 and 1")
+    if precision not in precisions():
+        raise ValueError(f"precision is {precision!r}: this processor has {' and '.join(precisions())}")
+
+
+def _check_layers(table_V3H: Tensor, layers: Sequence[Layer]) -> tuple[int, int]:
+    """The hidden size and the number of layers."""
+    if not layers:
+        raise ValueError("there is no layer: expected one or more")
+    hidden = layers[0].weight_hh.shape[-1]
+    matrix, bias = (3 * hidden, hidden), (3 * hidden,)
+    shapes = dict(zip(Layer._fields, (matrix, matrix, bias, bias), strict=True))
+    table: tuple[str, Tensor, tuple[int, ...]] = ("the table", table_V3H, (len(table_V3H), 3 * hidden))
+    weights = [
+        (f"{name} of layer {index}", getattr(layer, name), shape)
+        for index, layer in enumerate(layers)
+        for name, shape in shapes.items()
+        if index > 0 or name.endswith("hh")
+    ]
+    for name, tensor, shape in (table, *weights):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}: expected torch.float32 on cpu")
+    return hidden, len(layers)
+
+
+def _check_sequences(words: np.ndarray, starts: np.ndarray, rows: int) -> None:
+    """Raises ValueError for what would make the kernel read beyond its arrays."""
+    if len(starts) == 0 or starts[0] != 0 or starts[-1] != len(words):
+        ends = f"go from {starts[0]} to {starts[-1]}" if len(starts) else "are empty"
+        raise ValueError(f"offsets {ends}: expected from 0 to the number of tokens, {len(words)}")
+    if (lengths := np.diff(starts)).min(initial=1) < 1:
+        index = int(lengths.argmin())
+        raise ValueError(f"sequence {index} has the length {lengths[index]}: expected 1 or more")
+    if len(words) and (words.min() < 0 or words.max() >= rows):
+        raise ValueError(f"tokens go from {words.min()} to {words.max()}: expected rows of a table of {rows}")

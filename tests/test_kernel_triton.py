@@ -1,0 +1,462 @@
+"""The Triton backend: on a GPU where there is one, else in Triton's interpreter.
+
+T time steps, B sequences, I inputs, H hidden units; P weight sets, K tables, V words.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gruland import kernels
+from gruland.kernels import Layer
+from gruland.kernels import torch as reference
+
+if find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+ROOT = Path(__file__).parents[1]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Triton's own functions and the kernels become what the variable says when they are imported, which is now.
+with pytest.MonkeyPatch.context() as patch:
+    if DEVICE.type == "cpu":
+        patch.setenv("TRITON_INTERPRET", "1")
+    from gruland.kernels import triton as backend_module
+    from gruland.kernels.triton import layer as layer_module
+    from gruland.kernels.triton import philox, stack_kernel  # noqa: F401
+
+    if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not None:
+        pytest.skip(f"the Triton backend cannot run: {reason}", allow_module_level=True)
+    # The first launch imports what is left of Triton.
+    one = torch.ones(3, 1, device=DEVICE)
+    backend_module.run_layer(one[:1].view(1, 1, 1), one[:1], Layer(one, one, one[:, 0], one[:, 0]), [1])
+
+# The suite of all backends, with this file's fixture.
+from test_kernels import (  # noqa: E402
+    LENGTHS,
+    ZONEOUT,
+    Backend,
+    Problem,
+    gradients,
+    problem,
+    scaled,
+    test_any_hidden_size,  # noqa: F401
+    test_each_input_may_want_the_only_gradient,  # noqa: F401
+    test_inputs_are_left_alone,  # noqa: F401
+    test_outputs_and_gradients_are_the_textbooks,  # noqa: F401
+    test_two_backward_passes_agree,  # noqa: F401
+    test_without_gradients,  # noqa: F401
+    textbook,
+)
+
+
+class Triton(Backend):
+    def run(self, *arguments: Any, **options: Any) -> Tensor:
+        def to(value: Any) -> Any:
+            if isinstance(value, Layer):
+                return Layer(*map(to, value))
+            return value.to(DEVICE) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        moved = {"precision": self.precision, **{name: to(value) for name, value in options.items()}}
+        return backend_module.run_layer(*map(to, arguments), **moved).cpu()
+
+
+#: Weights streamed, as float32 products have them; kept on chip, as bfloat16 ones do; and those.
+KINDS = ["streamed", "on chip", "bfloat16"]
+in_float32 = pytest.mark.parametrize("backend", KINDS[:2], indirect=True)
+
+
+@pytest.fixture(params=KINDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    if request.param == "on chip":
+        tiles = layer_module._tiles
+
+        def weights_on_chip(hidden: int, sequences: int, precision: str, device: torch.device) -> Any:
+            return tiles(hidden, sequences, "bfloat16", device)._replace(PRODUCTS="ieee")
+
+        monkeypatch.setattr(layer_module, "_tiles", weights_on_chip)
+    return Triton("triton", torch.float32, "bfloat16" if request.param == "bfloat16" else "float32")
+
+
+def run(backend: Backend, p: Problem, **options: Any) -> Tensor:
+    return backend.run(*p.inputs[:2], Layer(*p.inputs[2:]), p.active, **{**p.options, **options})
+
+
+@in_float32
+@pytest.mark.parametrize("hidden", [1, 3, 16, 20])
+@pytest.mark.parametrize(("steps", "sequences"), [(1, 1), (1, 3), (4, 1), (4, 2)])
+def test_without_regularization_it_is_torchs_gru(
+    backend: Backend, hidden: int, steps: int, sequences: int
+) -> None:
+    p = problem([steps] * sequences, "plain", torch.float32, hidden)
+    gru = torch.nn.GRU(5, hidden)
+    gru.load_state_dict({f"{n}_l0": w for n, w in zip(Layer._fields, p.inputs[2:], strict=True)})
+    h0 = p.inputs[1].detach().requires_grad_()
+    expected, _ = gru(p.inputs[0], h0.unsqueeze(0))
+    actual = run(backend, p)
+    backend.close(actual, expected)
+    wanted = gradients(expected, [p.inputs[0], h0, *gru.parameters()], p.weights_TBH)
+    backend.close(gradients(actual, p.inputs, p.weights_TBH), wanted)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("lengths", [[18, 18], [11, 9, 2, 1]], ids=["equal", "ragged"])
+def test_a_mask_drawn_within_is_the_explicit_one(backend: Backend, lengths: list[int], rate: float) -> None:
+    p, seed = problem(lengths, "plain", torch.float32, 5), 2**63 + 12345
+    keep_TBH = backend_module.zoneout_mask(seed, lengths[0], len(lengths), 5, rate)
+    drawn = run(backend, p, keep_seed=seed, zoneout=rate)
+    given = run(backend, p, keep_TBH=keep_TBH)
+    torch.testing.assert_close(drawn, given, rtol=0, atol=0)
+    grads = (gradients(states, p.inputs, p.weights_TBH) for states in (drawn, given))
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
+
+
+def test_panels_fit_together(backend: Backend) -> None:
+    """Several panels of units, several programs."""
+    p = problem([3] * 20 + [2] * 16 + [1], "plain", torch.float32, 70)
+    with torch.no_grad():
+        p.inputs[3].div_(70**0.5)
+    keep_TBH = backend_module.zoneout_mask(1, 3, 37, 70, 0.3)
+    exact = [t.detach().double().requires_grad_() for t in p.inputs]
+    layer, precision = Layer(*exact[2:]), backend.precision
+    expected = reference.run_layer(*exact[:2], layer, p.active, keep_TBH.double(), precision=precision)
+    actual = run(backend, p, keep_seed=1, zoneout=0.3)
+    backend.close(actual, expected)
+    expected_gradients = gradients(expected, exact, p.weights_TBH.double())
+    backend.close(gradients(actual, p.inputs, p.weights_TBH), expected_gradients)
+
+
+@pytest.mark.parametrize("zoneout", ZONEOUT)
+def test_bfloat16_weights_that_are_streamed(zoneout: str) -> None:
+    backend = Triton("triton", torch.float32, "bfloat16")
+    p = scaled(problem([3, 2], zoneout, torch.float32, 136))
+    exact = [t.detach().double().requires_grad_() for t in p.inputs]
+    options = {k: v.double() if isinstance(v, Tensor) else v for k, v in p.options.items()}
+    expected = textbook(exact, p.active, **options, precision="bfloat16")
+    actual = run(backend, p)
+    backend.close(actual, expected)
+    expected_gradients = gradients(expected, exact, p.weights_TBH.double())
+    backend.close(gradients(actual, p.inputs, p.weights_TBH), expected_gradients)
+
+
+def test_padding_is_neither_read_nor_given_a_gradient(backend: Backend) -> None:
+    p = problem(LENGTHS["ragged"], "mask", torch.float32)
+    runs = torch.arange(4) < torch.tensor(p.active).unsqueeze(1)
+    with torch.no_grad():
+        p.inputs[0][~runs] = torch.nan
+        p.options["keep_TBH"][~runs] = torch.nan
+        p.weights_TBH[~runs] = 7
+    h_TBH = run(backend, p)
+    assert not h_TBH[~runs].any()
+    grads = gradients(h_TBH, p.inputs, p.weights_TBH)
+    assert all(bool(grad.isfinite().all()) for grad in grads)
+    assert not grads[0][~runs].any()
+
+
+def test_running_sequences_may_end_in_zeros(backend: Backend) -> None:
+    p = problem([3, 2], "plain", torch.float32)
+    longer = torch.cat([p.inputs[0], torch.ones(2, 2, 5)])
+    h_TBH = backend.run(longer, p.inputs[1], Layer(*p.inputs[2:]), [*p.active, 0, 0])
+    torch.testing.assert_close(h_TBH[:3], run(backend, p))
+    assert not h_TBH[3:].any()
+
+
+def test_what_does_not_fit_is_refused(backend: Backend) -> None:
+    p = problem([3, 2], "mask", torch.float32)
+    with pytest.raises(ValueError, match="at most one"):
+        run(backend, p, keep_seed=1)
+    h0, layer = p.inputs[1], Layer(*p.inputs[2:])
+    with pytest.raises(ValueError, match=r"weight_ih has shape \[20, 5\]: expected \[21, 5\]"):
+        backend.run(p.inputs[0], h0, layer._replace(weight_ih=layer.weight_ih[:20]), p.active)
+    with pytest.raises(ValueError, match=r"h0 is torch.float64 on .*: expected float32"):
+        backend_module.run_layer(p.inputs[0], h0.double(), layer, p.active)
+    with pytest.raises(ValueError, match=r"active is \[1, 2, 2\]: expected 3 falling numbers from 2 on"):
+        backend.run(p.inputs[0], h0, layer, [1, 2, 2])
+    h_TBH = run(backend, p)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(h_TBH.sum(), p.inputs, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("seed", "counters", "words"),
+    [
+        (0, [0] * 4, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        (2**64 - 1, [2**32 - 1] * 4, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            0x299F31D0A4093822,
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_gives_its_authors_known_answers(seed: int, counters: list[int], words: list[int]) -> None:
+    assert [int(word) for word in philox.philox(seed, *torch.tensor(counters))] == words
+
+
+def test_a_mask_is_a_function_of_its_counter() -> None:
+    mask = backend_module.zoneout_mask
+    whole = mask(3, 40, 30, 20, 0.1)
+    assert abs(float(whole.mean()) - 0.1) < 4 * (0.09 / whole.numel()) ** 0.5
+    for axis in range(3):  # entries next to each other are independent
+        one, other = whole.narrow(axis, 1, 19), whole.narrow(axis, 0, 19)
+        assert abs(float((one * other).mean()) - 0.01) < 4 * (0.01 / one.numel()) ** 0.5
+    torch.testing.assert_close(mask(3, 9, 3, 7, 0.1), whole[:9, :3, :7], rtol=0, atol=0)
+    assert not mask(4, 40, 30, 20, 0.1).equal(whole)
+    assert not mask(3, 2, 2, 2, 0.0).any()
+    assert mask(3, 2, 2, 2, 1.0).all()
+
+
+class Stack:
+    """Weight sets on a plane, and sequences in no order of length."""
+
+    def __init__(self, hidden: int, layers: int = 2, points: int = 3) -> None:
+        generator = torch.Generator().manual_seed(hidden)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(DEVICE)
+
+        self.lengths = [2, 5, 1, 4, 4, 3, 7, 1, 2, 6, 3]
+        self.offsets = torch.tensor([0, *self.lengths]).cumsum(0)
+        self.tokens = torch.randint(11, (sum(self.lengths),), generator=generator).int()
+        self.tables_KV3H = normal(3, 11, 3 * hidden)
+        self.factors_PK = torch.stack([normal(points) ** 0, normal(points), normal(points)], 1)
+        matrix, vector = (points, 3 * hidden, hidden), (points, 3 * hidden)
+        self.layers = [
+            Layer(
+                normal(*matrix) / hidden**0.5, normal(*matrix) / hidden**0.5, normal(*vector), normal(*vector)
+            )
+            for _ in range(layers)
+        ]
+
+    def point(self, index: int) -> tuple[Tensor, list[Layer]]:
+        table_V3H = torch.einsum("k,kvg->vg", self.factors_PK[index], self.tables_KV3H)
+        return table_V3H, [Layer(*(tensor[index] for tensor in layer)) for layer in self.layers]
+
+    def expected(self, index: int, between: Any, zoneout: float) -> Tensor:
+        """By the torch backend in float64, one sequence after the other."""
+        table_V3H, layers = self.point(index)
+        gates = table_V3H.shape[1]
+        first = (
+            torch.eye(gates, device=DEVICE),
+            layers[0].weight_hh,
+            table_V3H.new_zeros(gates),
+            layers[0].bias_hh,
+        )
+        last = []
+        for tokens in self.tokens.split(self.lengths):
+            h_TBH = table_V3H[tokens.long()].unsqueeze(1).double()
+            for depth, layer in enumerate([Layer(*first), *layers[1:]]):
+                h_TBH = between(h_TBH) if depth else h_TBH
+                state = h_TBH.new_zeros(1, gates // 3)
+                weights = Layer(*(tensor.double() for tensor in layer))
+                h_TBH = reference.run_layer(h_TBH, state, weights, [1] * len(tokens), None, zoneout)
+            last.append(h_TBH[-1, 0])
+        return torch.stack(last)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "layers", "between", "zoneout"),
+    [(1, 2, "tanh", 0.0), (3, 1, None, 0.3), (20, 2, "tanh", 0.1), (16, 3, "relu", 0.0), (70, 1, None, 0.0)],
+)
+def test_many_weight_sets_are_each_of_them(
+    hidden: int, layers: int, between: str | None, zoneout: float
+) -> None:
+    s = Stack(hidden, layers)
+    options: Any = {"between": between, "zoneout": zoneout}
+    h_PBH = backend_module.final_states_many(
+        s.tables_KV3H, s.factors_PK, s.tokens, s.offsets, s.layers, **options
+    )
+    activation = {None: lambda x: x, "tanh": torch.tanh, "relu": torch.relu}[between]
+    for index, h_BH in enumerate(h_PBH):
+        table_V3H, weights = s.point(index)
+        expected = s.expected(index, activation, zoneout).float()
+        torch.testing.assert_close(h_BH, expected, rtol=1e-4, atol=1e-5)
+        if index == 1:
+            single = backend_module.final_states(table_V3H, s.tokens, s.offsets, weights, **options)
+            torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_weight_sets_in_bfloat16_are_near() -> None:
+    s = Stack(20)
+    for tables in (s.tables_KV3H, s.tables_KV3H.bfloat16()):
+        h_PBH = backend_module.final_states_many(
+            tables, s.factors_PK, s.tokens.numpy(), s.offsets.numpy(), s.layers, precision="bfloat16"
+        )
+        for index, h_BH in enumerate(h_PBH):
+            error = (h_BH - s.expected(index, torch.tanh, 0.0)).abs().max()
+            assert 1e-5 < error < 0.02
+
+
+def test_more_points_than_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gruland.kernels.triton import stack as stack_module
+
+    s = Stack(3, points=5)
+    arguments = s.tables_KV3H, s.factors_PK, s.tokens, s.offsets, s.layers
+    expected = backend_module.final_states_many(*arguments)
+    monkeypatch.setattr(stack_module, "GROUP", 2)
+    torch.testing.assert_close(backend_module.final_states_many(*arguments), expected, rtol=0, atol=0)
+
+
+def test_stacks_that_do_not_fit_are_refused() -> None:
+    s = Stack(3)
+    many = backend_module.final_states_many
+    with pytest.raises(ValueError, match="2 factors a point for 3 tables"):
+        many(s.tables_KV3H, s.factors_PK[:, :2], s.tokens, s.offsets, s.layers)
+    layers = [s.layers[0], Layer(*(tensor[:2] for tensor in s.layers[1]))]
+    with pytest.raises(ValueError, match=r"weight_hh of layer 1 has shape \[2, 9, 3\]: expected \[3, 9, 3\]"):
+        many(s.tables_KV3H, s.factors_PK, s.tokens, s.offsets, layers)
+    with pytest.raises(ValueError, match="between is 'gelu'"):
+        many(s.tables_KV3H, s.factors_PK, s.tokens, s.offsets, s.layers, between="gelu")
+
+
+@pytest.fixture
+def fresh_check() -> Iterator[None]:
+    backend_module.failed_check.cache_clear()
+    yield
+    backend_module.failed_check.cache_clear()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_self_check_passes(precision: str, fresh_check: None) -> None:
+    with torch.inference_mode():  # where an evaluation may first ask for a backend
+        assert backend_module.failed_check(0, precision) is None
+
+
+def nan(*arguments: Any, **options: Any) -> Tensor:
+    return layer_module.run_layer(*arguments, **options) * float("nan")
+
+
+def tenth_off(*arguments: Any, **options: Any) -> Tensor:
+    return layer_module.run_layer(*arguments, **options) * 1.1
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h_TBH: Tensor) -> Tensor:
+        return h_TBH.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad_TBH: Tensor) -> Tensor:
+        return grad_TBH.roll(1, 0)
+
+
+def wrong_gradient(*arguments: Any, **options: Any) -> Tensor:
+    return _WrongGradient.apply(layer_module.run_layer(*arguments, **options))
+
+
+def raises(*arguments: Any, **options: Any) -> Tensor:
+    raise RuntimeError("out of resources: shared memory\nRequired: too much")
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (nan, "states with 20 units in float32 is off by nan of its largest value"),
+        (tenth_off, "states with 20 units in float32 is off by 1.0e-01"),
+        (wrong_gradient, "the gradient of x with 20 units"),
+        (raises, "RuntimeError: out of resources: shared memory"),
+    ],
+)
+def test_a_broken_kernel_is_refused_with_a_line_and_torch_serves(
+    broken: Any,
+    line: str,
+    fresh_check: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(backend_module, "run_layer", broken)
+    reason = str(backend_module.failed_check(0, "float32"))
+    assert reason.startswith(line)
+    assert "\n" not in reason
+    assert [record.getMessage() for record in caplog.records] == [f"no Triton kernels: {reason}"]
+    # As on a GPU, whose answer is remembered.
+    monkeypatch.setattr(backend_module, "_interpreted", lambda: False)
+    device = torch.device("cuda", 0)
+    assert kernels.choose("auto", device, torch.float32, True) is reference
+    with pytest.raises(ValueError, match="backend 'triton' cannot run here"):
+        kernels.choose("triton", device, torch.float32, True)
+    assert len(caplog.records) == 1
+
+
+def test_auto_takes_it_on_a_gpu_once_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch, fresh_check: None
+) -> None:
+    monkeypatch.setattr(backend_module, "_interpreted", lambda: False)
+    monkeypatch.setattr(backend_module, "_deviation", lambda device, precision: None)
+    assert kernels.choose("auto", torch.device("cuda", 0), torch.float32, True) is backend_module
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="the kernels are compiled for the GPU, not interpreted")
+def test_the_interpreter_serves_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRULAND_CPU_KERNEL", "off")
+    assert kernels.choose("triton", DEVICE, torch.float32, True) is backend_module
+    assert kernels.choose("auto", DEVICE, torch.float32, True) is reference
+    assert "interpreter is on" in str(kernels.why_not("triton", torch.device("cuda"), torch.float32, True))
+
+
+def test_what_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "float64" in str(kernels.why_not("triton", DEVICE, torch.float64, True))
+    monkeypatch.setattr(backend_module, "_interpreted", lambda: False)
+    why = kernels.why_not("triton", torch.device("cpu"), torch.float32, True)
+    assert why == "the device is cpu, the kernels run on cuda (on cpu with TRITON_INTERPRET=1)"
+    monkeypatch.undo()
+    backend_module._interpreted.cache_clear()
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "Triton is missing" in str(kernels.why_not("triton", DEVICE, torch.float32, True))
+    backend_module._interpreted.cache_clear()
+
+
+COMPILE = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from gruland.kernels.triton import layer, layer_kernel, stack, stack_kernel
+
+TYPES = {"rows": "*i64", "lengths": "*i64", "tokens": "*i32", "offsets": "*i64", "order": "*i64", "seed": "u64",
+         "zoneout": "fp32", "scale": "fp32", **dict.fromkeys(("sequences", "limit", "points", "words"), "i32")}
+
+def check(kernel, options):
+    settings = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in options}
+    options = {name: value for name, value in options.items() if name in kernel.arg_names}
+    matrices = "*bf16" if options["PRODUCTS"] == "bfloat16" else "*fp32"
+    known = {**TYPES, **dict.fromkeys(("weight", "weight_ih", "weight_hh", "gate_grads"), matrices)}
+    types = {name: "constexpr" if name in options else known.get(name, "*fp32") for name in kernel.arg_names}
+    constants = {(kernel.arg_names.index(name),): value for name, value in options.items()}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, type in enumerate(types.values()) if type[0] == "*"}
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
+    compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=settings)
+    print(kernel.__name__, compiled.metadata.shared, "wgmma" in compiled.asm["ptx"])
+
+for precision, hidden in (("float32", 20), ("bfloat16", 128), ("bfloat16", 136)):
+    options = layer._tiles(hidden, 32, precision, torch.device("cpu")).options()
+    check(layer_kernel.forward, {**options, "ZONEOUT": layer_kernel.DRAWN.value, "SAVE": True})
+    check(layer_kernel.backward, options)
+    if hidden != 136:
+        options = {**stack._tiles(hidden, 99, precision), "LAYERS": 2, "TABLES": 3, "GROUP": 8, "BETWEEN": 1}
+        check(stack_kernel.final_states, {**options, "ZONES_OUT": True})
+"""
+
+
+def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
+    """The compiler takes less than the interpreter does, and needs no GPU."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMPILE],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = [line.split() for line in done.stdout.splitlines()]
+    assert len(compiled) == 8
+    assert all(int(shared) <= 227 * 1024 for _, shared, _ in compiled)
+    assert [wgmma for *_, wgmma in compiled] == ["False"] * 3 + ["True"] * 5

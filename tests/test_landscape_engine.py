@@ -1,0 +1,684 @@
+"""The words' projections against forward passes in float64, sampling to a tolerance, adaptive interpolation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from omegaconf import OmegaConf
+from torch.func import functional_call
+
+from gruland import kernels
+from gruland.classifier import Classifier
+from gruland.data import Encoded, subset
+from gruland.kernels import cpu
+from gruland.landscape import (
+    ReviewLoss,
+    compute_run,
+    compute_surface,
+    contour_figure,
+    displace,
+    figure_3d,
+    load_surface,
+    random_directions,
+)
+from gruland.landscape import __main__ as command
+from gruland.landscape import projection as projections
+from gruland.landscape.directions import fingerprint
+from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
+from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
+from gruland.report import commands, tables
+from gruland.task import Task
+
+# -- reviews and models
+
+
+def reviews(count=40, words=30, seed=0, longest=12):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, longest, count)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Encoded(rng.integers(1, words, offsets[-1]).astype(np.int32), offsets), rng.integers(0, 2, count)
+
+
+def classifier(task=None, **options):
+    torch.manual_seed(0)
+    task = task or Task("binary", ("negative", "positive"))
+    model = Classifier(task, torch.randn(30, 5), **{"hidden_size": 6, **options})
+    with torch.no_grad():
+        for parameter in model.gru.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)  # biases, too
+    return model.eval()
+
+
+def plain_final_states(
+    table_V3H, tokens, offsets, layers, *, between="tanh", zoneout=0.0, precision="float32"
+):
+    """What the kernel computes, a sequence and a step at a time."""
+    activation = {None: lambda x: x, "tanh": torch.tanh, "relu": torch.relu}[between]
+    states = []
+    for start, end in pairwise(offsets):
+        outputs = table_V3H[torch.from_numpy(np.asarray(tokens[start:end], dtype=np.int64))]
+        for index, layer in enumerate(layers):
+            if index:
+                outputs = product(activation(outputs), layer.weight_ih, precision) + layer.bias_ih
+            h, seen = torch.zeros(1, layer.weight_hh.shape[1]), []
+            for projected in outputs.split(1):
+                (i_r, i_z, i_n), (h_r, h_z, h_n) = (
+                    part.chunk(3, 1)
+                    for part in (projected, product(h, layer.weight_hh, precision) + layer.bias_hh)
+                )
+                z = torch.sigmoid(i_z + h_z)
+                candidate = (1 - z) * torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n) + z * h
+                h = zoneout * h + (1 - zoneout) * candidate
+                seen.append(h)
+            outputs = torch.cat(seen)
+        states.append(h)
+    return torch.cat(states)
+
+
+def product(x, weight, precision):
+    if precision == "bfloat16":
+        x, weight = x.bfloat16().float(), weight.bfloat16().float()
+    return x @ weight.t()
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def kernel(request, monkeypatch):
+    """The kernel's functions in plain torch, and the compiled ones where there are any."""
+    if request.param == "plain":
+        monkeypatch.setattr(cpu, "final_states", plain_final_states)
+        monkeypatch.setattr(cpu, "precisions", lambda: ("float32", "bfloat16"))
+        monkeypatch.setattr(cpu, "unavailable", _plain_unavailable)
+    elif reason := projections.unavailable(classifier()):
+        pytest.skip(f"no kernel: {reason}")
+
+
+def _plain_unavailable(device, dtype, training, precision="float32"):
+    return None if dtype == torch.float32 else "the kernel computes in float32"
+
+
+def losses_in_double(model, parameters, encoded, labels):
+    """Each review alone through the model's own forward pass in float64."""
+    exact = Classifier(
+        model.task,
+        model.vectors.double(),
+        hidden_size=model.gru.hidden_size,
+        num_layers=model.gru.num_layers,
+        between=model.gru.between,
+        zoneout=model.gru.zoneout,
+        backend="torch",
+    ).double()
+    moved = {name: p.detach().double() for name, p in parameters.items()}
+    with torch.no_grad():
+        logits = [
+            functional_call(exact.eval(), moved, encoded.take([n]).padded()) for n in range(encoded.size)
+        ]
+    return model.task.loss(torch.cat(logits), torch.as_tensor(labels), "none")
+
+
+CELLS = [(0.0, 0.0), (1.0, -1.0), (0.5, 0.0), (0.0, -0.25), (-1.0, 1.0)]
+TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-3}
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize(
+    "options", [{}, {"zoneout": 0.3, "dropconnect": 0.2}, {"between": "relu", "num_layers": 3}]
+)
+def test_cells_equal_forward_passes_in_double(kernel, precision, options):
+    if precision not in cpu.precisions():
+        pytest.skip(f"this machine has no {precision} products")
+    model, (encoded, labels) = classifier(**options), reviews()
+    directions = random_directions(model.trainable(), seed=1)
+    evaluate = ReviewLoss(model, encoded, labels, precision=precision)
+    assert (evaluate.reason, evaluate.precision) == (None, precision)
+    at = evaluate.on_plane(model.trainable(), directions)
+    for steps in CELLS:
+        expected = losses_in_double(
+            model, displace(model.trainable(), directions, steps), encoded, labels
+        ).mean()
+        assert float(at(steps)[0].mean()) == pytest.approx(float(expected), rel=TOLERANCE[precision])
+    assert torch.equal(at((0.0, 0.0))[0], evaluate({})[0])
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_cells_of_other_tasks(kernel, kind):
+    model, (encoded, _) = classifier(Task(kind, ("a", "b", "c"))), reviews()
+    rng = np.random.default_rng(0)
+    labels = (
+        rng.integers(0, 3, 40) if kind == "multiclass" else rng.integers(0, 2, (40, 3)).astype(np.float32)
+    )
+    directions = random_directions(model.trainable(), seed=1)
+    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    losses, correct = evaluate.on_plane(model.trainable(), directions)((1.0, 0.5))
+    moved = displace(model.trainable(), directions, (1.0, 0.5))
+    torch.testing.assert_close(losses, losses_in_double(model, moved, encoded, labels), rtol=1e-5, atol=1e-6)
+    assert correct.shape == (40,)
+    assert len(np.unique(evaluate.strata)) == len(np.unique(labels, axis=0))
+
+
+def test_the_centre_is_the_untouched_model_s_loss_and_no_weight_moves(kernel):
+    model, (encoded, labels) = classifier(zoneout=0.1).train(), reviews()
+    before = fingerprint(model.state_dict())
+    evaluate = ReviewLoss(model, encoded, labels)
+    losses, correct = evaluate({})
+    directions = random_directions(model.trainable(), seed=0)
+    surface = compute_surface(evaluate, model.trainable(), directions, size=3)
+    centre = surface.sel(alpha=0, beta=0)
+    assert float(centre["loss"]) == losses.mean().item()
+    assert float(centre["accuracy"]) == correct.mean().item()
+    assert float(centre["difference_se"]) == 0
+    assert fingerprint(model.state_dict()) == before
+    assert model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_a_direction_that_leaves_the_input_weights_alone(kernel):
+    model, (encoded, labels) = classifier(), reviews()
+    moving = {n: p for n, p in model.trainable().items() if n.startswith(("head", "gru.weight_hh"))}
+    directions = random_directions(moving, seed=0)
+    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    losses, _ = evaluate.on_plane(moving, directions)((0.5, 1.0))
+    moved = {**model.trainable(), **displace(moving, directions, (0.5, 1.0))}
+    torch.testing.assert_close(losses, losses_in_double(model, moved, encoded, labels), rtol=1e-5, atol=1e-6)
+
+
+def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch, caplog):
+    model, (encoded, labels) = classifier(), reviews()
+    directions = random_directions(model.trainable(), seed=0)
+    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    usual = evaluate.on_plane(model.trainable(), directions)
+    monkeypatch.setattr(projections, "MEMORY", 1000)
+    at = evaluate.on_plane(model.trainable(), directions)
+    assert "words are projected anew at each cell" in caplog.text
+    for steps in CELLS:
+        torch.testing.assert_close(at(steps)[0], usual(steps)[0], rtol=1e-5, atol=1e-6)
+    assert torch.equal(at((0.0, 0.0))[0], usual((0.0, 0.0))[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"freeze": False}, "the word vectors are trained"),
+        ({"backend": "torch"}, "the model's backend is torch"),
+        ({"dtype": torch.float64}, "the kernel computes in float32"),
+        ({"switch": "off"}, "switched off by GRULAND_CPU_KERNEL"),
+        ({"dropout_at_test": True}, "dropout is on in evaluation"),
+    ],
+)
+def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypatch):
+    options = dict(options)
+    monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"))
+    if "switch" in options:
+        monkeypatch.setenv("GRULAND_CPU_KERNEL", options.pop("switch"))
+    dtype, dropout = options.pop("dtype", torch.float32), options.pop("dropout_at_test", False)
+    model, (encoded, labels) = classifier(**options).to(dtype), reviews()
+    model.gru.dropout_at_test = dropout
+    evaluate = ReviewLoss(model, encoded, labels)
+    assert reason in evaluate.reason
+    assert evaluate.precision == str(dtype).removeprefix("torch.")
+    directions = random_directions(model.trainable(), seed=0)
+    losses, _ = evaluate.on_plane(model.trainable(), directions)((1.0, -0.5))
+    moved = displace(model.trainable(), directions, (1.0, -0.5))
+    assert torch.equal(losses, evaluate(moved)[0])
+    if model.vectors.requires_grad:
+        return  # the words have moved, too
+    torch.testing.assert_close(losses, losses_in_double(model, moved, encoded, labels), rtol=1e-5, atol=1e-6)
+
+
+def test_precisions(kernel):
+    model, (encoded, labels) = classifier(), reviews()
+    assert ReviewLoss(model, encoded, labels).precision == cpu.precisions()[-1]
+    with pytest.raises(ValueError, match=r"landscape.precision=half: expected auto, float32, bfloat16"):
+        ReviewLoss(model, encoded, labels, precision="half")
+    model.gru.backend = kernels.check_name("torch")
+    with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is torch\)"):
+        ReviewLoss(model, encoded, labels, precision="bfloat16")
+
+
+# -- sampling
+
+
+PLANE = {"w": torch.zeros(1, 2, dtype=torch.float64)}
+UNIT = [{"w": torch.eye(2, dtype=torch.float64)[[row]]} for row in range(2)]
+
+
+class Population:
+    """Examples of two classes whose losses a step (x, y) changes by f(x, y) times (1 + class) plus noise."""
+
+    def __init__(self, rows, count=20_000, noise=1.0):
+        rng = np.random.default_rng(5)
+        self.labels = rng.integers(0, 2, count)
+        self.own, self.noise = rng.exponential(size=count)[rows], noise * rng.normal(size=count)[rows]
+        self.strata = self.labels[rows]
+
+    def losses(self, x, y):
+        distance = x**2 + 0.5 * y**2
+        return self.own + distance * (4 * self.strata + self.noise)
+
+    def __call__(self, parameters):
+        losses = torch.from_numpy(self.losses(*parameters["w"][0].tolist()))
+        return losses, torch.ones(len(losses))
+
+
+def test_errors_of_differences_are_paired_and_stratified():
+    population = Population(np.arange(300))
+    surface = compute_surface(population, PLANE, UNIT, size=5)
+    centre = population.losses(0, 0)
+    for alpha in surface["alpha"].values:
+        for beta in surface["beta"].values:
+            cell, losses = surface.sel(alpha=alpha, beta=beta), population.losses(alpha, beta)
+            assert float(cell["loss_se"]) == pytest.approx(losses.std(ddof=1) / np.sqrt(300))
+            parts = [(losses - centre)[population.strata == k] for k in (0, 1)]
+            squares = sum(((part - part.mean()) ** 2).sum() for part in parts)
+            assert float(cell["difference_se"]) == pytest.approx(np.sqrt(squares / 298 / 300))
+    surface = compute_surface(lambda p: population(p), PLANE, UNIT, size=3)  # a function has no strata
+    difference = population.losses(1, 1) - centre
+    assert float(surface.sel(alpha=1, beta=1)["difference_se"]) == pytest.approx(
+        difference.std(ddof=1) / np.sqrt(300)
+    )
+
+
+def test_standard_error_of_samples_drawn_in_proportion():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [3000, 1000])
+    values = rng.normal(size=4000) + 10 * labels
+    means, errors = [], []
+    for seed in range(300):
+        rows = subset(labels, 100, seed)
+        means.append(values[rows].mean())
+        errors.append(standard_error(values[rows], labels[rows]))
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
+    assert standard_error(values[:100]) == pytest.approx(values[:100].std(ddof=1) / 10)
+    assert np.isnan(standard_error(np.array([1.0])))
+    assert np.isnan(standard_error(np.array([1.0, 2.0]), np.array([0, 1])))
+    assert np.isnan(standard_error(np.array([1.0, np.inf, 2.0])))
+
+
+@pytest.mark.parametrize("tolerance", [0.02, 0.05])
+def test_the_pilot_finds_how_many_reviews_the_tolerance_takes(tolerance):
+    everything = Population(np.arange(20_000))
+    spread = everything.losses(1, 1).mean() - everything.losses(0, 0).mean()
+    # Within a class a corner's differences have a standard deviation of 1.5.
+    ideal = (1.96 * 1.5 / (tolerance * spread)) ** 2
+    ideal /= 1 + ideal / 20_000
+    kept = 0
+    for seed in range(20):
+        pilot = compute_surface(Population(subset(everything.labels, 512, seed)), PLANE, UNIT, size=5)
+        needed = reviews_needed(pilot, 512, 2, 20_000, tolerance)
+        assert 0.8 * ideal < needed < 1.6 * ideal
+        surface = compute_surface(Population(subset(everything.labels, needed, seed)), PLANE, UNIT, size=7)
+        kept += achieved_tolerance(surface, needed, 20_000) <= tolerance
+    assert kept >= 17
+
+
+def measured(loss, error):
+    return xarray.Dataset({"loss": ("cell", np.array(loss)), "difference_se": ("cell", np.array(error))})
+
+
+def test_sample_sizes_at_the_ends():
+    assert reviews_needed(measured([1.0, 1.0], [0.0, 0.1]), 100, 2, 5000, 0.01) == 5000  # no range
+    assert reviews_needed(measured([np.nan, np.nan], [0.0, 0.1]), 100, 2, 5000, 0.01) == 5000
+    assert reviews_needed(measured([1.0, 2.0], [0.0, 1e-9]), 100, 2, 5000, 0.01) == 2
+    assert reviews_needed(measured([1.0, 2.0], [0.0, 1e9]), 100, 2, 5000, 0.01) == 5000
+    assert reviews_needed(measured([1.0, 2.0], [np.nan, np.nan]), 2, 2, 5000, 0.01) == 5000
+    assert achieved_tolerance(measured([1.0, 3.0], [0.0, 0.1]), 100, 100) == 0  # every review: no sample
+    assert achieved_tolerance(measured([1.0, 3.0], [0.0, 0.1]), 75, 100) == pytest.approx(0.098 / 2)
+    assert achieved_tolerance(measured([1.0, 1.0], [0.0, 0.1]), 75, 100) is None
+
+
+# -- adaptive interpolation
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 13, 21, 25, 51, 101])
+def test_nested_grids(size):
+    grids = halvings(size)
+    assert grids[0].tolist() == [0, size // 2, size - 1]
+    assert grids[-1].tolist() == list(range(size))
+    for coarse, fine in pairwise(grids):
+        assert set(coarse) < set(fine)
+        assert len(fine) <= 2 * len(coarse) - 1
+        np.testing.assert_array_equal(fine, size - 1 - fine[::-1])
+    level = NestedGrids((size, size)).level
+    assert level[0, 0] == 0
+    assert level.max() == len(grids) - 1
+
+
+def followed(truth, tolerance, seed=0):
+    """Values with what the refinement asked for, and which those are."""
+    values = np.full(truth.shape, np.nan)
+    cells = refinement(values, tolerance, seed)
+    while True:
+        try:
+            rows, columns = next(cells).T
+        except StopIteration as end:
+            return values, end.value
+        assert np.isnan(values[rows, columns]).all()  # no cell twice
+        values[rows, columns] = truth[rows, columns]
+
+
+def plane(size=51, columns=None):
+    return np.meshgrid(np.linspace(-1, 1, columns or size), np.linspace(-1, 1, size))
+
+
+X, Y = plane()
+SURFACES = {
+    "quadratic": (3 * X**2 + Y**2 + X * Y, 110),
+    "valley": (100 * (Y - X**2) ** 2 + (1 - X) ** 2, 110),
+    "cliff": (np.tanh(5 * (X + 0.3 * Y - 0.2)) + 0.3 * Y**2, 600),
+    "bump": (X**2 + Y**2 + 2 * np.exp(-((X - 0.37) ** 2 + (Y + 0.21) ** 2) / 0.02), 800),
+    "flat": (0 * X, 110),
+    "far up": (1e8 + np.sin(3 * X) * Y, 300),
+}
+
+
+@pytest.mark.parametrize("tolerance", [0.005, 0.01])
+@pytest.mark.parametrize("name", SURFACES)
+def test_interpolated_cells_are_within_the_tolerance(name, tolerance):
+    truth, most = SURFACES[name]
+    values, known = followed(truth, tolerance)
+    predicted = NestedGrids(truth.shape).predict(values, known)
+    assert known.sum() <= most
+    np.testing.assert_array_equal(predicted.values[known], truth[known])
+    assert not predicted.error[known].any()
+    assert np.abs(predicted.values - truth).max() <= tolerance * np.ptp(truth)
+    assert predicted.error.max() <= tolerance * np.ptp(truth)
+
+
+def test_a_bump_is_refined_where_it_is():
+    _, known = followed(SURFACES["bump"][0], 0.005)
+    near = (X - 0.37) ** 2 + (Y + 0.21) ** 2 < 0.02
+    assert known[near].mean() > 0.9
+    assert known[X < -0.5].mean() < 0.2
+
+
+def test_white_noise_is_evaluated_whole():
+    truth = np.random.default_rng(0).normal(size=(25, 25))
+    values, known = followed(truth, 0.01)
+    assert known.all()
+    np.testing.assert_array_equal(NestedGrids(truth.shape).predict(values, known).values, truth)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        np.where(X + Y > 1.2, np.inf, X**2 + Y**2),
+        np.where(X > 0.7, np.nan, X**2 + Y**2),
+        np.full(X.shape, np.nan),
+        np.where(X > 0.5, 1e300, X),
+    ],
+    ids=["infinite", "nan", "nothing", "huge"],
+)
+def test_losses_that_are_not_finite_are_found_cell_by_cell(truth):
+    values, known = followed(truth, 0.01)
+    predicted = NestedGrids(truth.shape).predict(values, known).values
+    finite = np.isfinite(truth)
+    np.testing.assert_array_equal(np.isfinite(predicted), finite)
+    np.testing.assert_allclose(predicted[finite], truth[finite], atol=0.01 * (spread_of(truth) or 1))
+
+
+def test_other_shapes_and_seeds():
+    wide, tall = plane(11, 41)
+    truth = np.sin(3 * wide) + tall
+    values, known = followed(truth, 0.01)
+    assert known.sum() < truth.size
+    error = np.abs(NestedGrids(truth.shape).predict(values, known).values - truth).max()
+    assert error <= 0.01 * np.ptp(truth)
+    _, again = followed(truth, 0.01)
+    _, other = followed(truth, 0.01, seed=1)
+    np.testing.assert_array_equal(known, again)
+    assert (known != other).any()
+
+
+def test_a_narrow_bump_between_the_coarse_cells_can_be_found_by_a_check():
+    truth = X**2 + 0.3 * np.exp(-((X - 0.36) ** 2 + (Y - 0.36) ** 2) / 0.02)
+    coarse = NestedGrids(truth.shape).coarse
+    found = []
+    for seed in range(8):
+        values, known = followed(np.where(coarse, X**2, truth), 0.02, seed)
+        error = np.abs(NestedGrids(truth.shape).predict(values, known).values - values)[known].max()
+        found.append(known.sum() > coarse.sum() + 24)
+        assert error == 0
+    assert sum(found) >= 4
+
+
+class Hill:
+    """Three examples with losses f, f + 1, f + 5 for f = tanh(3 x) + y^2; counts its calls and can fail."""
+
+    def __init__(self, fail_after=None):
+        self.calls, self.fail_after = [], fail_after
+
+    def __call__(self, parameters):
+        if len(self.calls) == self.fail_after:
+            raise RuntimeError("stopped")
+        x, y = parameters["w"][0].tolist()
+        self.calls.append((x, y))
+        loss = np.tanh(3 * x) + y**2
+        return loss + torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64), torch.tensor([1.0, 0.0, x > 0])
+
+
+def test_an_adaptive_surface_says_what_is_interpolated(tmp_path):
+    evaluate, exact = Hill(), compute_surface(Hill(), PLANE, UNIT, size=25)
+    path = tmp_path / "surface.zarr"
+    surface = compute_surface(evaluate, PLANE, UNIT, size=25, interpolation=0.01, path=path)
+    interpolated = surface["interpolated"].values
+    assert 0 < interpolated.sum() == 625 - len(evaluate.calls)
+    assert bool(surface["done"].all())
+    for name in ("loss", "accuracy", "loss_se", "difference_se"):
+        np.testing.assert_array_equal(surface[name].values[~interpolated], exact[name].values[~interpolated])
+    assert np.isnan(surface["loss_se"].values[interpolated]).all()
+    assert np.isnan(surface["difference_se"].values[interpolated]).all()
+    assert ((surface["accuracy"] >= 0) & (surface["accuracy"] <= 1)).all()
+    spread = np.ptp(exact["loss"].values)
+    assert np.abs(surface["loss"] - exact["loss"]).max() <= 0.01 * spread
+    assert 0 < surface.attrs["interpolation_error"] <= 0.01
+    assert load_surface(path).identical(surface)
+    assert not exact["interpolated"].any()
+    assert f"{interpolated.sum()} of 625 cells interpolated" in contour_figure(surface).get_suptitle()
+    texts = np.asarray(figure_3d(surface).data[0].text)
+    np.testing.assert_array_equal(texts == "(interpolated)", interpolated)
+
+
+def test_an_adaptive_surface_is_another_one_than_the_exact_one(tmp_path):
+    path = tmp_path / "surface.zarr"
+    compute_surface(Hill(), PLANE, UNIT, size=25, interpolation=0.01, path=path)
+    again = compute_surface(Hill(fail_after=0), PLANE, UNIT, size=25, interpolation=0.01, path=path)
+    assert again["interpolated"].any()
+    exact = compute_surface(Hill(), PLANE, UNIT, size=25, path=path)
+    assert not exact["interpolated"].any()
+    assert "interpolation_error" not in exact.attrs
+
+
+@pytest.mark.parametrize("after", [1, 30, 100])
+def test_a_stopped_adaptive_surface_ends_as_an_undisturbed_one(tmp_path, after):
+    path, undisturbed = tmp_path / "surface.zarr", Hill()
+    whole = compute_surface(undisturbed, PLANE, UNIT, size=25, interpolation=0.005)
+    assert len(undisturbed.calls) > after
+    first, second = Hill(fail_after=after), Hill()
+    with pytest.raises(RuntimeError, match="stopped"):
+        compute_surface(first, PLANE, UNIT, size=25, interpolation=0.005, path=path)
+    result = compute_surface(second, PLANE, UNIT, size=25, interpolation=0.005, path=path)
+    assert len(first.calls) + len(second.calls) == len(undisturbed.calls) + 1  # the centre twice
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(result[name], whole[name])
+    assert result.attrs["interpolation_error"] == whole.attrs["interpolation_error"]
+
+
+KILLED = """
+import sys, time, torch
+import numpy as np
+from gruland.landscape import compute_surface
+
+def evaluate(parameters):
+    time.sleep(0.05)
+    x, y = parameters["w"][0].tolist()
+    loss = np.tanh(3 * x) + y**2
+    return loss + torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64), torch.tensor([1.0, 0.0, x > 0])
+
+unit = torch.eye(2, dtype=torch.float64)
+compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": unit[:1]}, {"w": unit[1:]}],
+                size=25, interpolation=0.005, path=sys.argv[1])
+"""
+
+
+def test_a_killed_adaptive_surface_ends_as_an_undisturbed_one(tmp_path):
+    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
+    deadline = time.monotonic() + 600
+    while not (partial.exists() and load_surface(partial)["done"].any()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done, rest = int(load_surface(partial)["done"].sum()), Hill()
+    result = compute_surface(rest, PLANE, UNIT, size=25, interpolation=0.005, path=path)
+    undisturbed = Hill()
+    whole = compute_surface(undisturbed, PLANE, UNIT, size=25, interpolation=0.005)
+    assert len(rest.calls) == len(undisturbed.calls) - done + 1
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(result[name], whole[name])
+
+
+def test_a_surface_of_the_first_format_is_read_and_computed_afresh(tmp_path):
+    path = tmp_path / "surface.zarr"
+    old = compute_surface(Hill(), PLANE, UNIT, size=5).drop_vars(["difference_se", "interpolated"])
+    old.attrs["format"] = 1
+    old.to_zarr(path, consolidated=False)
+    read = load_surface(path)
+    np.testing.assert_array_equal(read["loss"], old["loss"])
+    assert np.isnan(read["difference_se"]).all()
+    assert not read["interpolated"].any()
+    evaluate = Hill()
+    compute_surface(evaluate, PLANE, UNIT, size=5, path=path)
+    assert len(evaluate.calls) == 25
+
+
+# -- a run
+
+OLD_SETTINGS = {
+    "enabled": True,
+    "size": 9,
+    "extent": 1.0,
+    "normalization": "filter",
+    "reviews": "all",
+    "seed": 1,
+}
+
+
+class FakeRun:
+    def __init__(self, path, **model):
+        self.path, self.results, self.model = path, {"name": "none"}, classifier(backend="torch", **model)
+        self.config = OmegaConf.create({"landscape": OLD_SETTINGS})
+        with torch.no_grad():
+            self.model.head.weight *= 5  # as far from the start as a trained model's
+        encoded, labels = reviews(1000, longest=6)[0], (np.arange(1000) % 10 > 0).astype(np.int64)
+        splits = {"train": SimpleNamespace(encoded=encoded, labels=labels)}
+        self.data = SimpleNamespace(splits=splits, report={"fingerprint": "f"})
+        self.locked = nullcontext
+
+    def update_results(self, **values):
+        self.results.update(values)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr("gruland.landscape.run.write_pictures", lambda *_: None)
+    return FakeRun(tmp_path)
+
+
+def test_an_exact_surface_in_the_results(run):
+    results = compute_run(run, OLD_SETTINGS)
+    assert (results["evaluated"], results["interpolated"], results["interpolation_error"]) == (81, 0, None)
+    assert (results["reviews"], results["reviews_needed"], results["achieved_tolerance"]) == (1000, None, 0)
+    assert results["precision"] == "float32"
+    assert results["kernel"] == "the model's own forward pass (the model's backend is torch)"
+    surface = load_surface(run.path / "landscape" / "surface.zarr")
+    assert surface.attrs["precision"] == "float32"
+
+
+def test_a_tolerance_picks_the_reviews_once(run, monkeypatch, caplog):
+    settings = {**OLD_SETTINGS, "tolerance": 0.2}
+    results = compute_run(run, settings)
+    assert results["reviews"] == results["reviews_needed"] < 1000
+    assert 0 < results["achieved_tolerance"] <= 0.2
+    assert not caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(ReviewLoss, "on_plane", lambda *_: pytest.fail("computed again"))
+        assert compute_run(run, settings) == results
+    finer = compute_run(run, {**settings, "tolerance": 0.1})
+    assert finer["reviews"] > results["reviews"]
+    assert finer["achieved_tolerance"] <= 0.1
+    assert compute_run(run, settings) == {**results, "seconds": run.results["landscape"]["seconds"]}
+
+
+def test_fewer_reviews_than_the_tolerance_takes(run, caplog):
+    results = compute_run(run, {**OLD_SETTINGS, "tolerance": 0.1, "reviews": 50})
+    assert results["reviews"] == 50 < results["reviews_needed"]
+    assert results["achieved_tolerance"] > 0.1
+    assert "landscape.tolerance=0.1 takes about" in caplog.text
+    assert "landscape.reviews=50 does not suffice" in caplog.text
+
+
+def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, capsys):
+    monkeypatch.setattr("gruland.runs.find", lambda *paths: list(paths))
+    monkeypatch.setattr("gruland.runs.load", lambda _: run)
+    arguments = ["here", "size=17", "tolerance=0.3", "interpolation=0.05", "precision=float32"]
+    assert command.main(arguments) == 0
+    results = run.results["landscape"]
+    assert results["interpolated"] == 289 - results["evaluated"] > 0
+    line = capsys.readouterr().out
+    assert f"{results['evaluated']} of 289 cells (the others interpolated within about" in line
+    assert "differences within" in line
+    assert command.main(["here"]) == 0
+    assert "81 cells over 1,000 reviews" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"precision": "double"}, "landscape.precision=double: expected one of auto, float32, bfloat16"),
+        ({"tolerance": 0}, r"landscape.tolerance=0: expected a share of the loss range in \(0, 1\), or null"),
+        ({"tolerance": "small"}, "landscape.tolerance=small: expected a share"),
+        ({"interpolation": 1.5}, "landscape.interpolation=1.5: expected a share"),
+        ({"interpolation": True}, "landscape.interpolation=True: expected a share"),
+        ({"precision": "bfloat16"}, r"landscape.precision=bfloat16 cannot be had here"),
+    ],
+)
+def test_settings_that_cannot_work(run, setting, message):
+    with pytest.raises(ValueError, match=message):
+        compute_run(run, {**OLD_SETTINGS, **setting})
+
+
+# -- the report
+
+
+def test_the_report_s_table_counts_evaluated_cells():
+    results = {"normalization": "filter", "cells": 2601, "reviews": 100, "evaluated": 233}
+    run = SimpleNamespace(
+        cell=None, name="x", seed=0, results={"landscape": {**results, "interpolated": 2368}}
+    )
+    assert "233 of 2601" in tables._landscape_row(run, 0.5).cells
+    run.results["landscape"] = {**results, "interpolated": 0}
+    assert "2601" in tables._landscape_row(run, 0.5).cells
+
+
+def test_the_report_s_command_names_new_settings_of_an_old_run(tmp_path):
+    settings = {key: value for key, value in OLD_SETTINGS.items() if key != "enabled"}
+    new = {"precision": "auto", "tolerance": None, "interpolation": 0.01}
+    run = SimpleNamespace(
+        path=tmp_path,
+        config={"landscape": OLD_SETTINGS},
+        results={"landscape": {"settings": {**settings, **new}}},
+    )
+    (line,) = commands.measuring("gruland.landscape", "landscape", [run])
+    assert line.endswith(f"{tmp_path} interpolation=0.01")
