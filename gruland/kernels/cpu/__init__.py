@@ -23,14 +23,11 @@ from torch import Tensor
 from gruland.kernels import Layer
 from gruland.kernels.cpu import stack
 from gruland.kernels.cpu.library import ARCHITECTURES, build, reason_of
-from gruland.kernels.cpu.stack import final_states, precisions
+from gruland.kernels.cpu.stack import BETWEEN, final_states, precisions
 
-__all__ = ["final_states", "load", "precisions", "run_layer", "unavailable"]
+__all__ = ["final_states", "load", "precisions", "run_layer", "run_layers", "unavailable"]
 
 _CPU = torch.device("cpu")
-
-#: The activations between layers and their numbers in ``layer.cpp``.
-BETWEEN = {None: 0, "tanh": 1, "relu": 2}
 
 
 def unavailable(
