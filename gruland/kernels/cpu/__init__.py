@@ -262,7 +262,7 @@ class _Batch(ctypes.Structure):
         rows = [_Rows.of(tensor) for tensor in (arguments.x_TBI, input_TBI, states_TBH)]
         active, *dense = (tensor.contiguous() for tensor in (arguments.active, *arguments[1:6]))
         sizes = (*arguments.x_TBI.shape, states_TBH.shape[2], torch.get_num_threads())
-        activation = BETWEEN[arguments.activation]
+        activation = BETWEEN.index(arguments.activation)
         batch = cls(*sizes, active.data_ptr(), *rows, activation, *map(_address, dense))
         batch.tensors = (rows, active, *dense)
         return batch

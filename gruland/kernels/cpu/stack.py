@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gruland.kernels import Layer, cpu
 
-#: The activations between layers, by their numbers in ``stack.cpp``.
+#: The activations between layers, by their numbers in ``stack.cpp`` and ``layer.cpp``.
 BETWEEN = (None, "tanh", "relu")
 
 
