@@ -544,7 +544,7 @@ int gru_multiplies_bfloat16() {
 // Floats that the forward pass saves per running (step, sequence).
 int64_t gru_saved_floats(int64_t hidden) { return ceil_div(hidden, V) * sizeof(Cell) / sizeof(float); }
 
-void gru_forward(const Batch* batch, int bfloat16, Keep keep, float zoneout, float* saved) {
+void gru_forward(const Batch* batch, [[maybe_unused]] int bfloat16, Keep keep, float zoneout, float* saved) {
   Layer layer(*batch);
   use_huge_pages(layer.states.data, layer.steps * layer.sequences * layer.hidden);
   if (layer.activation != NONE) use_huge_pages(layer.x.data, layer.steps * layer.sequences * layer.inputs);
@@ -558,9 +558,9 @@ void gru_forward(const Batch* batch, int bfloat16, Keep keep, float zoneout, flo
 
 // grad_states.data, grad_last, grad_x.data, grad_weight_ih and grad_weight_hh may be null. The slopes in saved become
 // gradients.
-void gru_backward(const Batch* batch, int bfloat16, float* saved, Rows grad_states, const float* grad_last, Rows grad_x,
-                  float* grad_h0, float* grad_weight_ih, float* grad_weight_hh, float* grad_bias_ih,
-                  float* grad_bias_hh) {
+void gru_backward(const Batch* batch, [[maybe_unused]] int bfloat16, float* saved, Rows grad_states,
+                  const float* grad_last, Rows grad_x, float* grad_h0, float* grad_weight_ih, float* grad_weight_hh,
+                  float* grad_bias_ih, float* grad_bias_hh) {
   Layer layer(*batch);
   if (grad_x.data) use_huge_pages(grad_x.data, layer.steps * layer.sequences * layer.inputs);
   std::vector<const float*> inputs, states;
