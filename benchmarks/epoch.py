@@ -14,7 +14,7 @@ from benchmarks.subject import Context
 from benchmarks.table import Row
 from gruland.callbacks import TrainingProgress
 from gruland.data import Batch
-from gruland.train import _trainer
+from gruland.train import build_trainer
 
 TITLE = "An epoch"
 
@@ -54,7 +54,7 @@ class _Stopwatch(pl.Callback):
 def _fit(context: Context, steps: int) -> Seconds:
     """A part of an epoch by the trainer of ``python -m gruland.train``; its own start does not count."""
     stopwatch = _Stopwatch(context.settings.clock)
-    trainer = _trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
+    trainer = build_trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
     trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
     trainer.fit_loop.max_epochs = 1
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]

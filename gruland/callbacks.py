@@ -118,12 +118,19 @@ class SplitScores(pl.Callback):
         with part(0.75, 0.8), Progress(2 * len(data.splits), f"{self._label}: scores") as progress:
             metrics: dict[str, Any] = {}
             for which in ("best", "last"):
+                if which == "last" and self._best_is_last():
+                    metrics[which] = metrics["best"]
+                    continue
                 model = self._run.load_model(which).to(pl_module.device)
                 metrics[which] = {}
                 for split, reviews in data.splits.items():
                     metrics[which][split] = self._score(model, reviews).to_dict()
                     progress.advance()
         self._run.update_results(metrics=metrics)
+
+    def _best_is_last(self) -> bool:
+        training = self._run.results["training"]
+        return training["best_epoch"] == training["epochs"]
 
     @staticmethod
     def _score(model: Any, reviews: Any) -> Scores:

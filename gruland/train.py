@@ -72,7 +72,7 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
     callbacks = [metrics, *_measurements(cfg, run), *checkpoints(run)]
     attached = loggers.build(cfg, run)
     with loggers.finished(attached, run):
-        trainer = _trainer(cfg.trainer, callbacks, attached)
+        trainer = build_trainer(cfg.trainer, callbacks, attached)
         resume = run.checkpoint("last")
         with part(0.05, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
@@ -80,7 +80,7 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
 
 
-def _trainer(cfg: DictConfig, callbacks: list[pl.Callback], attached: list[Logger]) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], attached: list[Logger]) -> pl.Trainer:
     """Lightning's trainer. Raises ValueError where this machine lacks the accelerator."""
     import pytorch_lightning as pl
     from pytorch_lightning.utilities.exceptions import MisconfigurationException

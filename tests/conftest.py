@@ -5,6 +5,12 @@ import pytest
 # One thread a process: the suite runs beside other work, and small sizes gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Triton's functions become what this says when they are imported, which any test may cause.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):

@@ -25,19 +25,12 @@ if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 ROOT = Path(__file__).parents[1]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Triton's own functions and the kernels become what the variable says when they are imported, which is now.
-with pytest.MonkeyPatch.context() as patch:
-    if DEVICE.type == "cpu":
-        patch.setenv("TRITON_INTERPRET", "1")
-    from gruland.kernels import triton as backend_module
-    from gruland.kernels.triton import layer as layer_module
-    from gruland.kernels.triton import philox, stack_kernel  # noqa: F401
+from gruland.kernels import triton as backend_module  # noqa: E402
+from gruland.kernels.triton import layer as layer_module  # noqa: E402
+from gruland.kernels.triton import philox, stack_kernel  # noqa: E402, F401
 
-    if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not None:
-        pytest.skip(f"the Triton backend cannot run: {reason}", allow_module_level=True)
-    # The first launch imports what is left of Triton.
-    one = torch.ones(3, 1, device=DEVICE)
-    backend_module.run_layer(one[:1].view(1, 1, 1), one[:1], Layer(one, one, one[:, 0], one[:, 0]), [1])
+if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not None:
+    pytest.skip(f"the Triton backend cannot run: {reason}", allow_module_level=True)
 
 # The suite of all backends, with this file's fixture.
 from test_kernels import (  # noqa: E402

@@ -46,14 +46,6 @@ struct Cell {
   float slope[SLOPES][V], carry[V];  // by the arguments of u, r, z, n; z'
 };
 
-inline void store_rounded(float* p, vec v) { store(p, v); }
-#ifdef __AVX512BF16__
-inline void store_rounded(uint16_t* p, vec v) {
-  __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
-  std::memcpy(p, &rounded, sizeof(rounded));
-}
-#endif
-
 // Rows lie apart where the batch comes first, and no processor guesses the next one.
 inline void prefetch(const float* row, int64_t n) {
   for (int64_t j = 0; j < n; j += 16) __builtin_prefetch(row + j);

@@ -49,14 +49,6 @@ inline vec tanh_of_state(vec h) {
 
 inline vec relu(vec h) { return h < 0.0f ? vec{} : h; }  // lets NaN through
 
-inline void store_rounded(float* p, vec v) { store(p, v); }
-#ifdef __AVX512BF16__
-inline void store_rounded(uint16_t* p, vec v) {
-  __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
-  std::memcpy(p, &rounded, sizeof(rounded));
-}
-#endif
-
 }  // namespace
 
 extern "C" {

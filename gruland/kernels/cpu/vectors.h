@@ -57,6 +57,14 @@ inline void store(float* p, vec v, int64_t n) {
   std::memcpy(p, &v, sizeof(float) * n);
 }
 
+inline void store_rounded(float* p, vec v) { store(p, v); }
+#ifdef __AVX512BF16__
+inline void store_rounded(uint16_t* p, vec v) {
+  __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+  std::memcpy(p, &rounded, sizeof(rounded));
+}
+#endif
+
 // e^x: 2^f by a polynomial with a relative error of 2e-9 before rounding, times 2^i. x is clamped to where the
 // result is a normal number, or to a smaller bound; the comparisons let NaN through.
 inline vec exp(vec x, float bound = 87.0f) {
