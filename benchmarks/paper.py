@@ -18,7 +18,7 @@ TITLE = "The paper's surface"
 SIZE, REVIEWS = 51, 25_000
 #: The errors that are allowed, as shares of the loss range: of the sample of reviews, of the interpolation.
 ADAPTIVE: dict[str, Any] = {
-    "extent": 1.0, "normalization": "filter", "reviews": "all", "seed": 0, "tolerance": 0.01, "interpolation": 0.005,
+    "extent": 1.0, "normalization": "filter", "reviews": "all", "seed": 0, "tolerance": 0.01, "interpolation": 0.01,
 }  # fmt: skip
 PATIENCE = 15 * 60.0  # seconds, then the surface is given up: its time is at least that
 AGAINST = "the paper's 9 hours on a GPU"
