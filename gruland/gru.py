@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class GRU(nn.Module):
         zoneout: its rate, in [0, 1].
         dropconnect: its rate, in [0, 1].
         batch_first: x and output are [B, T, ...] rather than [T, B, ...].
-        backend: ``auto``, ``cpu``, ``torch`` or ``haste``: see :mod:`gruland.kernels`.
+        backend: ``auto``, ``cpu``, ``triton``, ``torch`` or ``haste``: see :mod:`gruland.kernels`.
         precision: ``float32``, or ``bfloat16``: the operands of matrix products are rounded to it, the products are
             summed in float32, and states, gates and gradients are float32.
         init: ``haste`` (gate by gate Xavier-uniform kernels and orthogonal recurrent kernels, zero biases) or
@@ -144,33 +145,44 @@ class GRU(nn.Module):
         state_LBH = self._check_state(state, x_TBI)
         steps = int(lengths_B.max())
         padding = len(x_TBI) - steps
+        wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
+        kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad, self.precision)
+        keep_seeds = None
         if masks is None and (self.training or self.dropout_at_test):
-            masks = self.draw_masks((steps, len(lengths_B)), self.generator)
+            masks, keep_seeds = self._draw(kernel, steps, len(lengths_B))
         masks = self._check_masks(masks, steps, len(lengths_B))
         order = _falling(lengths_B)
         back = None if order is None else order.argsort()
         with torch.autocast(x.device.type, enabled=False):
             h_TBH, last_LBH = self._run_layers(
+                kernel,
                 _reorder(x_TBI[:steps], order),
                 lengths_B if order is None else lengths_B[order],
                 _reorder(state_LBH, order),
                 [_sorted_mask(mask, steps, order) for mask in masks],
+                keep_seeds,
             )
         h_TBH, last_LBH = _reorder(h_TBH, back), _reorder(last_LBH, back)
         h_TBH = F.pad(h_TBH, (0, 0, 0, 0, 0, padding)) if padding else h_TBH
         return (h_TBH.transpose(0, 1) if self.batch_first else h_TBH), last_LBH
 
     def _run_layers(
-        self, x_TBI: Tensor, lengths_B: Tensor, state_LBH: Tensor, masks: Sequence[Masks]
+        self,
+        kernel: ModuleType,
+        x_TBI: Tensor,
+        lengths_B: Tensor,
+        state_LBH: Tensor,
+        masks: Sequence[Masks],
+        keep_seeds: Sequence[int] | None,
     ) -> tuple[Tensor, Tensor]:
         """The layers over sequences sorted by falling length; the zoneout masks are [T, B, H] in here."""
         active = (lengths_B > torch.arange(len(x_TBI)).unsqueeze(1)).sum(1)
-        wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
-        kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad, self.precision)
         layers = [self._masked_layer(index, masks[index].recurrent) for index in range(self.num_layers)]
         keeps = [keep_TBH for keep_TBH, _ in masks]
         options = self.zoneout, self.precision, self.between
-        return kernels.run_layers(kernel, x_TBI, state_LBH, layers, active, keeps, *options)
+        return kernels.run_layers(
+            kernel, x_TBI, state_LBH, layers, active, keeps, *options, keep_seeds=keep_seeds
+        )
 
     def _masked_layer(self, index: int, recurrent: Tensor | None) -> Layer:
         layer = self.layer(index)
@@ -210,14 +222,29 @@ class GRU(nn.Module):
         numbers = [int(key) for key in keys]
         return [self._keyed_masks(index, sizes, numbers, seed) for index in layers]
 
+    def _draw(
+        self, kernel: ModuleType, steps: int, sequences: int
+    ) -> tuple[list[Masks], Sequence[int] | None]:
+        """Masks for one forward pass; a kernel that draws zoneout's itself gets seeds [L] in their place."""
+        if self.zoneout == 0 or not getattr(kernel, "DRAWS_ZONEOUT", False):
+            return self.draw_masks((steps, sequences), self.generator), None
+        device = None if self.generator is None else self.generator.device
+        seeds = torch.randint(2**62, (self.num_layers,), generator=self.generator, device=device)
+        masks = [Masks(recurrent=self._drawn_recurrent(self.generator)) for _ in range(self.num_layers)]
+        return masks, seeds.tolist()
+
     def _drawn_masks(self, steps: int, sequences: int, generator: torch.Generator | None) -> Masks:
-        like, hidden = self._factory(), self.hidden_size
-        keep = recurrent = None
+        keep = None
         if self.zoneout > 0:
-            keep = zoneout_mask(steps, sequences, hidden, self.zoneout, generator, like["device"])
-        if self.dropconnect > 0:
-            recurrent = dropconnect_mask(hidden, self.dropconnect, generator, like["device"]).to(**like)
-        return Masks(keep, recurrent)
+            device = self._factory()["device"]
+            keep = zoneout_mask(steps, sequences, self.hidden_size, self.zoneout, generator, device)
+        return Masks(keep, self._drawn_recurrent(generator))
+
+    def _drawn_recurrent(self, generator: torch.Generator | None) -> Tensor | None:
+        if self.dropconnect == 0:
+            return None
+        like = self._factory()
+        return dropconnect_mask(self.hidden_size, self.dropconnect, generator, like["device"]).to(**like)
 
     def _keyed_masks(self, index: int, sizes: list[int], keys: list[int], seed: int) -> Masks:
         keep = recurrent = None

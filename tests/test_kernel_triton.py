@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gruland import kernels
+from gruland import GRU, kernels
 from gruland.kernels import Layer
 from gruland.kernels import torch as reference
 
@@ -453,3 +453,29 @@ def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
     assert len(compiled) == 8
     assert all(int(shared) <= 227 * 1024 for _, shared, _ in compiled)
     assert [wgmma for *_, wgmma in compiled] == ["False"] * 3 + ["True"] * 5
+
+
+def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
+    options: dict[str, Any] = {"num_layers": 2, "between": "tanh", "zoneout": 0.4, "dropconnect": 0.2}
+    gru = GRU(3, 5, backend="triton", **options).to(DEVICE)
+    x_BTI, lengths = torch.randn(3, 6, 3, device=DEVICE), [6, 4, 1]  # the kernel counts sorted sequences
+    torch.manual_seed(1)
+    masks, seeds = gru._draw(backend_module, 6, 3)
+    assert seeds is not None
+    assert len(set(seeds)) == 2
+    explicit = [
+        mask._replace(zoneout=backend_module.zoneout_mask(seed, 6, 3, 5, 0.4, DEVICE).transpose(0, 1))
+        for mask, seed in zip(masks, seeds, strict=True)
+    ]
+    reference_gru = GRU(3, 5, backend="torch", **options).to(DEVICE)
+    reference_gru.load_state_dict(gru.state_dict())
+    torch.manual_seed(1)
+    got, expected = gru(x_BTI, lengths), reference_gru(x_BTI, lengths, masks=explicit)
+    for mine, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    mine, other = (
+        torch.autograd.grad(h_n.square().sum(), list(module.parameters()))
+        for module, (_, h_n) in ((gru, got), (reference_gru, expected))
+    )
+    torch.testing.assert_close(mine, other)
+    assert not torch.equal(gru(x_BTI, lengths)[0], got[0])

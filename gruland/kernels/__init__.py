@@ -7,7 +7,8 @@ A backend is a module with two functions::
     run_layer(x_TBI, h0_BH, layer, active, keep_TBH=None, zoneout=0.0, precision="float32") -> h_TBH
     unavailable(device, dtype, training, precision="float32") -> str | None   # None: it can run; else: why not
 
-and it may have ``run_layers`` of its own, in the place of the one below.
+and it may have ``run_layers`` of its own, in the place of the one below. Where ``DRAWS_ZONEOUT`` is true, its
+``run_layer`` takes ``keep_seed`` instead of a mask and draws zoneout's mask itself.
 
 ``active`` (int64 on the CPU, or a list, [T]) is the number of sequences that still run at each step. It never
 rises: the sequences are sorted by falling length, and ``active[0] == B``. With the candidate
@@ -148,8 +149,12 @@ def run_layers(
     zoneout: float = 0.0,
     precision: str = "float32",
     between: str | None = None,
+    *,
+    keep_seeds: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A stack of layers by a backend, with an activation from ``BETWEEN`` between two layers.
+
+    ``keep_seeds`` [L] stand for masks that a backend with ``DRAWS_ZONEOUT`` draws.
 
     Returns the last layer's states [T, B, H], and every layer's state after each sequence's last step [L, B, H].
     """
@@ -163,7 +168,8 @@ def run_layers(
         if index > 0 and activation is not None:
             x_TBI = activation(x_TBI)
         keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
-        x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision)
+        seed = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
+        x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **seed)
         last.append(x_TBI[final])
     return x_TBI, pytorch.stack(last)
 

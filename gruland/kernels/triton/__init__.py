@@ -20,6 +20,9 @@ from gruland.kernels.triton.layer import run_layer
 from gruland.kernels.triton.philox import zoneout_mask
 from gruland.kernels.triton.stack import final_states, final_states_many
 
+#: ``run_layer`` draws a zoneout mask from ``keep_seed``.
+DRAWS_ZONEOUT = True
+
 __all__ = ["final_states", "final_states_many", "run_layer", "unavailable", "zoneout_mask"]
 
 
