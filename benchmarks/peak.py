@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import CLOCKS
-from gruland.kernels.cpu.library import ARCHITECTURES, FLAGS, compiler
+from gruland.kernels.cpu.compilation import ARCHITECTURES, FLAGS, compiler
 
 SOURCE = Path(__file__).with_name("peak.cpp")
 SIZES = (256, 512, 1024, 2048)  # of torch's square matrices

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 from gruland.kernels.cpu import stack
-from gruland.kernels.cpu.library import ARCHITECTURES, build, reason_of
+from gruland.kernels.cpu.compilation import ARCHITECTURES, build, reason_of
 from gruland.kernels.cpu.stack import BETWEEN, final_states, precisions
 
 __all__ = ["final_states", "load", "precisions", "run_layer", "run_layers", "unavailable"]
