@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -54,10 +55,10 @@ class _Stopwatch(pl.Callback):
 def _fit(context: Context, steps: int) -> Seconds:
     """A part of an epoch by the trainer of ``python -m gruland.train``; its own start does not count."""
     stopwatch = _Stopwatch(context.settings.clock)
-    trainer = build_trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
+    trainer: Any = build_trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
     trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
     trainer.fit_loop.max_epochs = 1
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
     with torch.random.fork_rng(devices=[]):
         trainer.fit(context.fresh_model(), context.data)
     return Seconds(stopwatch.seconds)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,11 +142,10 @@ class Context:
         """:func:`benchmarks.clock.alternate` with this run's settings."""
         return alternate(makers, repetitions or self.settings.repetitions, self.settings.clock)
 
-    def with_settings(self, **changes: object) -> Context:
+    def with_settings(self, **changes: Any) -> Context:
         """The same data and model in other sizes."""
-        other = Context.__new__(Context)
-        other.__dict__.update(self.__dict__)
-        other.settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        other = copy(self)
+        other.settings = replace(self.settings, **changes)
         return other
 
 

@@ -34,10 +34,10 @@ if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not No
 
 # The suite of all backends, with this file's fixture.
 from test_kernels import (  # noqa: E402
-    LENGTHS,
     ZONEOUT,
     Backend,
     Problem,
+    check_padding,
     gradients,
     problem,
     scaled,
@@ -141,17 +141,7 @@ def test_bfloat16_weights_that_are_streamed(zoneout: str) -> None:
 
 
 def test_padding_is_neither_read_nor_given_a_gradient(backend: Backend) -> None:
-    p = problem(LENGTHS["ragged"], "mask", torch.float32)
-    runs = torch.arange(4) < torch.tensor(p.active).unsqueeze(1)
-    with torch.no_grad():
-        p.inputs[0][~runs] = torch.nan
-        p.options["keep_TBH"][~runs] = torch.nan
-        p.weights_TBH[~runs] = 7
-    h_TBH = run(backend, p)
-    assert not h_TBH[~runs].any()
-    grads = gradients(h_TBH, p.inputs, p.weights_TBH)
-    assert all(bool(grad.isfinite().all()) for grad in grads)
-    assert not grads[0][~runs].any()
+    check_padding(backend)
 
 
 def test_running_sequences_may_end_in_zeros(backend: Backend) -> None:

@@ -262,7 +262,10 @@ def test_padding_is_neither_read_nor_given_a_gradient(name: str) -> None:
     reason = kernels.why_not(name, CPU, torch.float32, True)
     if reason is not None:
         pytest.skip(f"backend {name}: {reason}")
-    backend = Backend(name, torch.float32)
+    check_padding(Backend(name, torch.float32))
+
+
+def check_padding(backend: Backend) -> None:
     p = problem(LENGTHS["ragged"], "mask", torch.float32)
     runs = torch.arange(4) < torch.tensor(p.active).unsqueeze(1)
     with torch.no_grad():

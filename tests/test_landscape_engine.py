@@ -16,6 +16,7 @@ import pytest
 import torch
 import xarray
 from omegaconf import OmegaConf
+from test_landscape import PLANE, UNIT, Asymmetric
 from torch.func import functional_call
 
 from gruland import kernels
@@ -248,10 +249,6 @@ def test_precisions(kernel):
 # -- sampling
 
 
-PLANE = {"w": torch.zeros(1, 2, dtype=torch.float64)}
-UNIT = [{"w": torch.eye(2, dtype=torch.float64)[[row]]} for row in range(2)]
-
-
 class Population:
     """Examples of two classes whose losses a step (x, y) changes by f(x, y) times (1 + class) plus noise."""
 
@@ -451,19 +448,12 @@ def test_a_narrow_bump_between_the_coarse_cells_can_be_found_by_a_check():
     assert sum(found) >= 4
 
 
-class Hill:
-    """Three examples with losses f, f + 1, f + 5 for f = tanh(3 x) + y^2; counts its calls and can fail."""
+class Hill(Asymmetric):
+    """The same with f(x, y) = tanh(3 x) + y^2."""
 
-    def __init__(self, fail_after=None):
-        self.calls, self.fail_after = [], fail_after
-
-    def __call__(self, parameters):
-        if len(self.calls) == self.fail_after:
-            raise RuntimeError("stopped")
-        x, y = parameters["w"][0].tolist()
-        self.calls.append((x, y))
-        loss = np.tanh(3 * x) + y**2
-        return loss + torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64), torch.tensor([1.0, 0.0, x > 0])
+    @staticmethod
+    def height(x, y):
+        return np.tanh(3 * x) + y**2
 
 
 def test_an_adaptive_surface_says_what_is_interpolated(tmp_path):
