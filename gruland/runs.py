@@ -52,9 +52,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         else whole[key]
         for key in _IDENTITY
     }
-    if (
-        result["model"].get("precision") == "float32"
-    ):  # what runs had before there was a choice: their names stay
+    # A run without the key is a float32 run: both have the same name.
+    if result["model"].get("precision") == "float32":
         del result["model"]["precision"]
     result["trainer"] = {key: whole["trainer"].get(key) for key in _TRAINER_IDENTITY}
     return result
