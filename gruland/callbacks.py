@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -29,6 +30,24 @@ def checkpoints(run: Run) -> list[ModelCheckpoint]:
     best = ModelCheckpoint(filename="best", monitor="val/loss", mode="min", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common)
     return [best, last]
+
+
+class EpochWeights(pl.Callback):
+    """Keep the weights before training (``epoch-0``) and after each epoch: the path that the training took."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._save(0, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer.current_epoch + 1, pl_module)
+
+    def _save(self, epoch: int, pl_module: pl.LightningModule) -> None:
+        with atomic_path(self._run.checkpoint(f"epoch-{epoch}")) as temporary:
+            torch.save({"state_dict": pl_module.state_dict()}, temporary)
 
 
 class TrainingProgress(pl.Callback):

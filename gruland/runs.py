@@ -5,6 +5,7 @@
     outputs/<experiment>/<regularizer>-<rate>-h<units>-s<seed>-<hash>/
         config.yaml             the resolved configuration
         checkpoints/best.ckpt   least validation loss;  last.ckpt: after the last epoch
+        checkpoints/epoch-N.ckpt   weights after epoch N, 0 = before training (trainer.keep_epochs=true)
         metrics.csv             a row an epoch
         results.json            everything measured, see docs/results.md
         landscape/  attack/     surface and pictures; perturbed reviews
@@ -98,8 +99,16 @@ class Run:
         return pd.read_csv(self.path / "metrics.csv")
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of ``best`` or ``last``."""
+        """The path of ``best``, ``last`` or, where they are kept, ``epoch-N``."""
         return self.path / "checkpoints" / f"{which}.ckpt"
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs whose weights are kept, rising; 0 = before training."""
+        names = [
+            path.stem.removeprefix("epoch-") for path in (self.path / "checkpoints").glob("epoch-*.ckpt")
+        ]
+        return sorted(int(name) for name in names if name.isdigit())
 
     @cached_property
     def config(self) -> DictConfig:
@@ -134,7 +143,7 @@ class Run:
         return self.load_model("best")
 
     def load_model(self, which: str) -> Classifier:
-        """The model with the weights of ``best`` or ``last``, in evaluation mode.
+        """The model with the weights of ``best``, ``last`` or ``epoch-N``, in evaluation mode.
 
         Raises:
             ValueError: the checkpoint is truncated, or of another model.

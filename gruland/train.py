@@ -107,6 +107,8 @@ def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
 
     label = runs.name(cfg)
     result: list[pl.Callback] = [callbacks.TrainingProgress(label), callbacks.SplitScores(run, label)]
+    if cfg.trainer.get("keep_epochs"):  # absent in older runs
+        result.append(callbacks.EpochWeights(run))
     if cfg.landscape.enabled:
         result.append(callbacks.LossSurface(run, cfg.landscape))
     if cfg.attack.enabled:

@@ -296,3 +296,33 @@ def test_help_answers_without_heavy_imports():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "regularizer" in done.stdout
     assert done.stdout.strip().endswith("False False")
+
+
+def test_kept_epochs_lead_from_the_first_weights_to_the_last(tmp_path, monkeypatch):
+    overrides = ("trainer.keep_epochs=true", "trainer.max_epochs=3")
+    whole = train(plain(tmp_path / "whole", *overrides))
+    assert whole.epochs == [0, 1, 2, 3]
+    path = [whole.load_model(f"epoch-{epoch}").state_dict() for epoch in whole.epochs]
+    first = runs.build_model(whole.config, whole.data).state_dict()
+    assert all(torch.equal(path[0][name], weights) for name, weights in first.items())
+    for name, weights in whole.load_model("last").state_dict().items():
+        assert torch.equal(path[3][name], weights)
+        assert torch.equal(
+            path[whole.results["training"]["best_epoch"]][name], whole.model.state_dict()[name]
+        )
+    assert not torch.equal(path[1]["head.weight"], path[2]["head.weight"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            MetricsFile, "on_train_epoch_start", lambda self, trainer, module: 1 / (2 - trainer.current_epoch)
+        )
+        with pytest.raises(ZeroDivisionError):
+            train(plain(tmp_path / "cut", *overrides))
+    cut = runs.Run(runs.folder(plain(tmp_path / "cut", *overrides)))
+    assert cut.epochs == [0, 1, 2]
+    resumed = train(plain(tmp_path / "cut", *overrides))
+    for epoch, weights in zip(resumed.epochs, path, strict=True):
+        again = resumed.load_model(f"epoch-{epoch}").state_dict()
+        assert all(torch.equal(again[name], value) for name, value in weights.items())
+    # Whether they are kept does not make it another run.
+    assert train(plain(tmp_path / "whole", "trainer.max_epochs=3")).path == whole.path
