@@ -158,7 +158,7 @@ def test_a_failure_leaves_the_weights_and_what_was_computed(module, evaluate, tm
     )
 
 
-def failing_never(evaluate, calls):
+def counting(evaluate, calls):
     def counted(moved):
         calls.append(1)
         return evaluate(moved)
@@ -170,7 +170,7 @@ PROGRAM = """
 import sys, time, torch
 from gruland.landscape import compute_surface
 parameters = {"w": torch.zeros(1, 2, dtype=torch.float64)}
-directions = [{"w": torch.tensor([[1.0, 0.0]], dtype=torch.float64)}, {"w": torch.tensor([[0.0, 1.0]], dtype=torch.float64)}]
+directions = [{"w": torch.tensor([row], dtype=torch.float64)} for row in ([1.0, 0.0], [0.0, 1.0])]
 def evaluate(moved):
     time.sleep(float(sys.argv[2]))
     x, y = moved["w"][0]
