@@ -5,10 +5,11 @@ system and its workers on several machines:
 
 - a worker appends what it evaluates to a file of its own and reads everybody's. Every record has a checksum that
   starts from the surface's identity: one that is torn, or of another surface, is never read as data;
-- before it evaluates a cell, a worker claims it by creating a file that must not exist (O_EXCL, which network file
-  systems keep, too). A claim saves double work, no more: values depend on the cell alone, so that a cell evaluated
-  twice is lost time and not an error. Who has waited for a claimed cell too long evaluates it after all (see
-  ``Store.share``), and so a dead worker's claims need nobody to revoke them.
+- before it evaluates a cell, a worker that is not alone claims it by creating a file that must not exist (O_EXCL,
+  which network file systems keep, too). A claim saves double work, no more: values depend on the cell alone, so that
+  a cell evaluated twice is lost time and not an error. Who has waited for a claimed cell too long evaluates it after
+  all (see ``Store.share``), and so a dead worker's claims need nobody to revoke them;
+- a worker that joins others lets them notice it before it begins, since one that is alone makes no claims.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import os
 import struct
 import uuid
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 #: The number of the record that holds the origin's measures, whether or not the grid has such a cell.
 ORIGIN = -1
+_AT_WORK, _LEFT = ".cells", ".left"  # suffixes of a worker's file; one that was killed seems to be at work
 _BODY, _CHECK = struct.Struct("<i5d"), struct.Struct("<I")
 _SIZE = _BODY.size + _CHECK.size
 
@@ -47,11 +50,15 @@ class Cells:
 
     Args:
         identity: of the surface, where the checksums start from.
+
+    Attributes:
+        shared: whether other workers were seen at work.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder, self._seed = folder, zlib.crc32(identity.encode())
-        self._own, self._claims = folder / f"{uuid.uuid4().hex}.cells", folder / "claims"
+        self._own, self._claims = folder / f"{uuid.uuid4().hex}{_AT_WORK}", folder / "claims"
+        self.shared = False
         self._known: list[Record] = []
         self._unwritten: list[Record] = []
         self._offsets: dict[str, int] = {}
@@ -60,6 +67,7 @@ class Cells:
     def begin(self) -> None:
         """Make the folder; where it was taken away, all that is known goes into the new one."""
         self._claims.mkdir(parents=True, exist_ok=True)
+        self._own.touch()
         self._offsets.clear()
         self._unwritten = list(self._known)
 
@@ -90,7 +98,8 @@ class Cells:
         """
         found = []
         for name in sorted(os.listdir(self._folder)):
-            if name.endswith(".cells") and name != self._own.name:
+            if name.endswith((_AT_WORK, _LEFT)) and name != self._own.name:
+                self.shared |= name.endswith(_AT_WORK)
                 found += self._tail(name)
         self._known += found
         return found
@@ -101,7 +110,8 @@ class Cells:
 
     def _tail(self, name: str) -> list[Record]:
         """What follows the last whole record read so far."""
-        start, found, position = self._offsets.get(name, 0), [], 0
+        worker = name.split(".")[0]
+        start, found, position = self._offsets.get(worker, 0), [], 0
         with open(self._folder / name, "rb") as file:
             file.seek(start)
             data = file.read()
@@ -110,17 +120,19 @@ class Cells:
             if _CHECK.unpack_from(data, check)[0] == zlib.crc32(body, self._seed):
                 found.append(Record(*_BODY.unpack(body)))
                 position += _SIZE
-                self._offsets[name] = start + position
+                self._offsets[worker] = start + position
             else:
                 position += 1  # after a torn record the next one begins anywhere
         return found
 
     def claim(self, number: int) -> bool:
-        """Whether the cell is this worker's to evaluate.
+        """Whether the cell is this worker's to evaluate, for all that the others say.
 
         Raises:
             FileNotFoundError: the folder is gone.
         """
+        if not self.shared:
+            return True
         try:
             os.close(os.open(self._claims / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         except FileExistsError:
@@ -128,8 +140,9 @@ class Cells:
         self._claimed.add(number)
         return True
 
-    def release(self) -> None:
-        """Give back the claims on cells that were not evaluated."""
+    def leave(self) -> None:
+        """Give back the claims on cells that were not evaluated, and work no more."""
         for number in self._claimed:
             (self._claims / str(number)).unlink(missing_ok=True)
-        self._claimed.clear()
+        with suppress(FileNotFoundError):
+            self._own.rename(self._own.with_suffix(_LEFT))

@@ -215,6 +215,7 @@ class Store:
         self._cells = Cells(self._folder, self._identity)
         self._open()
         self.sync()
+        self._joined = time.monotonic() if self._cells.shared else -math.inf
 
     def _open(self) -> None:
         """Make the folder, unless it is there."""
@@ -253,6 +254,7 @@ class Store:
         is waited for, twice as long as the longest evaluation so far and some writes more. None = nothing to do for
         a moment but to wait.
         """
+        yield from self._be_noticed()
         columns, refused = self.done.shape[1], dict[tuple[int, int], float]()
         waiting, done = deque(cells), self.done
         while waiting or refused:
@@ -268,10 +270,17 @@ class Store:
                 elif not done[cell]:
                     refused[cell] = time.monotonic()
             else:
-                self.sync()
-                yield None
-                time.sleep(min(self._every, 1.0) / 10)
+                yield from self._wait()
         self.sync()
+
+    def _be_noticed(self) -> Iterator[None]:
+        while self._cells is not None and time.monotonic() < self._joined + self._longest + self._every:
+            yield from self._wait()
+
+    def _wait(self) -> Iterator[None]:
+        self.sync()
+        yield None
+        time.sleep(min(self._every, 1.0) / 10)
 
     @property
     def _patience(self) -> float:
@@ -337,7 +346,7 @@ class Store:
             known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
             self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
         if self._cells is not None:
-            self._cells.release()
+            self._cells.leave()
             if self.done.all():
                 self._publish()
 
