@@ -56,18 +56,18 @@ def loss_gap(surface: xarray.Dataset, radius: float = 1.0) -> float:
     """The mean excess loss at a distance ``radius`` from the unmoved model, nats.
 
     G(r) = 1 / (2 pi) integral of L(r cos u, r sin u) - L(0, 0) du, on a line the mean of its two points; infinite where
-    the circle meets a cell that is. For a quadratic with curvatures a and b along the axes G = r^2 (a + b) / 4, so that
-    over random planes it estimates the trace of the Hessian in filter-normalized units, and unlike that trace it
-    sees how far the quadratic holds. L is interpolated as in :func:`flat_area`.
+    the circle meets a cell that is. For a quadratic with curvatures a and b along the axes G = r^2 (a + b) / 4; its
+    mean over random planes is r^2 / 2 times the expectation of d^T H d over random directions d, a trace of the Hessian
+    H in filter-normalized units, but G sees the loss itself and not its quadratic. L is interpolated as in :func:`flat_area`.
 
     Raises:
         ValueError: the surface does not reach that far in every direction, or is incomplete.
     """
     beta, alpha = axes(surface)
     _check_radius(radius, beta, alpha)
-    angles = np.arange(2 if len(beta) == 1 else _ANGLES) * (2 * np.pi / (2 if len(beta) == 1 else _ANGLES))
-    points = [np.clip(radius * f(angles), axis[0], axis[-1]) for f, axis in ((np.sin, beta), (np.cos, alpha))]
-    return float(np.diagonal(between(excess_loss(surface), (beta, alpha), tuple(points))).mean())
+    angles = np.arange(_ANGLES) * (2 * np.pi / _ANGLES) if len(beta) > 1 else np.array([0, np.pi])
+    points = ((radius * np.sin(angles)).clip(*beta[[0, -1]]), (radius * np.cos(angles)).clip(*alpha[[0, -1]]))
+    return float(np.diagonal(between(excess_loss(surface), (beta, alpha), points)).mean())
 
 
 def _samples(surface: xarray.Dataset, radius: float | None) -> np.ndarray:
@@ -90,8 +90,8 @@ def _midpoints(axis: np.ndarray) -> np.ndarray:
 
 
 def _check_radius(radius: float, beta: np.ndarray, alpha: np.ndarray) -> None:
-    ends = [end for axis in (beta, alpha) if len(axis) > 1 for end in (-axis[0], axis[-1])]
-    reach = float(min(ends))
+    across = (-beta[0], beta[-1]) if len(beta) > 1 else ()  # a line has but one axis
+    reach = float(min(-alpha[0], alpha[-1], *across))
     if not 0 < radius <= reach * (1 + 1e-9):
         raise ValueError(
             f"radius={radius}: expected a positive number up to {reach:g}, which the surface reaches on every side"

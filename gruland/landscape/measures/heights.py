@@ -12,7 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray
 
-
 _HUGE = 1e100  # beyond it slopes would overflow
 
 
@@ -34,13 +33,13 @@ def heights(surface: xarray.Dataset) -> np.ndarray:
 def excess_loss(surface: xarray.Dataset) -> np.ndarray:
     """``heights`` above the unmoved model's loss [R, C], nats.
 
-    That is the attribute ``origin_loss``; without it the cell at alpha = beta = 0.
+    That is the attribute ``origin_loss``; where it is not known (NaN) the cell at alpha = beta = 0.
 
     Raises:
         ValueError: neither is there, or it is not finite; the surface is not complete.
     """
-    above, origin = heights(surface), surface.attrs.get("origin_loss")
-    if origin is None:
+    above, origin = heights(surface), float(surface.attrs.get("origin_loss", np.nan))
+    if np.isnan(origin):
         centre = (surface["beta"].values[:, None] == 0) & (surface["alpha"].values == 0)
         if not centre.any():
             raise ValueError("the surface has neither an origin_loss nor a cell at alpha = beta = 0")
