@@ -28,7 +28,6 @@ from gruland.landscape import (
     compute_run,
     compute_surface,
     contour_figure,
-    displace,
     figure_3d,
     load_surface,
     minimum,
@@ -52,110 +51,6 @@ SETTINGS = {
     "tolerance": None,
     "interpolation": None,
 }
-
-# -- directions
-
-
-@pytest.fixture
-def parameters():
-    generator = torch.Generator().manual_seed(1)
-    weights = {
-        "matrix": torch.randn(40, 30, generator=generator) * torch.logspace(-3, 3, 40)[:, None],
-        "convolution": torch.randn(6, 3, 5, 5, generator=generator, dtype=torch.float64),
-        "row": torch.randn(1, 7, generator=generator),
-        "bias": torch.randn(9, generator=generator),
-        "scalar": torch.tensor(2.0),
-    }
-    weights["matrix"][4] = 0
-    return weights
-
-
-def test_filter_directions_have_the_norm_of_each_row(parameters):
-    for direction in random_directions(parameters, seed=3):
-        for name in ("matrix", "convolution", "row"):
-            rows, expected = direction[name].flatten(1), parameters[name].flatten(1)
-            torch.testing.assert_close(rows.norm(dim=1), expected.norm(dim=1))
-        assert not direction["matrix"][4].any()
-
-
-def test_tensor_directions_have_the_frobenius_norm_and_keep_the_noise_s_proportions(parameters):
-    one, _ = random_directions(parameters, seed=3, normalization="tensor")
-    for name in ("matrix", "convolution", "row"):
-        torch.testing.assert_close(one[name].norm(), parameters[name].norm())
-    # Rows of a million-fold different weights get directions of similar size: not the filter normalization.
-    norms = one["matrix"].norm(dim=1)
-    assert norms.max() < 3 * norms.min()
-
-
-def test_both_normalizations_scale_the_same_gaussian_draw(parameters):
-    by_row, by_tensor = (
-        random_directions(parameters, 3, n)[0]["convolution"].flatten(1) for n in ("filter", "tensor")
-    )
-    cosine = nn.functional.cosine_similarity(by_row, by_tensor)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine))
-    standardized = (by_tensor / by_tensor.std()).flatten()
-    assert abs(float((standardized**4).mean()) - 3) < 1  # a Gaussian's kurtosis; uniform noise has 1.8
-
-
-@pytest.mark.parametrize("normalization", ["filter", "tensor"])
-def test_directions_keep_form_and_leave_one_dimensional_parameters(parameters, normalization):
-    for direction in random_directions(parameters, 0, normalization):
-        assert list(direction) == list(parameters)
-        for name, weights in parameters.items():
-            assert (direction[name].shape, direction[name].dtype) == (weights.shape, weights.dtype)
-        assert not direction["bias"].any()
-        assert not direction["scalar"].any()
-
-
-def test_directions_follow_the_seed_alone(parameters):
-    state = torch.random.get_rng_state()
-    one, two = random_directions(parameters, seed=5)
-    again, _ = random_directions(parameters, seed=5)
-    other, _ = random_directions(parameters, seed=6)
-    assert fingerprint(one) == fingerprint(again)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for third in (two, other):
-        cosine = nn.functional.cosine_similarity(one["matrix"].flatten(), third["matrix"].flatten(), dim=0)
-        assert abs(float(cosine)) < 0.3
-        assert not torch.equal(one["row"], third["row"])
-
-
-def test_directions_do_not_depend_on_the_dtype(parameters):
-    double = {name: w.double() for name, w in parameters.items()}
-    for single, exact in zip(random_directions(parameters, 2), random_directions(double, 2), strict=True):
-        torch.testing.assert_close(single["matrix"].double(), exact["matrix"], rtol=1e-6, atol=0)
-
-
-def test_unknown_normalization(parameters):
-    with pytest.raises(ValueError, match=r"normalization='layer': expected filter or tensor"):
-        random_directions(parameters, 0, "layer")
-
-
-def test_displace(parameters):
-    directions = random_directions(parameters, 0)
-    before = fingerprint(parameters)
-    moved = displace(parameters, directions, (0.5, -2.0))
-    for name, weights in parameters.items():
-        torch.testing.assert_close(moved[name], weights + 0.5 * directions[0][name] - 2 * directions[1][name])
-        assert moved[name].data_ptr() != weights.data_ptr()
-    assert torch.equal(moved["bias"], parameters["bias"])
-    assert fingerprint(parameters) == before
-    assert all(
-        moved is parameters[name] for name, moved in displace(parameters, directions, (0.0, 0.0)).items()
-    )
-
-
-def test_fingerprint_sees_every_bit_and_no_order():
-    tensors = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([[2.0]])}
-    same = {"b": torch.tensor([[2.0]]), "a": torch.tensor([0.0, 1.0])}
-    others = [
-        {**tensors, "a": torch.tensor([-0.0, 1.0])},
-        {**tensors, "a": torch.tensor([[0.0, 1.0]])},
-        {"a": tensors["a"], "c": tensors["b"]},
-    ]
-    assert fingerprint(same) == fingerprint(tensors)
-    assert len({fingerprint(t) for t in (tensors, *others)}) == 4
-
 
 # -- surfaces
 
