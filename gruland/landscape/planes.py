@@ -96,9 +96,10 @@ def plane_through(parameters: Weights, others: Mapping[str, Weights], *, seed: i
     The first of the others lies at (1, 0) exactly. The second axis is orthogonal to the first. With two others it is
     the rest of the second after Gram-Schmidt, as long as the first axis, so that distances in the picture are
     proportional to distances of the weights (Garipov et al. 2018, "Loss Surfaces, Mode Connectivity, and Fast
-    Ensembling of DNNs", who plot three networks so). With one it is a random filter-normalized direction (Li et al. 2018), drawn from ``seed``,
-    made orthogonal to the first row by row and then rescaled: its rows keep the norms of the weights' rows, biases
-    stay. The weights at a point's coordinates are those weights to the rounding of their dtype.
+    Ensembling of DNNs", who plot three networks so). With one it is a random filter-normalized direction (Li et al.
+    2018), drawn from ``seed``, made orthogonal to the first row by row and then rescaled: its rows keep the norms of
+    the weights' rows, biases stay. The weights at a point's coordinates are those weights to the rounding of their
+    dtype.
 
     Args:
         parameters: the trained parameters by name: the origin.
