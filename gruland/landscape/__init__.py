@@ -24,6 +24,7 @@ from typing import Any
 DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
 
 _EXPORTS = {
+    "Plane": "planes",
     "ReviewLoss": "objective",
     "Scale": "plot",
     "check_settings": "run",
@@ -39,9 +40,14 @@ _EXPORTS = {
     "load_directions": "directions",
     "load_surface": "store",
     "minimum": "plot",
+    "plane_through": "planes",
     "random_directions": "directions",
+    "random_plane": "planes",
+    "run_checkpoints": "checkpoints",
     "save_directions": "directions",
     "surface_figure": "plot",
+    "trajectory": "checkpoints",
+    "trajectory_plane": "planes",
     "write_pictures": "plot",
 }
 __all__ = ["DEFAULTS", *_EXPORTS]
