@@ -24,17 +24,26 @@ from typing import Any
 DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
 
 _EXPORTS = {
+    "MEASURES": "measures",
     "ReviewLoss": "objective",
     "Scale": "plot",
     "check_settings": "run",
     "compute_run": "run",
     "compute_surface": "surface",
     "contour_figure": "plot",
+    "convex_share": "measures",
+    "count_minima": "measures",
     "displace": "directions",
     "figure_3d": "plot",
+    "flat_area": "measures",
+    "flat_area_curve": "measures",
     "load_surface": "store",
+    "loss_gap": "measures",
+    "minima": "measures",
     "minimum": "plot",
     "random_directions": "directions",
+    "ripple": "measures",
+    "roughness": "measures",
     "surface_figure": "plot",
     "write_pictures": "plot",
 }
