@@ -187,7 +187,7 @@ def paired_difference(
         b_SD: [S', D'].
         seeds: the training seeds of a (S of them) and of b (S'); None: the same ones in the same order.
         directions: likewise the direction seeds.
-        confidence: between 0 and 1; that of m intervals together is at least c if each has 1 - (1 - c) / m (Bonferroni).
+        confidence: between 0 and 1; m intervals hold together with at least c if each has 1 - (1 - c) / m (Bonferroni).
 
     Raises:
         ValueError: shapes that do not fit each other or their labels, labels given twice, no direction in common.
