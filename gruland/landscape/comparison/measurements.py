@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gruland.classifier import Classifier
     from gruland.data import Encoded
     from gruland.landscape.objective import ReviewLoss
+    from gruland.landscape.planes import Weights
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,9 @@ class Bench:
             columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
             return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
 
-        return surface, self._kept(folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute)
+        return surface, self._kept(
+            folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute
+        )
 
     def curvature(self, reviews: int, **options: Any) -> dict[str, Any]:
         """Eigenvalues, trace and spectral density of the Hessian over a subset of the reviews."""
@@ -132,11 +135,13 @@ class Bench:
         here, there = (dict(bench.model.trainable()) for bench in (self, other))
         aligned = align(there, here, hidden_units(self.model), signs=True)
         log.info("%s: barrier to %s", self.name, other.run.path.name)
-        stages = {"before alignment": there, "after alignment": aligned.parameters}
+        stages: dict[str, Weights] = {"before alignment": there, "after alignment": aligned.parameters}
         result: dict[str, Any] = {"cosine": {"before": aligned.before, "after": aligned.score}}
         for stage, weights in stages.items():
             found = barrier(self.evaluate, here, weights, points=BARRIER_POINTS)
-            curve = {str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")}
+            curve = {
+                str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")
+            }
             result[stage] = {"loss": list(found.loss), "error": list(found.error), "curve": curve}
         return result
 

@@ -102,8 +102,8 @@ def _rectangle(values: Values) -> tuple[list[int], np.ndarray]:
 
 
 def _difference(seeds: list[int], a_SD: np.ndarray, base_seeds: list[int], base_SD: np.ndarray) -> Interval:
-    directions = tuple(list(range(array.shape[1])) for array in (a_SD, base_SD))
-    return paired_difference(a_SD, base_SD, seeds=(seeds, base_seeds), directions=directions)  # type: ignore[arg-type]
+    directions = (list(range(a_SD.shape[1])), list(range(base_SD.shape[1])))
+    return paired_difference(a_SD, base_SD, seeds=(seeds, base_seeds), directions=directions)
 
 
 def _plain(interval: Interval) -> dict[str, Any]:
