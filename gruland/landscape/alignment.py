@@ -496,7 +496,6 @@ def over_chord(values: np.ndarray, t: np.ndarray) -> np.ndarray:
     """values [T, N] less the chord between the first and the last row, which is at 0 and 1; not finite = inf."""
     with np.errstate(invalid="ignore"):
         excess = values - ((1 - t)[:, None] * values[0] + t[:, None] * values[-1])
-    excess[[0, -1]] = 0.0
     return np.where(np.isfinite(excess), excess, np.inf)
 
 

@@ -255,7 +255,7 @@ def _principal(gram: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]
     """Two components as weights of the checkpoints' offsets [n, 2], and their shares of the variance [2].
 
     With Y [n, d] for the offsets and J = I - 1/n (not centred, I), the components of J Y are Y' J v / sqrt(lambda) for
-    the eigenvectors v of J Y Y' J = J G J.
+    the eigenvectors v of J Y Y' J = J G J, and J v = v where lambda > 0.
     """
     n = len(gram)
     centring = np.eye(n) - (1 / n if centred else 0)
@@ -264,7 +264,7 @@ def _principal(gram: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]
     # A length below this share of the longest is the rounding of weights in float32.
     if values[1] <= _SINGLE**2 * values[0]:
         raise ValueError("the checkpoints lie on one line: expected weights that span a plane")
-    components = centring @ vectors[:, :2] / np.sqrt(values[:2])
+    components = vectors[:, :2] / np.sqrt(values[:2])
     coordinates = gram @ components
     farthest = coordinates[np.abs(coordinates).argmax(0), [0, 1]]
     return components * np.where(farthest < 0, -1, 1) * [-1, 1], values[:2] / values.sum()
