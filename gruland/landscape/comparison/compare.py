@@ -1,0 +1,95 @@
+"""The order in which a comparison is computed: surfaces first, then what takes longer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from gruland.landscape.comparison.measurements import Bench, benches
+from gruland.landscape.comparison.models import Model, models
+from gruland.landscape.comparison.page import Measured, write_page
+from gruland.runs import Run
+
+#: What a comparison adds to the settings of a surface, or has other values of.
+SETTINGS: dict[str, Any] = {
+    "directions": 10,  # planes of each run
+    "size": 13,
+    "extent": 1.0,
+    "normalization": "filter",
+    "reviews": 1000,
+    "seed": 0,  # of the first plane's directions; the next one's is one more
+    "reviews_seed": 0,
+    "curvature": 256,  # reviews of the Hessian; 0: none
+    "barriers": True,  # between the seeds of a model
+    "paths": True,  # of trainings that kept their epochs
+}
+_OWN = ("directions", "curvature", "barriers", "paths")
+
+
+def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folder: str | Path) -> Path:
+    """Measure all finished runs at or below the paths and write the comparison.
+
+    Args:
+        paths: runs' folders, or folders of runs.
+        settings: over :data:`SETTINGS`; the others are those of conf/landscape.
+        folder: where ``comparison.md``, ``comparison.json`` and the pictures go.
+
+    Returns:
+        The path of comparison.md.
+
+    Raises:
+        FileNotFoundError, ValueError: no finished run there; two runs of the same model and seed; a setting that
+            cannot work.
+    """
+    from gruland.landscape.settings import check_settings, completed
+
+    asked = {**SETTINGS, **(settings or {})}
+    _check(asked)
+    surface = completed({key: value for key, value in asked.items() if key not in _OWN})
+    check_settings(surface)
+    measured = Measured(asked, models(*paths))
+    named = [
+        (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
+    ]
+    places = {run.path: (model.label, seed) for model in measured.models for seed, run in model.runs.items()}
+    for bench in benches(named, surface):
+        label, seed = places[bench.run.path]
+        measured.surfaces.setdefault(label, {})[seed] = bench.surfaces(asked["directions"])
+        if asked["paths"] and (path := bench.path()):
+            measured.paths.setdefault(label, {})[seed] = path
+    if asked["barriers"]:
+        for model in measured.models:
+            if len(model.runs) > 1:
+                measured.barriers[model.label] = _barriers(model, surface)
+    if asked["curvature"]:
+        for bench in benches(named, surface):
+            label, seed = places[bench.run.path]
+            measured.curvature.setdefault(label, {})[seed] = bench.curvature(asked["curvature"])
+    return write_page(measured, Path(folder))
+
+
+def _barriers(model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Between each two seeds of a model."""
+    named: Sequence[tuple[str, Run]] = [
+        (f"{model.label}, seed {seed}", run) for seed, run in model.runs.items()
+    ]
+    loaded: dict[int, Bench] = dict(zip(model.runs, benches(named, settings), strict=True))
+    return {
+        f"seeds {one} and {other}": loaded[one].barrier(loaded[other])
+        for one, other in combinations(loaded, 2)
+    }
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for key, least in (("directions", 1), ("curvature", 0)):
+        value = settings[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
+    size = settings["size"]
+    for cells in size if isinstance(size, (list, tuple)) else [size]:
+        if isinstance(cells, int) and cells % 2 == 0:
+            raise ValueError(
+                f"size={size}: expected odd numbers, so that lines through the trained weights can be drawn"
+            )
