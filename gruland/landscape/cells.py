@@ -100,7 +100,8 @@ class Cells:
         for name in sorted(os.listdir(self._folder)):
             if name.endswith((_AT_WORK, _LEFT)) and name != self._own.name:
                 self.shared |= name.endswith(_AT_WORK)
-                found += self._tail(name)
+                with suppress(FileNotFoundError):  # its worker leaves at this very moment
+                    found += self._tail(name)
         self._known += found
         return found
 

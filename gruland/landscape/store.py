@@ -43,6 +43,7 @@ _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete",
 )  # fmt: skip
 _ABOUT = "about.json"
+_PUBLICATION = -2  # what is claimed beyond the cells: to write the complete surface
 
 
 def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
@@ -66,16 +67,17 @@ def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
         ValueError: the folder holds no readable surface.
     """
     path = Path(path)
-    if not path.exists():
-        path = _on_its_way(path, partial)
-    surface = _read(path)
-    if surface is None:
-        raise ValueError(f"{path} holds no readable loss surface: remove it and compute it again")
-    return surface
+    for _ in range(3):  # a worker may be putting a new surface into its place
+        surface = _read(path) if path.exists() else _on_its_way(path, partial)
+        if surface is not None:
+            return surface
+    raise ValueError(f"{path} holds no readable loss surface: remove it and compute it again")
 
 
-def _on_its_way(path: Path, wanted: bool) -> Path:
-    found = [folder for folder in _partials(path) if _read(folder) is not None]
+def _on_its_way(path: Path, wanted: bool) -> xarray.Dataset | None:
+    found = [surface for folder in _partials(path) if (surface := _read(folder)) is not None]
+    if path.exists():  # completed at this very moment
+        return _read(path)
     if not found:
         raise FileNotFoundError(
             f"there is no loss surface at {path}: compute it with python -m gruland.landscape"
@@ -85,7 +87,7 @@ def _on_its_way(path: Path, wanted: bool) -> Path:
             f"the loss surface at {path} is not complete: the same call goes on with it, "
             "load_surface(..., partial=True) reads what there is"
         )
-    return max(found, key=lambda folder: folder.stat().st_mtime)
+    return found[-1]
 
 
 def attributes_at(path: Path) -> list[dict[str, Any]]:
@@ -201,6 +203,7 @@ class Store:
         self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
         self._path = None if path is None else _checked(Path(path))
         self._cells: Cells | None = None
+        self._opened = False
         self._every, self._synced = every, time.monotonic()
         self.count, self._longest = 0, 0.0
         if self._path is not None and not self._take_complete():
@@ -213,14 +216,12 @@ class Store:
             if other != self._folder:
                 _discard(other)
         self._cells = Cells(self._folder, self._identity)
-        self._open()
         self.sync()
         self._joined = time.monotonic() if self._cells.shared else -math.inf
 
-    def _open(self) -> None:
+    def _open(self, cells: Cells) -> None:
         """Make the folder, unless it is there."""
-        assert self._cells is not None
-        self._cells.begin()
+        cells.begin()
         if not (self._folder / _ABOUT).exists():
             axes = {axis: self.surface[axis].values.tolist() for axis in DIMENSIONS}
             write_json(self._folder / _ABOUT, {"attributes": self.surface.attrs, **axes})
@@ -236,11 +237,6 @@ class Store:
         self.surface.attrs = found.attrs
         self.count, self._cells = self.surface["loss"].size, None
         return True
-
-    def _recover(self) -> None:
-        """The folder is gone: the surface is complete, or somebody threw it away."""
-        if not self._take_complete():
-            self._open()
 
     @property
     def done(self) -> np.ndarray:
@@ -291,7 +287,8 @@ class Store:
             try:
                 return self._cells.claim(number)
             except FileNotFoundError:
-                self._recover()
+                self._opened = self._take_complete()
+                self.sync()
         return not self.done.flat[number]
 
     def record(self, cell: tuple[int, int], values: Mapping[str, float], seconds: float = 0.0) -> None:
@@ -329,11 +326,15 @@ class Store:
         self._synced = time.monotonic()
         while self._cells is not None:
             try:
+                if not self._opened:
+                    self._open(self._cells)
+                    self._opened = True
                 self._cells.write()
                 self._take(self._cells.read())
                 break
-            except FileNotFoundError:
-                self._recover()
+            except FileNotFoundError:  # the surface is complete, or somebody threw its folder away
+                self._opened = False
+                self._take_complete()
 
     def __enter__(self) -> Store:
         return self
@@ -345,22 +346,28 @@ class Store:
         if self.done.all():
             known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
             self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
+            self._publish()
         if self._cells is not None:
             self._cells.leave()
-            if self.done.all():
-                self._publish()
 
     def _publish(self) -> None:
-        """Write the complete surface to the path; another worker may do so at the same moment."""
-        assert self._path is not None
-        while (found := _read(self._path)) is None or _identity(found) != self._identity:
+        """Write the complete surface to the path, unless another worker does."""
+        late = time.monotonic() + self._patience
+        while self._cells is not None and not self._claim(_PUBLICATION) and time.monotonic() < late:
+            self.sync()
+            time.sleep(min(self._every, 1.0) / 10)
+        if self._path is None or self._cells is None:
+            return
+        while not self._take_complete():
             try:
                 with atomic_path(self._path) as temporary:
                     self.surface.to_zarr(temporary, mode="w", consolidated=False)
                     _discard(self._path)
-            except OSError as error:
+            except OSError as error:  # a worker of other settings may have been quicker
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+            else:
+                break
         _discard(self._folder)
 
 
