@@ -21,12 +21,26 @@ import importlib
 from typing import Any
 
 #: Settings that the configurations of earlier versions do not have.
-DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
+DEFAULTS: dict[str, Any] = {
+    "plane": "random",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+    "objective": "evaluation",
+    "draws": 8,
+    "split": "train",
+    "reviews_seed": None,
+    "precision": "auto",
+    "tolerance": None,
+    "interpolation": None,
+    "max_seconds": None,
+}
 
 _EXPORTS = {
     "ReviewLoss": "objective",
     "Scale": "plot",
-    "check_settings": "run",
+    "TrainingLoss": "masked",
+    "check_settings": "settings",
     "compute_run": "run",
     "compute_surface": "surface",
     "contour_figure": "plot",
@@ -37,9 +51,12 @@ _EXPORTS = {
     "load_directions": "directions",
     "load_surface": "store",
     "minimum": "plot",
+    "objective_of": "run",
+    "plane_of": "run",
     "random_directions": "directions",
     "save_directions": "directions",
     "surface_figure": "plot",
+    "surface_of": "run",
     "write_pictures": "plot",
 }
 __all__ = ["DEFAULTS", *_EXPORTS]

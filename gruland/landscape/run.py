@@ -318,9 +318,7 @@ def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier) -> Plane:
 def _reviews(data: TextDataModule, settings: Mapping[str, Any]) -> tuple[Encoded, np.ndarray]:
     split = data.splits[settings["split"]]
     wanted, available = settings["reviews"], len(split.labels)
-    rows = subset(
-        split.labels, None if wanted == "all" else min(wanted, available), _reviews_seed(settings)
-    )
+    rows = subset(split.labels, None if wanted == "all" else min(wanted, available), _reviews_seed(settings))
     return split.encoded.take(rows), split.labels[rows]
 
 
@@ -400,9 +398,7 @@ def _sample(
         label=label and f"{label}, pilot",
     )
     classes = len(set(pilot.strata.tolist()))
-    needed = reviews_needed(
-        surface, len(pilot.strata), classes, about["available"], settings["tolerance"]
-    )
+    needed = reviews_needed(surface, len(pilot.strata), classes, about["available"], settings["tolerance"])
     return {"tolerance": settings["tolerance"], "reviews_needed": needed, "question": question}
 
 

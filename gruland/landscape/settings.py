@@ -80,7 +80,9 @@ def _check_size(size: Any) -> None:
 def _check_extent(extent: Any) -> None:
     if extent is None or _reaches(extent) or (_pair(extent) and all(map(_reaches, extent))):
         return
-    if _pair(extent) and all(_pair(ends) and all(map(_number, ends)) and ends[0] < ends[1] for ends in extent):
+    if _pair(extent) and all(
+        _pair(ends) and all(map(_number, ends)) and ends[0] < ends[1] for ends in extent
+    ):
         return
     raise ValueError(
         f"landscape.extent={extent}: expected a positive number, [alpha, beta] of them, "
@@ -112,7 +114,9 @@ def _check_moving(settings: Mapping[str, Any]) -> None:
 def _check_plane(plane: Any) -> None:
     words = [plane] if isinstance(plane, str) else plane
     if not (isinstance(words, list) and 1 <= len(words) <= 2 and all(isinstance(w, str) for w in words)):
-        raise ValueError(f"landscape.plane={plane}: expected {_expected(PLANES)}, or two of {_expected(CHECKPOINTS)}")
+        raise ValueError(
+            f"landscape.plane={plane}: expected {_expected(PLANES)}, or two of {_expected(CHECKPOINTS)}"
+        )
     known = PLANES if isinstance(plane, str) else CHECKPOINTS
     for word in words:
         if word not in known and not Path(word).is_dir():
