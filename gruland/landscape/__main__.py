@@ -160,8 +160,6 @@ def _line(path: Path, results: Mapping[str, Any]) -> str:
 
 
 def _cells(results: Mapping[str, Any]) -> str:
-    if not results["complete"]:
-        return f"{results['evaluated']:,} of {results['cells']:,} cells"
     if not results["interpolated"]:
         return f"{results['cells']:,} cells"
     return (

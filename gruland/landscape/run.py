@@ -416,7 +416,7 @@ def _bounded(sample: Mapping[str, Any], available: int, settings: Mapping[str, A
 def _results(surface: xarray.Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
     loss, about = surface["loss"].values, surface.attrs
     done, interpolated = surface["done"].values, surface["interpolated"].values
-    complete, adaptive = bool(done.all()), settings["interpolation"] is not None
+    complete, guessed = bool(about["complete"]), bool(interpolated.any())
     # A complete surface without a finite cell cannot be drawn, an interrupted one not yet.
     scale = Scale.of(surface) if complete or np.isfinite(loss).any() else None
     return {
@@ -430,7 +430,9 @@ def _results(surface: xarray.Dataset, settings: Mapping[str, Any]) -> dict[str, 
         "cells": int(loss.size),
         "evaluated": int((done & ~interpolated).sum()),
         "interpolated": int(interpolated.sum()),
-        "interpolation_error": about.get("interpolation_error", 0.0) if adaptive else None,
+        "interpolation_error": about.get("interpolation_error", 0.0)
+        if guessed or settings["interpolation"] is not None
+        else None,
         "reviews": about["reviews"],
         "reviews_needed": about["sample"]["reviews_needed"] if "sample" in about else None,
         "achieved_tolerance": achieved_tolerance(surface, about["reviews"], about["available"]),
