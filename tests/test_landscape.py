@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,25 +121,45 @@ def test_logistic_regression_in_closed_form():
             assert result["accuracy"].values[i, j] == pytest.approx(((z > 0) == y).mean())
 
 
-@pytest.mark.parametrize("size", [2, 50, 1, 0, -3, 5.5, "many", True])
-def test_sizes_without_a_centre(size):
-    with pytest.raises(ValueError, match=rf"landscape.size={size}: expected an odd number"):
+@pytest.mark.parametrize("size", [0, -3, 5.5, "many", True, None])
+def test_impossible_sizes(size):
+    with pytest.raises(ValueError, match=rf"landscape.size={size}: expected a whole number of at least 1"):
         axis(size, 1.0)
 
 
-@pytest.mark.parametrize("extent", [0.0, -1.0, float("nan"), float("inf"), "wide"])
+@pytest.mark.parametrize(
+    "extent",
+    [0.0, -1.0, float("nan"), float("inf"), "wide", True, None, (1, 1), (2, 1), (0, None), (1, 2, 3)],
+)
 def test_impossible_extents(extent):
-    with pytest.raises(ValueError, match=rf"landscape.extent={extent}: expected a positive number"):
+    message = rf"landscape.extent={re.escape(str(extent))}: expected a positive number or \(low, high\)"
+    with pytest.raises(ValueError, match=message):
         axis(5, extent)
 
 
-@pytest.mark.parametrize(("size", "extent"), [(3, 1.0), (51, 0.3), (13, 7)])
-def test_axis_is_symmetric_and_meets_zero(size, extent):
+@pytest.mark.parametrize(("size", "extent"), [(3, 1.0), (51, 0.3), (13, 7), (2, 0.1), (50, 0.3)])
+def test_axis_is_symmetric_and_meets_zero_in_its_middle(size, extent):
     steps = axis(size, extent)
     assert len(steps) == size
-    assert steps[size // 2] == 0
     assert (steps[0], steps[-1]) == (-extent, extent)
     np.testing.assert_array_equal(steps, -steps[::-1])
+    assert (0.0 in steps) == (size % 2 == 1)
+    np.testing.assert_array_equal(steps, axis(size, (-extent, extent)))
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"), [(11, -0.3, 0.7), (31, -0.1, 0.2), (4, -1, 2), (16, -0.5, 1), (7, 0.25, 4)]
+)
+def test_an_axis_between_two_ends_is_exactly_zero_where_it_is_zero_up_to_rounding(size, low, high):
+    steps = axis(size, (low, high))
+    np.testing.assert_allclose(steps, np.linspace(low, high, size), rtol=0, atol=1e-15)
+    assert (steps[0], steps[-1]) == (low, high)
+    assert (np.abs(steps) < 1e-12).sum() == (steps == 0).sum() == (low < 0)
+
+
+def test_one_step_is_in_the_middle():
+    assert axis(1, 3.0).tolist() == [0.0]
+    assert axis(1, (-1, 2)).tolist() == [0.5]
 
 
 def test_one_example_has_no_standard_error():
@@ -172,7 +193,7 @@ def test_a_stopped_surface_goes_on_where_it_was(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(first, PLANE, UNIT, size=5, path=path)
     assert not path.exists()
-    assert int(load_surface(tmp_path / "surface.partial.zarr")["done"].sum()) == 7
+    assert int(load_surface(path, partial=True)["done"].sum()) == 7
     result = compute_surface(second, PLANE, UNIT, size=5, path=path)
     # The centre is evaluated again: differences to it need its losses one by one.
     assert len(second.calls) == 25 - 7 + 1
@@ -220,14 +241,15 @@ def test_another_surface_is_computed_afresh_and_the_old_one_stays_until_then(tmp
     assert bool(result["done"].all())
     assert load_surface(path).identical(result)
     assert not result.identical(old)
-    assert not (tmp_path / "surface.partial.zarr").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["surface.zarr"]
 
 
 def test_a_complete_surface_is_found_beside_a_partial_one_of_other_settings(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    path = tmp_path / "surface.zarr"
     complete = compute_surface(Asymmetric(), PLANE, UNIT, size=3, path=path)
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(Asymmetric(fail_after=6), PLANE, UNIT, size=5, path=path)
+    (partial,) = tmp_path.glob("surface.partial-*")
     begun = load_surface(partial)
     assert compute_surface(Asymmetric(fail_after=0), PLANE, UNIT, size=3, path=path).identical(complete)
     assert load_surface(path).identical(complete)
@@ -247,7 +269,7 @@ def test_the_centre_comes_first_and_then_ever_finer_grids(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(stopped, PLANE, UNIT, size=9, path=tmp_path / "s.zarr")
     assert stopped.calls[0] == (0.0, 0.0)
-    done = load_surface(tmp_path / "s.partial.zarr")["done"].values
+    done = load_surface(tmp_path / "s.zarr", partial=True)["done"].values
     assert done[::4, ::4].all()
     assert done.sum() == 9
 
@@ -267,17 +289,25 @@ compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": 
 """
 
 
+def begun(path):
+    """How many cells there are of a surface on its way."""
+    try:
+        return int(load_surface(path, partial=True)["done"].sum())
+    except FileNotFoundError:
+        return 0
+
+
 def test_a_killed_process_s_cells_are_taken_over(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    path = tmp_path / "surface.zarr"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
     deadline = time.monotonic() + 600
-    while not (partial.exists() and load_surface(partial)["done"].any()):
+    while not begun(path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = int(load_surface(partial)["done"].sum())
+    done = int(load_surface(path, partial=True)["done"].sum())
     assert 0 < done < 51 * 51
     rest = Asymmetric()
     result = compute_surface(rest, PLANE, UNIT, size=51, path=path)

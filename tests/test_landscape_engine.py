@@ -16,7 +16,7 @@ import pytest
 import torch
 import xarray
 from omegaconf import OmegaConf
-from test_landscape import PLANE, UNIT, Asymmetric
+from test_landscape import PLANE, UNIT, Asymmetric, begun
 from torch.func import functional_call
 
 from gruland import kernels
@@ -521,16 +521,16 @@ compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": 
 
 
 def test_a_killed_adaptive_surface_ends_as_an_undisturbed_one(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    path = tmp_path / "surface.zarr"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
     deadline = time.monotonic() + 600
-    while not (partial.exists() and load_surface(partial)["done"].any()):
+    while not begun(path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done, rest = int(load_surface(partial)["done"].sum()), Hill()
+    done, rest = int(load_surface(path, partial=True)["done"].sum()), Hill()
     result = compute_surface(rest, PLANE, UNIT, size=25, interpolation=0.005, path=path)
     undisturbed = Hill()
     whole = compute_surface(undisturbed, PLANE, UNIT, size=25, interpolation=0.005)

@@ -37,15 +37,18 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _EXPORTS = {
+    "Plane": "planes",
     "ReviewLoss": "objective",
     "Scale": "plot",
     "TrainingLoss": "masked",
     "check_settings": "settings",
+    "compute_line": "surface",
     "compute_run": "run",
     "compute_surface": "surface",
     "contour_figure": "plot",
     "describe_directions": "directions",
     "displace": "directions",
+    "export_surface": "export",
     "figure_3d": "plot",
     "gates_of": "directions",
     "load_directions": "directions",
@@ -53,10 +56,15 @@ _EXPORTS = {
     "minimum": "plot",
     "objective_of": "run",
     "plane_of": "run",
+    "plane_through": "planes",
     "random_directions": "directions",
+    "random_plane": "planes",
+    "run_checkpoints": "checkpoints",
     "save_directions": "directions",
     "surface_figure": "plot",
     "surface_of": "run",
+    "trajectory": "checkpoints",
+    "trajectory_plane": "planes",
     "write_pictures": "plot",
 }
 __all__ = ["DEFAULTS", *_EXPORTS]
