@@ -110,9 +110,7 @@ class Bench:
             columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
             return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
 
-        return surface, self._kept(
-            folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute
-        )
+        return surface, self._kept(folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute)
 
     def curvature(self, reviews: int, **options: Any) -> dict[str, Any]:
         """Eigenvalues, trace and spectral density of the Hessian over a subset of the reviews."""
@@ -138,9 +136,7 @@ class Bench:
         result: dict[str, Any] = {"cosine": {"before": aligned.before, "after": aligned.score}}
         for stage, weights in stages.items():
             found = barrier(self.evaluate, here, weights, points=BARRIER_POINTS)
-            curve = {
-                str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")
-            }
+            curve = {str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")}
             result[stage] = {"loss": list(found.loss), "error": list(found.error), "curve": curve}
         return result
 
