@@ -487,22 +487,30 @@ def test_planes_that_need_the_epochs(tmp_path, smoke_run, plane):
 def test_a_hessian_plane_is_computed_once(tmp_path, no_pictures, monkeypatch):
     run, calls = FakeRun(tmp_path), []
 
-    def hessian_plane(model, encoded, labels, *, seed):
+    def hessian_plane(loss, parameters, *, seed, label):
         from gruland.landscape.planes import Plane
 
-        calls.append((encoded.size, seed))
-        directions = random_directions(model.trainable(), seed + 10)
-        return Plane(dict(model.trainable()), directions, "hessian", {}, {"eigenvalues": [2.0, 1.0]})
+        calls.append((loss, seed))
+        directions = random_directions(parameters, seed + 10)
+        return Plane(parameters, directions, "hessian", {}, {"eigenvalues": [2.0, 1.0], "rise": [4.0, 2.0]})
 
-    name = "gruland.landscape.measures.curvature"
-    monkeypatch.setitem(sys.modules, name.rpartition(".")[0], SimpleNamespace())
-    monkeypatch.setitem(sys.modules, name, SimpleNamespace(hessian_plane=hessian_plane))
-    settings = {**SETTINGS, "plane": "hessian"}
+    def composed(model, encoded, labels):
+        assert model is run.model
+        return encoded.size
+
+    # In the place of what has tests of its own.
+    for name, stub in (
+        ("composed", SimpleNamespace(ComposedLoss=composed)),
+        ("measures.curvature", SimpleNamespace(hessian_plane=hessian_plane)),
+    ):
+        monkeypatch.setitem(sys.modules, f"gruland.landscape.{name}", stub)
+    settings = {**SETTINGS, "plane": "hessian", "extent": None}
     first = compute_run(run, settings)
     assert compute_run(run, settings) == first
     assert calls == [(4, 0)]
-    attributes = load_surface(tmp_path / "landscape" / "surface.zarr").attrs
-    assert attributes["plane"]["eigenvalues"] == [2.0, 1.0]
+    surface = load_surface(tmp_path / "landscape" / "surface.zarr")
+    assert surface.attrs["plane"]["eigenvalues"] == [2.0, 1.0]
+    np.testing.assert_allclose(surface["alpha"], [-0.5, 0, 0.5])  # 4 * 0.5^2 = 1 nat
     compute_run(run, {**settings, "seed": 1})
     assert calls == [(4, 0), (4, 1)]
 

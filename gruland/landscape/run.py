@@ -165,9 +165,13 @@ def _tuples(value: Any) -> Any:
 
 
 def _extent(extent: Any, plane: Plane) -> Any:
-    """The extent of the settings, or one that holds the plane's points; says so where a given one does not."""
+    """The extent of the settings, or one that holds the plane's points; says so where a given one does not.
+
+    On a plane of eigenvectors it is, unless given, how far the greatest curvature alone takes the loss up by 1 nat.
+    """
     if extent is None:
-        return plane.extent()
+        rise = max(plane.attributes.get("rise", [0.0]))
+        return rise**-0.5 if rise > 0 else plane.extent()
     sides = extent if isinstance(extent, list) else [extent, extent]
     ends = [side if isinstance(side, list) else [-side, side] for side in sides]
     for name, point in plane.points.items():
@@ -242,8 +246,8 @@ def plane_of(
         run: where checkpoints and, for Hessian planes, the reviews come from.
         settings: as in conf/landscape.
         model: whose weights are the origin; None = the run's best checkpoint.
-        kept: directions that an earlier call wrote: taken over where they take long to compute and are of the same
-            weights and settings.
+        kept: a file for directions that take long to compute (``hessian``): they are written to it, and taken over
+            where an earlier call wrote those of the same weights and settings.
 
     Raises:
         ValueError, FileNotFoundError: the run lacks the checkpoints that the plane is made from.
@@ -261,7 +265,7 @@ def plane_of(
         path, best = _path(run, model, parameters)
         return planes.trajectory_plane(list(path.values()), list(path), origin=best)
     if kind == "hessian":
-        return _kept(kept, parameters, _question(model, settings)) or _hessian(run, settings, model)
+        return _hessian(run, settings, model, kept)
     words = [kind] if isinstance(kind, str) else kind
     others = dict(_weights(run, word, model) for word in words)
     return planes.plane_through(parameters, others, seed=seed)
@@ -308,11 +312,18 @@ def _checkpoint(run: Run, which: str, model: Classifier) -> dict[str, Tensor]:
     return {name: weights[name].to(own) for name, own in model.trainable().items()}
 
 
-def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier) -> Plane:
+def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Path | None) -> Plane:
+    from gruland.landscape.composed import ComposedLoss
     from gruland.landscape.measures.curvature import hessian_plane
 
-    encoded, labels = _reviews(run.data, settings)
-    return hessian_plane(model, encoded, labels, seed=settings["seed"])
+    parameters, question = dict(model.trainable()), _question(model, settings)
+    if kept is not None and (plane := _kept(kept, parameters, question)):
+        return plane
+    loss = ComposedLoss(model, *_reviews(run.data, settings))
+    plane = hessian_plane(loss, parameters, seed=settings["seed"], label=f"{_name(run)}: eigenvectors")
+    if kept is not None:
+        _save_plane(kept, plane, question)
+    return plane
 
 
 def _reviews(data: TextDataModule, settings: Mapping[str, Any]) -> tuple[Encoded, np.ndarray]:
@@ -334,12 +345,12 @@ def _save_plane(path: Path, plane: Plane, question: str) -> None:
     save_directions(path, plane.directions, **about, question=question)
 
 
-def _kept(path: Path | None, parameters: dict[str, Tensor], question: str) -> Plane | None:
+def _kept(path: Path, parameters: dict[str, Tensor], question: str) -> Plane | None:
     """The plane whose directions lie at ``path``; None where there is none, or one of another question."""
     from gruland.landscape.planes import Plane
 
     try:
-        directions, about = load_directions(path or "")
+        directions, about = load_directions(path)
     except (OSError, ValueError):
         return None
     if about.get("question") != question:
