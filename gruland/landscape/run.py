@@ -316,7 +316,8 @@ def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Pat
     from gruland.landscape.composed import ComposedLoss
     from gruland.landscape.measures.curvature import hessian_plane
 
-    parameters, question = dict(model.trainable()), _question(model, settings)
+    parameters: dict[str, Tensor] = dict(model.trainable())
+    question = _question(model, settings)
     if kept is not None and (plane := _kept(kept, parameters, question)):
         return plane
     loss = ComposedLoss(model, *_reviews(run.data, settings))
