@@ -61,10 +61,10 @@ class Interval:
         return not self.low <= value <= self.high
 
     def __str__(self) -> str:
-        """Two digits of the half width are shown, and which of the two factors is missing."""
+        """Two digits of the half width are shown, and whether the training seed was held fixed."""
         digits = _decimals(self.width / 2 or abs(self.estimate))
         text = f"{self.estimate:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-        return f"{text} over {self.over[0]} alone" if self.over in ((SEEDS,), (DIRECTIONS,)) else text
+        return f"{text} over directions alone" if self.over == (DIRECTIONS,) else text
 
 
 def _decimals(size: float) -> int:
@@ -187,7 +187,7 @@ def paired_difference(
         b_SD: [S', D'].
         seeds: the training seeds of a (S of them) and of b (S'); None: the same ones in the same order.
         directions: likewise the direction seeds.
-        confidence: between 0 and 1.
+        confidence: between 0 and 1; m intervals hold together with at least c if each has 1 - (1 - c) / m (Bonferroni).
 
     Raises:
         ValueError: shapes that do not fit each other or their labels, labels given twice, no direction in common.
@@ -274,9 +274,9 @@ def _band(estimate_X: np.ndarray, parts: _Parts, confidence: float) -> Band:
 
 
 def _t_quantile(confidence: float, freedom: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the quantiles of Student's t; scipy.stats takes a second to import
 
-    return float(t.isf((1 - confidence) / 2, freedom))
+    return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def _common(

@@ -179,12 +179,18 @@ compute_surface(evaluate, parameters, directions, size=(9, 5), path=sys.argv[1])
 """
 
 
+def cells_done(path):
+    try:
+        return int(load_surface(path, partial=True).done.sum())
+    except FileNotFoundError:
+        return 0
+
+
 def test_a_killed_computation_resumes_and_ends_with_the_same_numbers(tmp_path):
     """No package survives being killed: what is on disk is lost, or taken for complete."""
     path = tmp_path / "surface.zarr"
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(path)]
     process = subprocess.Popen([*command, "0.15"])
-    partial = path.with_name("surface.partial.zarr")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if partial.exists() and int(load_surface(partial).done.sum()) > 3:
@@ -193,8 +199,7 @@ def test_a_killed_computation_resumes_and_ends_with_the_same_numbers(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not path.exists()  # nothing unfinished passes for a surface
-    found = load_surface(partial)
-    assert 3 < int(found.done.sum()) < 45
+    assert 3 < cells_done(path) < 45
     subprocess.run([*command, "0"], check=True)
     surface = load_surface(path)
     expected = surface.alpha + 10 * surface.beta**3 + 0.5

@@ -94,6 +94,7 @@ def test_flat_area_of_a_line_and_of_a_rectangle():
     line = surface_of(lambda x, y: x**2, rows=1)
     assert flat_area(line, 0.25) == pytest.approx(0.5, abs=0.005)
     assert flat_area(line, 0.04, radius=0.5) == pytest.approx(0.4, abs=0.01)
+    assert flat_area(surface_of(lambda x, y: 0.5 + 0 * x), 0.0) == 1  # at most, not less than
     rectangle = surface_of(lambda x, y: x + 0 * y, 13).isel(beta=slice(4, 9))
     assert flat_area(rectangle, 0.5) == pytest.approx(0.75, abs=0.005)
 
@@ -153,6 +154,8 @@ def test_cells_that_are_not_finite_are_infinitely_high(wild):
     assert roughness(walled) == ripple(walled) == math.inf
     assert convex_share(walled) == pytest.approx(25 / 121)
     assert [m.persistence for m in minima(walled)] == [math.inf]
+    # One such cell takes convexity from its neighbours alone.
+    assert convex_share(with_cells(surface_of(bowl), {(4, 7): wild})) == pytest.approx(1 - 9 / 121)
 
 
 def test_finite_but_huge_losses_break_nothing():
@@ -167,6 +170,7 @@ def test_loss_gap_of_a_quadratic(radius):
     expected = radius**2 * (3 + 1) / 4
     assert loss_gap(surface_of(bowl), radius) == pytest.approx(expected)
     assert loss_gap(surface_of(bowl, rows=1), radius) == pytest.approx(radius**2 * 3 / 2)
+    assert loss_gap(surface_of(lambda x, y: x**2 + x, rows=1), radius) == pytest.approx(radius**2)
     rectangle = surface_of(bowl, 13, 2.0).isel(alpha=slice(3, 10))
     assert loss_gap(rectangle, radius) == pytest.approx(expected)
 
@@ -178,8 +182,7 @@ def test_loss_gap_of_a_quadratic(radius):
 def test_roughness_of_a_quadratic_is_the_norm_of_its_hessian(size):
     assert roughness(surface_of(bowl, size)) == pytest.approx(math.sqrt(3**2 + 1 + 2 * 0.5**2))
     assert roughness(surface_of(bowl, size, rows=1)) == pytest.approx(3)
-    narrow = surface_of(bowl, size, 2.0).isel(beta=slice(1, 4))
-    assert roughness(narrow) == pytest.approx(math.sqrt(3**2 + 1 + 2 * 0.5**2))
+    assert roughness(surface_of(bowl, size, rows=7)) == pytest.approx(math.sqrt(3**2 + 1 + 2 * 0.5**2))
     assert roughness(surface_of(lambda x, y: 5 + 2 * x - y, size)) == pytest.approx(0, abs=1e-9)
 
 
@@ -214,6 +217,9 @@ def test_ripple_is_zero_for_quadratics_however_narrow():
     ):
         assert ripple(surface) == pytest.approx(0, abs=1e-12)
     assert ripple(surface_of(lambda x, y: 0.1 + 0 * x)) == 0
+    assert (
+        ripple(surface_of(lambda x, y: np.where(x > y, 0.1, np.nextafter(0.1, 1)))) == 0
+    )  # but for rounding
 
 
 def test_ripple_is_what_local_least_squares_leave_over():

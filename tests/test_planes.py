@@ -188,9 +188,9 @@ def test_weights_that_span_no_plane(others, message):
         plane_through(weights(0), others)
 
 
-def test_there_is_no_orthogonal_axis_in_biases():
-    with pytest.raises(ValueError, match="no parameter has rows"):
-        plane_through({"bias": torch.zeros(3)}, {"other": {"bias": torch.ones(3)}})
+def test_there_is_no_orthogonal_axis_in_rows_of_one_number():
+    with pytest.raises(ValueError, match="no parameter has rows of two or more numbers"):
+        plane_through({"row": torch.ones(3, 1)}, {"other": {"row": torch.zeros(3, 1)}})
 
 
 # -- trajectories
@@ -218,12 +218,13 @@ def test_checkpoints_in_a_plane_are_found_there():
     assert plane.points["4"] == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_components_are_those_of_an_svd_of_the_whole_matrix(dtype):
+def test_the_components_are_those_of_an_svd_of_the_whole_matrix(dtype, centred):
     checkpoints = [weights(seed, dtype) for seed in range(7)]
-    plane = trajectory_plane(checkpoints, list("abcdefg"), origin="e")
+    plane = trajectory_plane(checkpoints, list("abcdefg"), origin="e", centred=centred)
     matrix = np.stack([flat(c) - flat(checkpoints[4]) for c in checkpoints])
-    _, singular, components = np.linalg.svd(matrix - matrix.mean(0), full_matrices=False)
+    _, singular, components = np.linalg.svd(matrix - centred * matrix.mean(0), full_matrices=False)
     exact = 1e-6 if dtype == torch.float32 else 1e-12
     np.testing.assert_allclose(
         plane.attributes["explained"], (singular**2 / (singular**2).sum())[:2], rtol=exact
@@ -265,8 +266,8 @@ def test_random_walks_have_the_known_shares_and_are_cosines():
     steps = np.random.default_rng(0).normal(size=(n, dimensions)) / np.sqrt(dimensions)
     walk = steps.cumsum(0)
     plane = trajectory_plane([{"w": torch.from_numpy(row)} for row in walk])
-    np.testing.assert_allclose(plane.attributes["explained"], random_walk_shares(n)[:2], rtol=0.05)
-    np.testing.assert_allclose(plane.attributes["random_walk"], random_walk_shares(n)[:2], rtol=1e-12)
+    np.testing.assert_allclose(plane.attributes["explained"], random_walk_shares(n), rtol=0.05)
+    np.testing.assert_allclose(plane.attributes["random_walk"], random_walk_shares(n), rtol=1e-12)
     points = np.array(list(plane.points.values()))
     for axis, k in ((0, 1), (1, 2)):
         cosine = np.cos(np.pi * k * (np.arange(n) + 0.5) / n)
@@ -274,13 +275,15 @@ def test_random_walks_have_the_known_shares_and_are_cosines():
 
 
 def test_shares_of_a_random_walk():
-    # The covariance of an infinitely wide walk is min(i, j): its centred eigenvalues, found numerically.
-    n = 9
-    centring = np.eye(n) - 1 / n
-    walk = np.minimum.outer(np.arange(n), np.arange(n))
-    values = np.linalg.eigvalsh(centring @ walk @ centring)[::-1][: n - 1]
-    np.testing.assert_allclose(random_walk_shares(n), values / values.sum(), rtol=1e-10)
-    np.testing.assert_allclose(random_walk_shares(5000)[:2], [6 / np.pi**2, 6 / (2 * np.pi) ** 2], rtol=1e-5)
+    n, k = 9, np.arange(1, 3)
+    for origin in (-1, 0, 4):
+        shares = 6 / (n**2 - 1) / (4 * np.sin(np.pi * k / (2 * n)) ** 2)
+        np.testing.assert_allclose(random_walk_shares(n, origin), shares, rtol=1e-10)
+    np.testing.assert_allclose(random_walk_shares(500), 6 / (np.pi * k) ** 2, rtol=1e-4)
+    # Around an end: the eigenvalues of min(i, j) of n - 1 steps, which add up to n (n - 1) / 2.
+    ends = 1 / (4 * np.sin((2 * k - 1) * np.pi / (2 * (2 * n - 1))) ** 2) / (n * (n - 1) / 2)
+    for origin in (-1, 0):
+        np.testing.assert_allclose(random_walk_shares(n, origin, centred=False), ends, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

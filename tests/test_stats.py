@@ -112,7 +112,7 @@ def test_one_seed_or_one_direction_is_a_t_interval_and_says_so(axis, over):
     expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
     assert interval.over == (over,)
-    assert str(interval).endswith(f"] over {over} alone")
+    assert str(interval).endswith("] over directions alone" if over == "directions" else "]")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +234,13 @@ def test_bootstrap_of_many_is_the_t_interval():
     assert interval.estimate == pytest.approx(values.mean())
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert bootstrap_interval(values, confidence=0.5).width < interval.width / 2
+
+
+def test_bootstrap_s_percentiles_are_expanded_as_t_is_wider_than_the_normal():
+    # The resampled mean of five -1 and five 1 is (2 K - 10) / 10 of a binomial K. The lower percentile is wanted at
+    # Phi(-sqrt(10 / 9) t) = 0.0086: K = 1, as P(K <= 0) = 0.0010 and P(K <= 1) = 0.0107. Phi(-t) = 0.0119 gives K = 2.
+    interval = bootstrap_interval([-1.0, 1.0] * 5, resamples=20_000)
+    assert (interval.low, interval.high) == pytest.approx((-0.8, 0.8))
 
 
 def test_bootstrap_of_other_statistics():

@@ -260,22 +260,17 @@ def _alignment(
 def match_weights(
     parameters: Weights, reference: Weights, units: Sequence[Units], *, signs: bool = False, seed: int = 0
 ) -> list[Arrangement]:
-    """Weight matching: Ainsworth et al. 2023, algorithm 1 (PermutationCoordinateDescent), from two starts.
+    """Weight matching: Ainsworth et al. 2023, algorithm 1 (PermutationCoordinateDescent).
 
     Maximizes the inner product of the reference's weights and the rearranged ones, which minimizes their Euclidean
     distance: a layer at a time, in random order, by a linear assignment with everything else held, until no layer
     gains. A recurrent matrix holds its layer's units on both axes, so that the assignment is that of the objective's
-    linearization there; a step that would not raise the objective itself is not taken. Because such steps are few
-    where nothing fits yet, there is a second start besides the given order: from the first layer up, each matched by
-    what involves no layer that is not yet matched, itself included (its inputs and biases). The better end is returned.
+    linearization there; a step that would not raise the objective itself is not taken. The end is a local optimum.
     """
     own, others = (
         {name: w.detach().cpu().double() for name, w in p.items()} for p in (parameters, reference)
     )
-    problem = _Matching(own, others, units, signs)
-    still = [identity(layer.size) for layer in units]
-    ends = [problem.descend(start, seed) for start in (still, problem.from_below())]
-    return max(ends, key=problem.score)
+    return _Matching(own, others, units, signs).descend(seed)
 
 
 @dataclass(frozen=True)
@@ -290,13 +285,8 @@ class _Matching:
     def score(self, arrangements: Sequence[Arrangement]) -> float:
         return _cosine(self.reference, self.units)(permute_units(self.own, self.units, arrangements))
 
-    def from_below(self) -> list[Arrangement]:
-        found: list[Arrangement] = []
-        for layer in self.units:
-            found.append(_matched(self.similarity(found, len(found)), layer, self.signs))
-        return found
-
-    def descend(self, found: list[Arrangement], seed: int) -> list[Arrangement]:
+    def descend(self, seed: int) -> list[Arrangement]:
+        found = [identity(layer.size) for layer in self.units]
         random, best, gained = np.random.default_rng(seed), self.score(found), True
         while gained:
             gained = False
@@ -310,17 +300,15 @@ class _Matching:
     def similarity(self, found: Sequence[Arrangement], index: int) -> tuple[Tensor, Tensor]:
         """Inner products [H, H] of the reference's units of a layer with the network's: of even and of odd blocks.
 
-        All other axes of the weights are arranged as ``found`` says; a place with one of a layer beyond is left out.
+        All other axes of the network's weights are arranged as ``found`` says.
         """
         size = self.units[index].size
         even, odd = torch.zeros(2, size, size, dtype=torch.float64)
         for place in self.units[index].places:
-            axes = [(layer, axis) for layer, axis in self._axes(place.name) if axis != place]
-            if any(layer >= len(found) for layer, _ in axes):
-                continue
             moved = self.own[place.name]
-            for layer, axis in axes:
-                moved = _rearranged(moved, axis, found[layer])
+            for layer, axis in self._axes(place.name):
+                if axis != place:
+                    moved = _rearranged(moved, axis, found[layer])
             pair = (_blocks(weights, place, size) for weights in (self.reference[place.name], moved))
             for product, is_odd in zip(torch.einsum("bif,bjf->bij", *pair), place.odd, strict=True):
                 (odd if is_odd else even).add_(product)

@@ -133,5 +133,6 @@ def _polydata(
 def _data_array(values: np.ndarray, **about: Any) -> str:
     kind = "Float64" if values.dtype.kind == "f" else "Int64"
     attributes = " ".join(f"{key}={quoteattr(str(value))}" for key, value in about.items())
-    rows = "\n".join(" ".join(map(repr, row)) for row in values.reshape(len(values), -1).tolist())
+    tuples = values.tolist() if values.ndim > 1 else values[:, None].tolist()
+    rows = "\n".join(" ".join(map(repr, row)) for row in tuples)
     return f'<DataArray type="{kind}" {attributes} format="ascii">\n{rows}\n</DataArray>'

@@ -178,7 +178,11 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def trajectory_plane(
-    checkpoints: Sequence[Weights], names: Sequence[str] | None = None, *, origin: str | None = None
+    checkpoints: Sequence[Weights],
+    names: Sequence[str] | None = None,
+    *,
+    origin: str | None = None,
+    centred: bool = True,
 ) -> Plane:
     """The plane of the two principal components of a training's checkpoints.
 
@@ -189,37 +193,44 @@ def trajectory_plane(
     signs are fixed: the checkpoint farthest from the origin along the axis lies at negative alpha and positive beta,
     so that a usual path comes from the left.
 
+    The plane passes through the origin, though, and not through the path's mean: the components of M itself
+    (``centred=False``) leave the smallest distances that a plane through the origin can have.
+
     **A trap for readers.** A high explained variance is no sign of a path of low dimension: n steps of a random walk
     in high dimension have it, too (Antognini and Sohl-Dickstein 2018, "PCA of high dimensional random walks with
     comparison to neural network training": shares 6 / (pi k)^2, 61% and 15%, for n -> infinity), and the projection
-    of one is a smooth Lissajous curve. ``random_walk`` among the attributes holds its shares at this n, see
-    :func:`random_walk_shares`: compare. And the loss at a projected checkpoint is not the checkpoint's:
+    of one is a smooth Lissajous curve. ``random_walk`` among the attributes holds its shares for these checkpoints,
+    see :func:`random_walk_shares`: compare. And the loss at a projected checkpoint is not the checkpoint's:
     :func:`gruland.landscape.trajectory` gives both.
 
     Args:
         checkpoints: the weights of each, in the path's order; at least three that do not lie on one line.
         names: of their points; None = their numbers from 0.
         origin: the name of the checkpoint that lies at (0, 0); None = the last.
+        centred: whether the mean is taken off before the components are found.
 
     Returns:
         A plane with the projections of all checkpoints as ``points``, and as attributes ``explained`` (the share of
-        the path's variance along either axis), ``random_walk``, ``origin`` and ``units``.
+        the path's variance along either axis; not centred, of the squared distances to the origin), ``random_walk``,
+        ``origin``, ``centred`` and ``units``.
 
     Raises:
         ValueError: fewer than three checkpoints, another number of names, an unknown origin; other names or shapes
             than the first's; weights that are not finite; checkpoints on one line.
     """
     labels = [str(name) for name in (range(len(checkpoints)) if names is None else names)]
-    base = _base(checkpoints, labels, origin)
+    index = _origin(labels, len(checkpoints), origin)
+    base = checkpoints[index]
     for label, weights in zip(labels, checkpoints, strict=True):
         check_weights(label, weights, base)
     offsets = [difference(weights, base) for weights in checkpoints]
-    components, explained = _principal(gram_matrix(offsets))
+    components, explained = _principal(gram_matrix(offsets), centred)
     axes = [_like(combination(offsets, column), base) for column in components.T]
     attributes = {
         "explained": explained.tolist(),
-        "random_walk": random_walk_shares(len(checkpoints))[:2].tolist(),
-        "origin": labels[-1] if origin is None else origin,
+        "random_walk": random_walk_shares(len(checkpoints), index, centred).tolist(),
+        "origin": labels[index],
+        "centred": centred,
         "units": ["Euclidean distance"] * 2,
     }
     plane = Plane(dict(base), axes, "trajectory", {}, attributes)
@@ -229,29 +240,28 @@ def trajectory_plane(
     return plane
 
 
-def _base(checkpoints: Sequence[Weights], labels: Sequence[str], origin: str | None) -> Weights:
-    if len(checkpoints) < 3:
-        raise ValueError(f"a trajectory of {len(checkpoints)} checkpoints: expected at least three")
-    if len(set(labels)) != len(checkpoints) or len(labels) != len(checkpoints):
-        raise ValueError(
-            f"{len(checkpoints)} checkpoints are named {', '.join(labels)}: expected a name for each"
-        )
+def _origin(labels: Sequence[str], checkpoints: int, origin: str | None) -> int:
+    """The number of the checkpoint that lies at (0, 0)."""
+    if checkpoints < 3:
+        raise ValueError(f"a trajectory of {checkpoints} checkpoints: expected at least three")
+    if len(set(labels)) != checkpoints or len(labels) != checkpoints:
+        raise ValueError(f"{checkpoints} checkpoints are named {', '.join(labels)}: expected a name for each")
     if origin is not None and origin not in labels:
         raise ValueError(f"origin={origin!r}: expected one of {', '.join(labels)}")
-    return checkpoints[-1 if origin is None else labels.index(origin)]
+    return checkpoints - 1 if origin is None else labels.index(origin)
 
 
-def _principal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _principal(gram: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """Two components as weights of the checkpoints' offsets [n, 2], and their shares of the variance [2].
 
-    With Y [n, d] for the offsets and J = I - 1/n, the components of J Y are Y' J v / sqrt(lambda) for the
-    eigenvectors v of J Y Y' J = J G J.
+    With Y [n, d] for the offsets and J = I - 1/n (not centred, I), the components of J Y are Y' J v / sqrt(lambda) for
+    the eigenvectors v of J Y Y' J = J G J.
     """
     n = len(gram)
-    centring = np.eye(n) - 1 / n
+    centring = np.eye(n) - (1 / n if centred else 0)
     values, vectors = np.linalg.eigh(centring @ gram @ centring)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    # Of weights in float32 the squares carry about 1e-14 of rounding.
+    # A length below this share of the longest is the rounding of weights in float32.
     if values[1] <= _SINGLE**2 * values[0]:
         raise ValueError("the checkpoints lie on one line: expected weights that span a plane")
     components = centring @ vectors[:, :2] / np.sqrt(values[:2])
@@ -260,14 +270,16 @@ def _principal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return components * np.where(farthest < 0, -1, 1) * [-1, 1], values[:2] / values.sum()
 
 
-def random_walk_shares(checkpoints: int) -> np.ndarray:
-    """The shares of variance [n - 1] that PCA finds in n points of a random walk with d -> infinity.
+def random_walk_shares(checkpoints: int, origin: int = -1, centred: bool = True) -> np.ndarray:
+    """The shares of variance [2] along two components of n points of a random walk with d -> infinity.
 
-    Antognini and Sohl-Dickstein 2018, section 3: the centred Gram matrix's eigenvectors are cosines, its
-    eigenvalues are 1 / (4 sin^2(pi k / 2n)), and these add up to (n^2 - 1) / 6.
+    Its Gram matrix around the point o is (|i - o| + |j - o| - |i - j|) / 2. Centred, the eigenvectors are cosines and
+    the eigenvalues 1 / (4 sin^2(pi k / 2n)) for k = 1, 2, ..., which add up to (n^2 - 1) / 6 (Antognini and
+    Sohl-Dickstein 2018, section 3): 62% and 16% of nine points.
     """
-    k = np.arange(1, checkpoints)
-    return 6 / (checkpoints**2 - 1) / (4 * np.sin(np.pi * k / (2 * checkpoints)) ** 2)
+    steps = np.arange(checkpoints) - range(checkpoints)[origin]
+    gram = (np.abs(steps)[:, None] + np.abs(steps) - np.abs(steps[:, None] - steps)) / 2
+    return _principal(gram, centred)[1]
 
 
 # -- vectors of named tensors, in float64 on the CPU

@@ -58,7 +58,8 @@ def loss_gap(surface: xarray.Dataset, radius: float = 1.0) -> float:
     G(r) = 1 / (2 pi) integral of L(r cos u, r sin u) - L(0, 0) du, on a line the mean of its two points; infinite where
     the circle meets a cell that is. For a quadratic with curvatures a and b along the axes G = r^2 (a + b) / 4; its
     mean over random planes is r^2 / 2 times the expectation of d^T H d over random directions d, a trace of the Hessian
-    H in filter-normalized units, but G sees the loss itself and not its quadratic. L is interpolated as in :func:`flat_area`.
+    H in filter-normalized units, but G sees the loss itself and not its quadratic. L is interpolated as in
+    :func:`flat_area`.
 
     Raises:
         ValueError: the surface does not reach that far in every direction, or is incomplete.

@@ -52,7 +52,7 @@ def minima(surface: xarray.Dataset) -> list[Minimum]:
         row, column = divmod(cell, f.shape[1])
         rim = column in (0, f.shape[1] - 1) or (len(beta) > 1 and row in (0, len(beta) - 1))
         found.append(Minimum(float(alpha[column]), float(beta[row]), float(f[row, column]), persistence, rim))
-    return sorted(found, key=lambda minimum: (-minimum.persistence, minimum.loss))
+    return sorted(found, key=lambda minimum: -minimum.persistence)  # stable: they come in rising order
 
 
 def count_minima(surface: xarray.Dataset, persistence: float = 0.01, *, rim: bool = False) -> int:
