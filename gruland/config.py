@@ -62,11 +62,11 @@ def check(cfg: DictConfig) -> None:
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
         _integer(cfg, key, 1)
     _integer(cfg, "seed", 0)
-    _integer(cfg, "landscape.size", 3)
-    if cfg.landscape.size % 2 == 0:
-        raise ValueError(
-            f"landscape.size={cfg.landscape.size}: expected an odd number, so that a cell is the centre"
-        )
+    size = cfg.landscape.size
+    axes = [f"[{axis}]" for axis in range(len(size))] if OmegaConf.is_list(size) else [""]
+    for axis in axes:
+        _integer(cfg, f"landscape.size{axis}", 1)
+    _kept_epochs(cfg)
     _integer(cfg, "attack.reviews", 1)
     _integer(cfg, "attack.draws", 1)
     _between(cfg, "attack.rate", 0, 1)
@@ -91,6 +91,16 @@ def _integer(cfg: DictConfig, key: str, low: int) -> None:
     expected = f"a whole number of at least {low}"
     if _value(cfg, key, int, expected) < low:
         raise ValueError(f"{key}={OmegaConf.select(cfg, key)}: expected {expected}")
+
+
+def _kept_epochs(cfg: DictConfig) -> None:
+    plane = cfg.landscape.get("plane")
+    words = [plane] if isinstance(plane, str) else plane or []
+    for word in ("initial", "trajectory"):
+        if cfg.landscape.enabled and word in words and not cfg.trainer.get("keep_epochs"):
+            raise ValueError(
+                f"landscape.plane={plane} needs the weights of each epoch: give trainer.keep_epochs=true"
+            )
 
 
 def _writable(folder: Path) -> None:

@@ -153,13 +153,17 @@ class Run:
         return model.eval()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process out of the folder."""
+    def locked(self, seconds: float = 0) -> Iterator[None]:
+        """Keep a second process out of the folder; one that is in it already is waited for so long.
+
+        Raises:
+            ValueError: it is still there.
+        """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=seconds)
         except Timeout:
             raise ValueError(
                 f"{self.path} is being worked on by another process: wait for it to end"

@@ -8,25 +8,19 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from contextlib import nullcontext
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from torch.func import functional_call
 
 from gruland.classifier import Classifier
-from gruland.data import Encoded, subset
+from gruland.data import Encoded
 from gruland.landscape import (
     ReviewLoss,
     Scale,
-    compute_run,
     compute_surface,
     contour_figure,
     figure_3d,
@@ -36,22 +30,9 @@ from gruland.landscape import (
     surface_figure,
     write_pictures,
 )
-from gruland.landscape import __main__ as command
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.surface import axis
 from gruland.task import Task
-
-SETTINGS = {
-    "enabled": True,
-    "size": 3,
-    "extent": 1.0,
-    "normalization": "filter",
-    "reviews": 4,
-    "seed": 0,
-    "precision": "auto",
-    "tolerance": None,
-    "interpolation": None,
-}
 
 # -- surfaces
 
@@ -488,174 +469,6 @@ def test_trained_word_vectors_move_and_frozen_ones_do_not():
     assert "vectors" not in random_directions(frozen.trainable(), 0)[0]
     direction = random_directions(trained.trainable(), 0)[0]["vectors"]
     torch.testing.assert_close(direction.norm(dim=1), trained.vectors.norm(dim=1))
-
-
-# -- a run
-
-
-class FakeRun:
-    def __init__(self, path, **model):
-        self.path, self.results, self.model = path, {"name": "zoneout-0.1"}, classifier(**model)
-        self.config = OmegaConf.create({"landscape": SETTINGS})
-        splits = {"train": SimpleNamespace(encoded=REVIEWS, labels=LABELS)}
-        self.data = SimpleNamespace(splits=splits, report={"fingerprint": "f"})
-        self.locked = nullcontext
-
-    def update_results(self, **values):
-        self.results.update(values)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("gruland.landscape.run.write_pictures", lambda *_: None)
-
-
-def test_a_run_gets_its_surface_pictures_and_results(tmp_path):
-    run = FakeRun(tmp_path, zoneout=0.1)
-    results = compute_run(run, SETTINGS)
-    assert run.results["landscape"] == results
-    surface = load_surface(tmp_path / "landscape" / "surface.zarr")
-    loss = surface["loss"].values
-    assert (results["min_loss"], results["max_loss"]) == (loss.min(), loss.max())
-    assert results["center_loss"] == loss[1, 1]
-    assert (results["cells"], results["reviews"], results["normalization"]) == (9, 4, "filter")
-    assert results["settings"] == {key: value for key, value in SETTINGS.items() if key != "enabled"}
-    assert results["not_finite"] == 0
-    assert surface.attrs["data"] == "f"
-    rows = subset(LABELS, 4, 0)
-    losses, _ = ReviewLoss(run.model, REVIEWS.take(rows), LABELS[rows])({})
-    assert results["center_loss"] == losses.mean().item()
-    written = sorted(p.name for p in (tmp_path / "landscape").iterdir())
-    assert written == ["contour.png", "surface.html", "surface.png", "surface.zarr"]
-
-
-def test_a_run_s_complete_surface_is_left_alone_and_lost_pictures_come_back(tmp_path, monkeypatch):
-    run = FakeRun(tmp_path)
-    first = compute_run(run, SETTINGS)
-    contour, surface = tmp_path / "landscape" / "contour.png", tmp_path / "landscape" / "surface.zarr"
-    inode = contour.stat().st_ino
-    monkeypatch.setattr(ReviewLoss, "on_plane", lambda *_: pytest.fail("computed again"))
-    assert compute_run(run, SETTINGS) == first
-    assert contour.stat().st_ino == inode
-    contour.unlink()
-    assert compute_run(run, SETTINGS) == first
-    assert contour.exists()
-    assert surface.exists()
-
-
-@pytest.mark.parametrize(
-    "other", [{"seed": 1}, {"reviews": "all"}, {"normalization": "tensor"}, {"extent": 0.5}]
-)
-def test_other_settings_give_another_surface(tmp_path, other, no_pictures):
-    run = FakeRun(tmp_path)
-    before = compute_run(run, SETTINGS)
-    after = compute_run(run, {**SETTINGS, **other})
-    assert after["max_loss"] != before["max_loss"]
-    assert run.results["landscape"]["settings"] == {**before["settings"], **other}
-
-
-def test_the_same_weights_with_another_zoneout_are_another_surface(tmp_path, no_pictures):
-    run = FakeRun(tmp_path)
-    before = compute_run(run, SETTINGS)
-    run.model.gru.zoneout = 0.5
-    assert compute_run(run, SETTINGS)["center_loss"] != before["center_loss"]
-
-
-def test_more_reviews_than_there_are_means_all(tmp_path, no_pictures):
-    assert compute_run(FakeRun(tmp_path), {**SETTINGS, "reviews": 1000})["reviews"] == 7
-
-
-@pytest.mark.parametrize("reviews", [0, -1, 2.5, "some", True, None])
-def test_impossible_numbers_of_reviews(tmp_path, reviews):
-    with pytest.raises(
-        ValueError, match=rf"landscape.reviews={reviews}: expected a whole number of at least 1, or all"
-    ):
-        compute_run(FakeRun(tmp_path), {**SETTINGS, "reviews": reviews})
-
-
-@pytest.fixture
-def two_runs(tmp_path, monkeypatch, no_pictures):
-    monkeypatch.chdir(tmp_path)
-    found = {Path(name): FakeRun(tmp_path / name) for name in ("one", "two")}
-
-    def load(path):
-        if path == Path("broken"):
-            raise ValueError("broken is not finished\n(status failed)")
-        return found[path]
-
-    monkeypatch.setattr("gruland.runs.find", lambda *paths: [Path(path) for path in paths])
-    monkeypatch.setattr("gruland.runs.load", load)
-    return found
-
-
-def test_command_takes_paths_and_overrides(two_runs, capsys):
-    assert command.main(["one", "two", "size=5", "reviews=all", "extent=0.25"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["one", "two"]
-    assert all("25 cells over 7 reviews" in line for line in lines)
-    for run in two_runs.values():
-        assert run.results["landscape"]["settings"]["extent"] == 0.25
-        assert load_surface(run.path / "landscape" / "surface.zarr")["loss"].shape == (5, 5)
-
-
-def test_command_keeps_the_run_s_own_settings(two_runs):
-    assert command.main(["two"]) == 0
-    assert two_runs[Path("two")].results["landscape"]["cells"] == 9
-    assert "landscape" not in two_runs[Path("one")].results
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("sise=5", "sise=5: expected one of"),
-        ("size=0", "landscape.size=0: expected a whole number of at least 1"),
-        ("reviews=0", "landscape.reviews=0"),
-        ("normalization=layer", "landscape.normalization='layer'"),
-        ("seed=x", "landscape.seed=x"),
-        ("size.x=5", "size.x=5: expected one of"),
-        ("=5", "=5: expected one of"),
-        ("size=", "landscape.size=None: expected a whole number"),
-        ("size=[", "size=[: the value cannot be read"),
-    ],
-)
-def test_command_answers_wrong_settings_with_a_line(two_runs, capsys, override, message):
-    assert command.main(["one", override]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"gruland: one: {message}")
-    assert not (two_runs[Path("one")].path / "landscape").exists()
-
-
-def test_command_goes_on_after_a_failing_run(two_runs, capsys):
-    assert command.main(["broken", "one"]) == 1
-    captured = capsys.readouterr()
-    assert captured.err == "gruland: broken: broken is not finished (status failed)\n"
-    assert captured.out.startswith("one: 9 cells")
-
-
-@pytest.mark.parametrize("arguments", [[], ["size=5"]])
-def test_command_without_a_path(arguments, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        command.main(arguments)
-    assert exit_.value.code == 2
-    assert "PATH" in capsys.readouterr().err
-
-
-def test_help_imports_nothing_heavy():
-    code = """
-        import sys
-        from gruland.landscape.__main__ import main
-        try:
-            main(["--help"])
-        except SystemExit:
-            pass
-        heavy = {"torch", "xarray", "zarr", "matplotlib", "plotly", "omegaconf"} & set(sys.modules)
-        sys.exit(f"imported {heavy}" if heavy else 0)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "PATH" in done.stdout
 
 
 # -- pictures

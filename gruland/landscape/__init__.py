@@ -21,16 +21,30 @@ import importlib
 from typing import Any
 
 #: Settings that the configurations of earlier versions do not have.
-DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
+DEFAULTS: dict[str, Any] = {
+    "plane": "random",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+    "objective": "evaluation",
+    "draws": 8,
+    "split": "train",
+    "reviews_seed": None,
+    "precision": "auto",
+    "tolerance": None,
+    "interpolation": None,
+    "max_seconds": None,
+}
 
 _EXPORTS = {
     "MEASURES": "measures",
     "Plane": "planes",
     "ReviewLoss": "objective",
     "Scale": "plot",
+    "TrainingLoss": "masked",
     "align": "alignment",
     "barrier": "alignment",
-    "check_settings": "run",
+    "check_settings": "settings",
     "compute_line": "surface",
     "compute_run": "run",
     "compute_surface": "surface",
@@ -51,7 +65,9 @@ _EXPORTS = {
     "loss_gap": "measures",
     "minima": "measures",
     "minimum": "plot",
+    "objective_of": "run",
     "permute_units": "alignment",
+    "plane_of": "run",
     "plane_through": "planes",
     "random_directions": "directions",
     "random_plane": "planes",
@@ -60,6 +76,7 @@ _EXPORTS = {
     "run_checkpoints": "checkpoints",
     "save_directions": "directions",
     "surface_figure": "plot",
+    "surface_of": "run",
     "trajectory": "checkpoints",
     "trajectory_plane": "planes",
     "write_pictures": "plot",

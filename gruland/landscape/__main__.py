@@ -1,6 +1,8 @@
 """Loss surfaces of finished runs.
 
-python -m gruland.landscape PATH... [key=value ...]
+python -m gruland.landscape PATH... [key=value ...]             compute and draw them
+python -m gruland.landscape export PATH FILE                    .npz, HDF5 or VTP for other tools
+python -m gruland.landscape compare PATH... [key=value ...]     compare the models of several runs
 """
 
 from __future__ import annotations
@@ -13,14 +15,30 @@ from typing import Any
 
 from gruland.errors import USER_ERRORS, one_line, one_line_errors
 
+#: Seconds to wait for another process that writes its results of the same run.
+_PATIENCE = 60.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compute the surface of each run; a run that fails does not keep the others back.
 
+    The first word may be a command instead, ``export`` or ``compare``. It is one even where a folder has that name;
+    ``./compare`` is the folder.
+
     Returns:
         The exit status: 1 where a run failed.
     """
-    paths, overrides = _parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["export"]:
+        return _export(words[1:])
+    if words[:1] == ["compare"]:
+        from gruland.landscape.comparison.__main__ import main as compare
+
+        return compare(words[1:])
+    return _compute_all(*_parse(words))
+
+
+def _compute_all(paths: Sequence[str], overrides: Sequence[str]) -> int:
     from gruland import runs
 
     failed = 0
@@ -33,21 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed > 0)
 
 
-def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def _parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m gruland.landscape",
         description="Compute the loss surface of finished runs and draw it into their folders. "
-        "A surface that is complete is left alone, an interrupted one goes on.",
+        "A surface that is complete is left alone, an interrupted one goes on, and several processes share one.",
         epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
-        "few reviews as keep differences to the centre within 1% of the loss range, with interpolation=0.005 as few "
-        "cells as interpolate the others within 0.5% of it",
+        "few reviews as keep differences to the centre within 1%% of the loss range, with interpolation=0.005 as few "
+        "cells as interpolate the others within 0.5%% of it; plane=trajectory extent=null the plane of a run's epochs. "
+        "Commands: export PATH FILE writes a run's surface for other tools, compare PATH... compares models. "
+        "A folder of one of these names is given as ./export or ./compare.",
     )
     parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
     # Only for the help: argparse cannot tell the two kinds of positional arguments apart.
     parser.add_argument(
         "override", nargs="*", default=[], metavar="key=value",
-        help="size, extent, normalization, reviews, seed, precision, tolerance or interpolation, "
-        "over the run's own settings",
+        help="size, extent, plane, normalization, reviews, objective, split, seed, max_seconds or another key of "
+        "conf/landscape/default.yaml, over the run's own settings",
     )  # fmt: skip
     given = parser.parse_args(arguments)
     words = [*given.path, *given.override]
@@ -58,6 +78,25 @@ def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return paths, overrides
 
 
+def _export(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m gruland.landscape export",
+        description="Write a loss surface to a file that other tools read; its ending says which.",
+    )
+    parser.add_argument("path", metavar="PATH", help="a run's folder, or a surface's (surface.zarr)")
+    parser.add_argument("file", metavar="FILE", help="where to write it")
+    given = parser.parse_args(arguments)
+    from gruland.landscape.export import export_surface
+    from gruland.landscape.store import load_surface
+
+    path = Path(given.path)
+    export_surface(
+        load_surface(path if path.suffix == ".zarr" else path / "landscape" / "surface.zarr"), given.file
+    )
+    print(given.file)
+    return 0
+
+
 def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     import torch
 
@@ -66,8 +105,9 @@ def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     run = runs.load(path)
     settings = _settings(run.config.landscape, overrides)
-    with run.locked():
-        return compute_run(run, settings, device="cuda" if torch.cuda.is_available() else None)
+    device = "cuda" if torch.cuda.is_available() else None
+    # Not locked while it computes: several processes share the work.
+    return compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))
 
 
 def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
@@ -88,20 +128,34 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
         if key not in settings:
             raise ValueError(f"{override}: expected one of {', '.join(sorted(settings))} before the =")
         try:
-            settings[key] = OmegaConf.from_dotlist([override])[key]
+            settings[key] = _value(override)
         except YAMLError:
-            raise ValueError(f"{override}: the value cannot be read, expected a number or a word") from None
+            raise ValueError(
+                f"{override}: the value cannot be read, expected a number, a word or a [list]"
+            ) from None
     return settings
+
+
+def _value(override: str) -> Any:
+    from omegaconf import OmegaConf
+
+    key, _, text = override.partition("=")
+    if text.startswith("*"):  # a pattern, not YAML's alias
+        return text
+    return OmegaConf.from_dotlist([override])[key]
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:
     parts = [
         f"{path}: {_cells(results)} over {results['reviews']:,} reviews",
         f"loss {results['center_loss']:.3f} at the centre",
-        f"{results['min_loss']:.3f} to {results['max_loss']:.3f} on the surface",
     ]
+    if results["min_loss"] is not None:
+        parts.append(f"{results['min_loss']:.3f} to {results['max_loss']:.3f} on the surface")
     if results["settings"]["tolerance"] is not None and results["achieved_tolerance"] is not None:
         parts.append(f"differences within {results['achieved_tolerance']:.2%} of that range")
+    if not results["complete"]:
+        parts.append("the time ran out: the same command goes on")
     return ", ".join([*parts, f"{results['seconds']:.0f} s"])
 
 

@@ -358,5 +358,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        # A view of one number keeps the stride of its origin, with which it has no bytes to view.
+        values = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

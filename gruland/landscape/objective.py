@@ -1,11 +1,14 @@
 """What a cell of a classifier's surface measures: the evaluation-mode loss of each review.
 
+:mod:`gruland.landscape.masked` has the training-mode loss.
+
 N reviews, K outputs, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +41,9 @@ class ReviewLoss:
 
     Attributes:
         reason: None where the reviews are projected, else one line that says why not.
-        precision: what ``precision`` came to; without the kernel the model's own dtype.
+        precision: what ``precision`` came to; without the kernel the model's own.
         strata: int64 [N], a number for each review's label: the reviews are a stratified sample.
+        about: what else determines the values, as plain data: a surface's attributes.
 
     Raises:
         ValueError: a precision that is unknown or that this machine does not have.
@@ -55,14 +59,25 @@ class ReviewLoss:
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self._model, self._labels = model, torch.as_tensor(labels)
-        self.reason = unavailable(model)
-        self.precision = _resolved(precision, model, self.reason)
+        self.precision = _resolved(precision, model)
         self.strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-        self._reviews: ProjectedReviews | _PaddedReviews = (
-            ProjectedReviews(model, encoded, self.precision)
-            if self.reason is None
-            else _PaddedReviews(model, encoded, batch_tokens)
-        )
+        self.reason = self._why_padded()
+        self._reviews = self._padded(encoded, batch_tokens) if self.reason else self._projected(encoded)
+        self.about: dict[str, Any] = {
+            "objective": "evaluation loss",
+            "reviews": encoded.size,
+            "precision": self.precision,
+            "kernel": f"the model's own forward pass ({self.reason})" if self.reason else "cpu",
+        }
+
+    def _why_padded(self) -> str | None:
+        return unavailable(self._model)
+
+    def _projected(self, encoded: Encoded) -> ProjectedReviews | PaddedReviews:
+        return ProjectedReviews(self._model, encoded, self.precision)
+
+    def _padded(self, encoded: Encoded, batch_tokens: int) -> ProjectedReviews | PaddedReviews:
+        return PaddedReviews(self._model, encoded, batch_tokens)
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Loss [N] (nats, float64) and correctness [N], in the reviews' order, for these parameters."""
@@ -85,12 +100,12 @@ class ReviewLoss:
         return losses, task.correct(task.probabilities(logits), self._labels)
 
 
-def _resolved(precision: str, model: Classifier, reason: str | None) -> str:
-    """The precision of the products: of the kernel, or of the model where ``reason`` keeps the kernel out."""
+def _resolved(precision: str, model: Classifier) -> str:
+    """The precision of the products: of the fused kernel, or the model's own where that cannot run."""
     if precision not in PRECISIONS:
         raise ValueError(f"landscape.precision={precision}: expected {', '.join(PRECISIONS)}")
-    own = str(model.head.weight.dtype).removeprefix("torch.")
-    possible = cpu.precisions() if reason is None else (own,)
+    reason = unavailable(model)
+    possible = cpu.precisions() if reason is None else (_own_precision(model),)
     if precision == "auto":
         return possible[-1]
     if precision not in possible:
@@ -101,15 +116,20 @@ def _resolved(precision: str, model: Classifier, reason: str | None) -> str:
     return precision
 
 
-class _PaddedReviews:
-    """Reviews as padded batches for the model's own forward pass."""
+def _own_precision(model: Classifier) -> str:
+    dtype = str(model.head.weight.dtype).removeprefix("torch.")
+    return dtype if model.gru.precision == "float32" else model.gru.precision
+
+
+class PaddedReviews:
+    """Reviews as padded batches, longest first, for the model's own forward pass."""
 
     def __init__(self, model: Classifier, encoded: Encoded, batch_tokens: int) -> None:
         self._model = model
-        batches = list(length_sorted_batches(encoded.lengths, batch_tokens))
-        self._original_order = torch.as_tensor(np.concatenate(batches)).argsort()
+        self._rows = list(length_sorted_batches(encoded.lengths, batch_tokens))
+        self._original_order = torch.as_tensor(np.concatenate(self._rows)).argsort()
         self._inputs: list[tuple[Tensor, Tensor]] = []
-        for rows in batches:
+        for rows in self._rows:
             tokens, lengths = encoded.take(rows).padded()
             self._inputs.append((tokens.to(model.device), lengths))
 
@@ -119,11 +139,16 @@ class _PaddedReviews:
         was_training = self._model.training
         self._model.eval()
         try:
-            parts = [functional_call(self._model, dict(parameters), inputs) for inputs in self._inputs]
+            parts = [self._forward(index, dict(parameters)).cpu() for index in range(len(self._inputs))]
         finally:
             self._model.train(was_training)
-        by_length = torch.cat(parts).cpu()
-        return by_length.to(torch.promote_types(by_length.dtype, torch.float32))[self._original_order]
+        by_length = torch.cat(parts, -2)
+        by_length = by_length.to(torch.promote_types(by_length.dtype, torch.float32))
+        return by_length.index_select(-2, self._original_order)
+
+    def _forward(self, index: int, parameters: dict[str, Tensor]) -> Tensor:
+        """Logits [n, K] of one batch."""
+        return functional_call(self._model, parameters, self._inputs[index])
 
     def plane(
         self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]

@@ -1,0 +1,233 @@
+"""The training loss as a surface, against a textbook loop with the same masks, and what common masks must give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_landscape import LABELS, REVIEWS, classifier, encoded
+
+from gruland.evaluation import evaluate_with_dropout, logits
+from gruland.kernels import cpu
+from gruland.landscape import ReviewLoss, TrainingLoss, compute_surface, masked, random_directions
+from gruland.landscape.directions import displace, fingerprint
+from gruland.landscape.masked import mask_seeds
+
+MODELS = {
+    "zoneout": {"zoneout": 0.3},
+    "dropconnect": {"dropconnect": 0.4},
+    "both": {"zoneout": 0.2, "dropconnect": 0.3},
+}
+needs_kernel = pytest.mark.skipif(
+    cpu.unavailable(torch.device("cpu"), torch.float32, training=False) is not None, reason="no fused kernel"
+)
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def options(request):
+    return request.param
+
+
+def moved(model, seed=3, step=0.7):
+    parameters = model.trainable()
+    directions = random_directions(parameters, seed)
+    return displace(parameters, directions, (step, -step / 2))
+
+
+def textbook_loss(weights, vectors, review, label, keeps, factors):
+    """The loss of one review under given masks, one step after the other in numpy's float64."""
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    inputs = vectors[review]
+    for layer, (keep_TH, factor) in enumerate(zip(keeps, factors, strict=True)):
+        w_ih, w_hh, b_ih, b_hh = (
+            weights[f"gru.{kind}_l{layer}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        h, outputs = np.zeros(w_hh.shape[1]), []
+        for x, keep in zip(inputs if layer == 0 else np.tanh(inputs), keep_TH, strict=False):
+            (i_r, i_z, i_n), (h_r, h_z, h_n) = (
+                np.split(w_ih @ x + b_ih, 3),
+                np.split((w_hh * factor) @ h + b_hh, 3),
+            )
+            r, z = sigmoid(i_r + h_r), sigmoid(i_z + h_z)
+            h = np.where(keep > 0, h, (1 - z) * np.tanh(i_n + r * h_n) + z * h)
+            outputs.append(h)
+        inputs = np.array(outputs)
+    logit = float(weights["head.weight"][0] @ inputs[-1] + weights["head.bias"][0])
+    return np.logaddexp(0, -logit if label else logit), (logit >= 0) == label
+
+
+def test_the_textbook_loop_under_the_same_masks(options):
+    model = classifier(torch.float64, **options)
+    draws, seed = 3, 5
+    evaluate = TrainingLoss(model, REVIEWS, LABELS, draws=draws, seed=seed)
+    parameters = moved(model)
+    losses, correct = evaluate(parameters)
+    weights = {name: p.detach().numpy() for name, p in parameters.items()}
+    expected = np.zeros((draws, len(LABELS), 2))
+    for d, mask_seed in enumerate(mask_seeds(draws, seed)):
+        masks = model.gru.draw_masks(REVIEWS.lengths, keys=np.arange(7), seed=mask_seed)
+        for n, label in enumerate(LABELS):
+            length = len(REVIEWS.sequence(n))
+            keeps = [np.zeros((length, 6)) if m.zoneout is None else m.zoneout[n].numpy() for m in masks]
+            factors = [1.0 if m.recurrent is None else m.recurrent.numpy() for m in masks]
+            expected[d, n] = textbook_loss(
+                weights, model.vectors.numpy(), REVIEWS.sequence(n), label, keeps, factors
+            )
+    np.testing.assert_allclose(losses, expected[..., 0].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(correct, expected[..., 1].mean(0))
+    differ = np.ptp(expected[..., 0], axis=0) > 1e-4
+    assert differ[REVIEWS.lengths > 1].all()  # DropConnect does nothing to a zero state
+
+
+def test_the_centre_is_the_evaluation_with_these_masks(options):
+    model = classifier(**options).train()
+    before = fingerprint(model.state_dict())
+    losses, _ = TrainingLoss(model, REVIEWS, LABELS, draws=2, seed=9, precision="float32")({})
+    each = [
+        model.task.loss(logits(model, REVIEWS, mask_seed=seed), torch.as_tensor(LABELS), "none").double()
+        for seed in mask_seeds(2, 9)
+    ]
+    assert torch.equal(losses, torch.stack(each).mean(0))
+    one = evaluate_with_dropout(model, REVIEWS, LABELS, seed=mask_seeds(1, 9)[0])
+    first, _ = TrainingLoss(model, REVIEWS, LABELS, draws=1, seed=9, precision="float32")({})
+    assert float(first.mean()) == pytest.approx(one["loss"], rel=1e-6)
+    assert fingerprint(model.state_dict()) == before
+    assert all(module.training for module in model.modules())
+
+
+def test_neither_batches_nor_order_nor_the_other_reviews_matter(options):
+    model = classifier(torch.float64, **options)
+    losses, correct = TrainingLoss(model, REVIEWS, LABELS, draws=3)({})
+    order = np.array([4, 2, 0, 6, 1])
+    for tokens in (1, 9, 20, 1000):
+        fewer = TrainingLoss(
+            model, REVIEWS.take(order), LABELS[order], draws=3, keys=order, batch_tokens=tokens
+        )
+        shuffled, right = fewer({})
+        torch.testing.assert_close(shuffled, losses[order], rtol=1e-12, atol=0)
+        assert torch.equal(right, correct[order])
+        assert torch.equal(fewer({})[0], shuffled)
+
+
+def test_masks_beyond_the_memory_are_drawn_anew(options, monkeypatch):
+    model = classifier(**options)
+    kept = TrainingLoss(model, REVIEWS, LABELS, draws=2, batch_tokens=9)
+    values = kept({})[0]
+    assert len(kept._reviews._kept) == 2 * len(kept._reviews._inputs)
+    for room in (0, 500):
+        monkeypatch.setattr(masked, "MEMORY", room)
+        drawn = TrainingLoss(model, REVIEWS, LABELS, draws=2, batch_tokens=9)
+        assert torch.equal(drawn({})[0], values)
+        assert torch.equal(drawn({})[0], values)
+        assert sum(masked._bytes(m) for part in drawn._reviews._kept.values() for m in part) <= room
+
+
+def test_without_dropout_it_is_the_evaluation_loss():
+    model = classifier()
+    for step in (0.0, 0.7):
+        parameters = moved(model, step=step)
+        training = TrainingLoss(model, REVIEWS, LABELS, draws=5)(parameters)
+        for one, other in zip(training, ReviewLoss(model, REVIEWS, LABELS)(parameters), strict=True):
+            assert torch.equal(one, other.double())
+
+
+def test_seeds_have_no_draw_in_common():
+    seeds = [seed for number in range(50) for seed in mask_seeds(20, number)]
+    assert len(set(seeds)) == 1000
+    assert mask_seeds(3, 7) == mask_seeds(20, 7)[:3]
+
+
+@pytest.mark.parametrize("draws", [0, -1, 2.5, True, None])
+def test_impossible_numbers_of_draws(draws):
+    with pytest.raises(ValueError, match=rf"landscape.draws={draws}: expected a whole number of at least 1"):
+        TrainingLoss(classifier(), REVIEWS, LABELS, draws=draws)
+
+
+def test_a_surface_has_the_same_masks_at_every_point(options):
+    model = classifier(torch.float64, **options)
+    evaluate = TrainingLoss(model, REVIEWS, LABELS, draws=2, seed=1)
+    for seed in (0, 1):  # the same in every plane
+        directions = random_directions(model.trainable(), seed)
+        surface = compute_surface(evaluate, model.trainable(), directions, size=3)
+        for i, j in ((1, 1), (0, 2), (2, 0)):
+            steps = float(surface["alpha"][j]), float(surface["beta"][i])
+            parameters = displace(model.trainable(), directions, steps)
+            fresh = TrainingLoss(model, REVIEWS, LABELS, draws=2, seed=1)(parameters)[0].mean()
+            assert float(surface["loss"][i, j]) == pytest.approx(float(fresh), rel=1e-12)
+
+
+@needs_kernel
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_projected_reviews_give_the_forward_pass_s_values(backend):
+    model = classifier(dropconnect=0.4, backend=backend)
+    directions = random_directions(model.trainable(), 0)
+    projected = TrainingLoss(model, REVIEWS, LABELS, draws=3, precision="float32")
+    assert projected.reason is None
+    at = projected.on_plane(model.trainable(), directions)
+    for step in ((0.0, 0.0), (0.5, -0.25)):
+        double = classifier(torch.float64, dropconnect=0.4)
+        double.load_state_dict({name: w.double() for name, w in model.state_dict().items()})
+        parameters = displace(model.trainable(), directions, step)
+        exact = TrainingLoss(double, REVIEWS, LABELS, draws=3)({k: w.double() for k, w in parameters.items()})
+        torch.testing.assert_close(at(step)[0], exact[0], rtol=2e-5, atol=2e-6)
+        assert torch.equal(at(step)[1], exact[1])
+    assert torch.equal(at((0.0, 0.0))[0], projected({})[0])
+
+
+@needs_kernel
+def test_zoneout_runs_in_the_precision_that_is_asked_for():
+    model = classifier(zoneout=0.3, backend="auto", hidden_size=16)
+    values = {}
+    for precision in cpu.precisions():
+        evaluate = TrainingLoss(model, REVIEWS, LABELS, draws=2, precision=precision)
+        assert evaluate.precision == evaluate.about["precision"] == precision
+        values[precision] = evaluate({})[0]
+        assert model.gru.precision == "float32"
+    for precision, losses in values.items():
+        torch.testing.assert_close(losses, values["float32"], rtol=2e-2, atol=1e-3)
+        assert torch.equal(losses, values["float32"]) == (precision == "float32")
+
+
+def test_common_masks_cancel_in_differences(options):
+    """Var(L_m(a) - L_m(b)) over masks m, against independent masks: var L_m(a) + var L_m'(b)."""
+    model = classifier(**options, hidden_size=12)
+    with torch.no_grad():
+        model.head.weight *= 5  # as far from the start as a trained model's
+    reviews, labels = encoded([9] * 20, 20), np.arange(20) % 2
+    near = moved(model, step=0.05)
+    at, beside = np.array(
+        [
+            [
+                float(TrainingLoss(model, reviews, labels, draws=1, seed=seed)(p)[0].mean())
+                for seed in range(30)
+            ]
+            for p in (dict(model.trainable()), near)
+        ]
+    )
+    independent = at.var(ddof=1) + beside.var(ddof=1)
+    assert (at - beside).var(ddof=1) < independent / 20
+
+
+def test_zoneout_s_draws_average_to_their_expectation():
+    """One step from a zero state and a linear read-out: E h_1 = (1 - p) c, so that the logits' mean is known."""
+    model = classifier(torch.float64, zoneout=0.3, num_layers=1)
+    reviews = encoded([1] * 5, 20)
+    draws = 500
+    outputs = TrainingLoss(model, reviews, LABELS[:5], draws=draws)._reviews.logits({})[..., 0]
+    expected = logits(model, reviews)[:, 0].double()
+    error = outputs.std(0) / draws**0.5
+    assert float(error.min()) > 0
+    assert float(((outputs.mean(0) - expected) / error).abs().max()) < 4
+
+
+def test_dropconnect_s_masks_are_one_a_draw_and_scaled():
+    """H' = H * m / (1 - p) with m ~ Bernoulli(1 - p), the same for all reviews of a draw (Wan et al. 2013)."""
+    model = classifier(torch.float64, dropconnect=0.4, backend="torch")
+    twice = encoded([6, 6], 20)
+    twice.tokens[6:] = twice.tokens[:6]
+    outputs = TrainingLoss(model, twice, LABELS[:2], draws=4)._reviews.logits({})[..., 0]
+    torch.testing.assert_close(outputs[:, 0], outputs[:, 1], rtol=1e-12, atol=0)
+    assert len(set(outputs[:, 0].tolist())) == 4
