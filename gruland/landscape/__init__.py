@@ -24,19 +24,31 @@ from typing import Any
 DEFAULTS: dict[str, Any] = {"precision": "auto", "tolerance": None, "interpolation": None}
 
 _EXPORTS = {
+    "EXCESS_LEVELS": "pictures",
     "ReviewLoss": "objective",
-    "Scale": "plot",
+    "Scale": "pictures",
+    "area_curves": "pictures",
+    "bands": "pictures",
+    "barrier_curves": "pictures",
     "check_settings": "run",
     "compute_run": "run",
     "compute_surface": "surface",
-    "contour_figure": "plot",
+    "contour_figure": "pictures",
+    "contour_sheet": "pictures",
     "displace": "directions",
-    "figure_3d": "plot",
+    "figure_3d": "pictures",
+    "grid_sheet": "pictures",
+    "interval_plot": "pictures",
+    "linked_surfaces": "pictures",
     "load_surface": "store",
-    "minimum": "plot",
+    "minimum": "pictures",
     "random_directions": "directions",
-    "surface_figure": "plot",
-    "write_pictures": "plot",
+    "spectra": "pictures",
+    "surface_figure": "pictures",
+    "surface_sheet": "pictures",
+    "trajectory_figure": "pictures",
+    "write": "pictures",
+    "write_pictures": "pictures",
 }
 __all__ = ["DEFAULTS", *_EXPORTS]
 

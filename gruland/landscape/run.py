@@ -17,7 +17,7 @@ from gruland.data import subset
 from gruland.landscape import DEFAULTS
 from gruland.landscape.directions import check_draw, fingerprint, random_directions
 from gruland.landscape.objective import PRECISIONS, ReviewLoss
-from gruland.landscape.plot import PICTURES, Scale, write_pictures
+from gruland.landscape.pictures import PICTURES, Scale, write_pictures
 from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
 from gruland.landscape.store import attributes_at
 from gruland.landscape.surface import axis, compute_surface
