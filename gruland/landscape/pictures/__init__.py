@@ -8,10 +8,11 @@ Colours are chosen in :mod:`gruland.landscape.pictures.palette`.
 """
 
 from gruland.landscape.pictures.cells import minimum
-from gruland.landscape.pictures.contours import EXCESS_LEVELS, contour_figure
+from gruland.landscape.pictures.contours import contour_figure
 from gruland.landscape.pictures.curves import area_curves, bands, barrier_curves, replicate_band, spectra
 from gruland.landscape.pictures.interactive import figure_3d, linked_surfaces
 from gruland.landscape.pictures.intervals import interval_plot
+from gruland.landscape.pictures.lines import EXCESS_LEVELS
 from gruland.landscape.pictures.scale import Scale
 from gruland.landscape.pictures.sheets import contour_sheet, grid_sheet
 from gruland.landscape.pictures.surfaces import surface_figure, surface_sheet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,19 +46,16 @@ def is_line(surface: xarray.Dataset) -> bool:
 
 def axis_label(surface: xarray.Dataset, name: str) -> str:
     """What to write beside the axis ``alpha`` or ``beta``: the direction and the unit of a step along it."""
-    attributes, about = surface[name].attrs, surface.attrs
-    direction = attributes.get("long_name") or f"{_ORDINALS[name]} direction"
-    return f"{_SYMBOLS[name]}: {direction}{_in_brackets(step_unit(surface, name), about)}"
+    direction = surface[name].attrs.get("long_name") or f"{_ORDINALS[name]} direction"
+    unit = step_unit(surface, name)
+    label = f"{_SYMBOLS[name]}: {direction}{f' ({unit})' if unit and unit != '1' else ''}"
+    return textwrap.fill(label, 48)
 
 
 def step_unit(surface: xarray.Dataset, name: str = "alpha") -> str:
     """The unit of a step, "" where the surface does not say."""
     normalization = surface.attrs.get("normalization")
     return surface[name].attrs.get("units") or (f"{normalization}-normalized radius" if normalization else "")
-
-
-def _in_brackets(unit: str, about: Mapping[str, Any]) -> str:
-    return f" ({unit})" if unit and unit != "1" else ""
 
 
 def heading(surface: xarray.Dataset, title: str) -> str:
@@ -72,7 +70,9 @@ def heading(surface: xarray.Dataset, title: str) -> str:
         f"{size - done:,} of {size:,} cells not computed" if done < size else "",
         f"{lost} cells not finite" if lost else "",
     ]
-    return "\n".join(line for line in (title, ", ".join(part for part in parts if part)) if line)
+    whole = ", ".join(part.replace(" ", "\u00a0") for part in parts if part)  # breaks between parts only
+    made = textwrap.fill(whole, 82).replace("\u00a0", " ")
+    return "\n".join(line for line in (title, made) if line)
 
 
 def certainty(surface: xarray.Dataset) -> np.ndarray:

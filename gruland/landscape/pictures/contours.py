@@ -6,14 +6,16 @@ ones carry a dot; where a cell is missing each cell is drawn as a rectangle, els
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.pictures.cells import axis_label, heading, is_line, minimum, origin_loss
+from gruland.landscape.pictures.cells import axis_label, heading, is_line
 from gruland.landscape.pictures.line import draw_line
-from gruland.landscape.pictures.palette import ABSENT, COLORS
+from gruland.landscape.pictures.lines import loss_lines
+from gruland.landscape.pictures.marks import hold, mark_cells, mark_points, mark_weights
+from gruland.landscape.pictures.palette import COLORS
 from gruland.landscape.pictures.path import draw_trajectory, path_of
 from gruland.landscape.pictures.scale import Scale
 
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Where contours of the excess loss are drawn, in nats.
-EXCESS_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    Points = Mapping[str, tuple[float, float]]
 
-_POINTS = "s^DvP<>"
+_THINNEST = 1 / 3  # the least ratio of a plane's sides that is drawn to scale
 
 
 def contour_figure(
@@ -34,7 +35,7 @@ def contour_figure(
     scale: Scale | None = None,
     *,
     trajectory: Any = None,
-    points: Mapping[str, tuple[float, float]] | None = None,
+    points: Points | None = None,
 ) -> Figure:
     """Labelled contours of the loss (figure 4 of the paper); the trained weights and the least cell marked.
 
@@ -53,11 +54,11 @@ def contour_figure(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 5.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.0, 1.8 + 4.1 * _height(surface)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     figure.suptitle(heading(surface, title), fontsize="medium")
     draw_plane(axes, surface, scale, trajectory=trajectory, points=points)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -67,7 +68,7 @@ def draw_plane(
     scale: Scale | None = None,
     *,
     trajectory: Any = None,
-    points: Mapping[str, tuple[float, float]] | None = None,
+    points: Points | None = None,
 ) -> None:
     """:func:`contour_figure` in axes of one's own, with a colour bar beside them and no legend."""
     path = None if trajectory is None else path_of(trajectory)
@@ -75,26 +76,48 @@ def draw_plane(
     if is_line(surface):
         draw_line(axes, surface, scale)
         return
-    axes.set(xlabel=axis_label(surface, "alpha"), ylabel=axis_label(surface, "beta"), aspect="equal")
+    named = dict(points or {})
+    axes.set(xlabel=axis_label(surface, "alpha"), ylabel=axis_label(surface, "beta"))
+    axes.locator_params(nbins=6)
     colors = shade(axes, surface, scale)
     loss_lines(axes, surface, scale)
     mark_cells(axes, surface)
-    points = points or {}
-    mark_weights(
-        axes, surface, origin=(0.0, 0.0) not in {tuple(map(float, point)) for point in points.values()}
-    )
-    _mark_points(axes, points)
+    mark_weights(axes, surface, origin=not any(tuple(place) == (0, 0) for place in named.values()))
+    mark_points(axes, named)
     if path:
         draw_trajectory(axes, path, scale)
-    widen(axes, surface, [*points.values(), *(zip(path["alpha"], path["beta"], strict=True) if path else ())])
+    hold(axes, surface, [*named.values(), *(zip(path["alpha"], path["beta"], strict=True) if path else ())])
+    if _to_scale(surface):
+        axes.set_aspect("equal")
+    else:
+        axes.set_box_aspect(1)
     color_bar(axes, colors, scale)
 
 
-def color_bar(axes: Any, colors: Any, scale: Scale, **options: Any) -> None:
-    """A colour bar beside one or several axes, labelled with losses."""
-    figure = np.ravel(axes)[0].figure
-    bar = figure.colorbar(colors, ax=axes, label=scale.label, **options)
+def _to_scale(surface: xarray.Dataset) -> bool:
+    return _THINNEST <= _ratio(surface) <= 1 / _THINNEST
+
+
+def _ratio(surface: xarray.Dataset) -> float:
+    """The plane's height as a multiple of its width."""
+    width, height = (float(np.ptp(surface[name].values)) for name in ("alpha", "beta"))
+    return height / width
+
+
+def _height(surface: xarray.Dataset) -> float:
+    """The drawn height as a multiple of the drawn width."""
+    if is_line(surface):
+        return 0.7
+    return _ratio(surface) if _to_scale(surface) else 1.0
+
+
+def color_bar(
+    axes: Axes, colors: Any, scale: Scale, place: tuple[float, float, float, float] = (1.04, 0, 0.05, 1)
+) -> Any:
+    """A colour bar labelled with losses, as high as the axes, or at a place of theirs (left, bottom, width, height)."""
+    bar = axes.get_figure().colorbar(colors, cax=axes.inset_axes(place), label=scale.label)  # type: ignore[union-attr]
     bar.set_ticks(list(scale.ticks), labels=list(scale.ticks.values()), minor=False)
+    return bar
 
 
 def shade(axes: Axes, surface: xarray.Dataset, scale: Scale) -> Any:
@@ -104,110 +127,5 @@ def shade(axes: Axes, surface: xarray.Dataset, scale: Scale) -> Any:
     shading: Any = "nearest" if np.ma.is_masked(height) else "gouraud"
     alpha, beta = surface["alpha"].values, surface["beta"].values
     # Rasterized: as vectors each cell would be a gradient of its own.
-    return axes.pcolormesh(
-        alpha, beta, height, cmap=COLORS, vmin=low, vmax=high, shading=shading, rasterized=True
-    )
-
-
-def loss_lines(axes: Axes, surface: xarray.Dataset, scale: Scale) -> None:
-    """Labelled lines of equal loss, white on dark and black on light colours."""
-    height = np.ma.masked_invalid(scale.height(surface["loss"].values))
-    texts = {h: text for h, text in scale.texts(scale.levels).items() if height.min() < h < height.max()}
-    if texts:
-        middle = 0.5 * sum(scale.limits)
-        colors = ["white" if h < middle else "black" for h in texts]
-        lines = axes.contour(
-            surface["alpha"], surface["beta"], height, list(texts), colors=colors, linewidths=0.8
-        )
-        axes.clabel(lines, fmt=texts, fontsize=8)
-
-
-def excess_lines(axes: Axes, surface: xarray.Dataset, levels: Sequence[float] = EXCESS_LEVELS) -> None:
-    """Lines of equal excess loss over the surface's own origin; :func:`excess_handles` is their legend."""
-    excess = np.ma.masked_invalid(surface["loss"].values - origin_loss(surface))
-    for level, style in zip(levels, map(_level_style, range(len(levels))), strict=True):
-        if excess.min() < level < excess.max():
-            lines = axes.contour(
-                surface["alpha"], surface["beta"], excess, [level],
-                colors=style["color"], linewidths=style["linewidth"], linestyles=[style["linestyle"]],
-            )  # fmt: skip
-            lines.set_gid(f"excess {level:g}")
-
-
-def excess_handles(levels: Sequence[float] = EXCESS_LEVELS) -> list[Any]:
-    """A line for each level, to put into a legend."""
-    from matplotlib.lines import Line2D
-
-    return [Line2D([], [], label=f"{level:g}", **_level_style(i)) for i, level in enumerate(levels)]
-
-
-def _level_style(index: int) -> dict[str, Any]:
-    """Dotted, dashed, solid; white, then black, then black and thick."""
-    group, place = divmod(index, 3)
-    return {
-        "color": "white" if group == 0 else "black",
-        "linestyle": ((0, (1, 1.5)), (0, (4, 2)), "solid")[place],
-        "linewidth": (1.0, 1.0, 1.0 + group)[min(group, 2)],
-    }
-
-
-def mark_cells(axes: Axes, surface: xarray.Dataset) -> None:
-    """Dots on interpolated cells, hatches on those that are not computed or not finite."""
-    done, finite = surface["done"].values, np.isfinite(surface["loss"].values)
-    alpha, beta = surface["alpha"].values, surface["beta"].values
-    for label, cells, hatch in (
-        ("not computed", ~done & ~finite, ""),
-        ("not finite", done & ~finite, "xxxx"),
-    ):
-        if cells.any():
-            absent = np.ma.masked_array(np.ones(cells.shape), ~cells)
-            drawn = axes.pcolor(alpha, beta, absent, shading="nearest", hatch=hatch, linewidth=0, label=label)
-            drawn.set_array(None)
-            drawn.set(facecolor=ABSENT, edgecolor="#606060")
-    rows, columns = np.nonzero(surface["interpolated"].values)
-    if rows.size:
-        style: dict[str, Any] = {
-            "color": "black",
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.3,
-            "markersize": 2.2,
-        }
-        axes.plot(alpha[columns], beta[rows], "o", linestyle="none", label="interpolated", **style)
-
-
-def mark_weights(axes: Axes, surface: xarray.Dataset, *, origin: bool = True, size: float = 9.0) -> None:
-    """A circle on the trained weights, a cross on the least cell; with their losses for a legend."""
-    style: dict[str, Any] = {"markeredgecolor": "black", "linestyle": "none"}
-    if origin:
-        label = f"trained weights: {_known(surface)}".removesuffix(": ")
-        axes.plot(0.0, 0.0, "o", color="white", markersize=size, label=label, **style)
-    alpha, beta = minimum(surface)
-    label = f"least loss: {float(surface['loss'].sel(alpha=alpha, beta=beta)):#.3g}"
-    axes.plot(alpha, beta, "X", color="tab:red", markersize=size * 2 / 3, label=label, **style)
-
-
-def _known(surface: xarray.Dataset) -> str:
-    try:
-        return f"{origin_loss(surface):#.3g}"
-    except ValueError:
-        return ""
-
-
-def _mark_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    for index, (name, (alpha, beta)) in enumerate(points.items()):
-        marker = _POINTS[index % len(_POINTS)]
-        style: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "markersize": 8}
-        axes.plot(alpha, beta, marker, linestyle="none", zorder=4, **style)
-        axes.annotate(
-            name, (alpha, beta), (0, 8), textcoords="offset points", ha="center", zorder=5,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
-        )  # fmt: skip
-
-
-def widen(axes: Axes, surface: xarray.Dataset, points: Sequence[tuple[float, float]] = ()) -> None:
-    """The axes hold the grid exactly, and points beyond it with a margin."""
-    for name, limits, place in (("alpha", axes.set_xlim, 0), ("beta", axes.set_ylim, 1)):
-        low, high = float(surface[name].min()), float(surface[name].max())
-        margin = 0.06 * (high - low)
-        beyond = [float(point[place]) for point in points if not low <= point[place] <= high]
-        limits(min([low, *(b - margin for b in beyond)]), max([high, *(b + margin for b in beyond)]))
+    style: dict[str, Any] = {"cmap": COLORS, "vmin": low, "vmax": high, "rasterized": True}
+    return axes.pcolormesh(alpha, beta, height, shading=shading, **style)

@@ -52,6 +52,7 @@ def replicate_band(x: Any, replicates: Any, coverage: float = 0.9) -> Band:
 def bands(
     lines: Mapping[str, Any],
     *,
+    models: Sequence[str] | None = None,
     x: Any = None,
     coverage: float = 0.9,
     x_label: str | None = None,
@@ -64,6 +65,7 @@ def bands(
             or K surfaces of one row, whose excess over their own origin is taken. Of replicates the median is
             drawn and the interval that holds the share ``coverage`` of them at each point.
         x: [X] steps of replicates given as arrays.
+        models: all models' names, which settle the colours alike in every figure; None for those of this one.
         coverage: of the interval around replicates.
         x_label: what a step is; None for what the surfaces say.
         title: above the curves.
@@ -74,7 +76,7 @@ def bands(
     found = {name: _line_band(name, value, x, coverage) for name, value in lines.items()}
     unit = next((unit for value in lines.values() if (unit := _unit(value))), "")
     figure, axes = _figure(title)
-    _draw_bands(axes, found)
+    _draw_bands(axes, found, models)
     axes.axhline(0, color="#606060", linewidth=0.8, zorder=0)
     axes.set(xlabel=x_label or f"step along the direction{f' ({unit})' if unit else ''}")
     axes.set_ylabel("excess loss (nats)")
@@ -102,31 +104,40 @@ def _unit(value: Any) -> str:
     return step_unit(first) if hasattr(first, "data_vars") else ""
 
 
-def area_curves(curves: Mapping[str, Any], *, title: str = "") -> Figure:
+def area_curves(curves: Mapping[str, Any], *, models: Sequence[str] | None = None, title: str = "") -> Figure:
     """The share of a plane's cells whose excess loss is at most a threshold, against the threshold.
 
     Args:
         curves: by model, (thresholds in nats, mean, low, high), each [X].
-        title: above the curves.
+        models, title: as in :func:`bands`.
 
     Raises:
         ValueError: arrays that differ in length.
     """
     figure, axes = _figure(title)
-    _draw_bands(axes, {name: _band(name, value) for name, value in curves.items()})
+    _draw_bands(axes, {name: _band(name, value) for name, value in curves.items()}, models)
     axes.set(
-        xscale="log", ylim=(0, 1), xlabel="threshold of the excess loss (nats)", ylabel="flat-area fraction"
+        xscale="log",
+        ylim=(0, 1.03),
+        xlabel="threshold of the excess loss (nats)",
+        ylabel="flat-area fraction",
     )
     _legend(axes)
     return figure
 
 
-def spectra(densities: Mapping[str, Any], *, title: str = "", decades: float = DECADES) -> Figure:
+def spectra(
+    densities: Mapping[str, Any],
+    *,
+    models: Sequence[str] | None = None,
+    title: str = "",
+    decades: float = DECADES,
+) -> Figure:
     """Densities of the Hessian's eigenvalues, logarithmic.
 
     Args:
         densities: by model, (eigenvalues, density), each [X].
-        title: above the curves.
+        models, title: as in :func:`bands`.
         decades: powers of ten below the highest density that the axis shows; what lies below is off the axis.
 
     Raises:
@@ -137,8 +148,9 @@ def spectra(densities: Mapping[str, Any], *, title: str = "", decades: float = D
     if not top > 0:
         raise ValueError("no density is positive: there is nothing to draw")
     figure, axes = _figure(title)
-    for index, (name, (grid, density)) in enumerate(found.items()):
-        axes.plot(grid, np.where(density > 0, density, np.nan), label=name, **_style(index, len(grid)))
+    for name, (grid, density) in found.items():
+        style = {**_style(name, models or list(found), len(grid)), "marker": ""}
+        axes.plot(grid, np.where(density > 0, density, np.nan), label=name, **style)
     axes.axvline(0, color="#606060", linewidth=0.8, zorder=0)
     axes.set(
         yscale="log",
@@ -173,13 +185,13 @@ def barrier_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str = "") 
     for axes, (pair, by_stage) in zip(panels, curves.items(), strict=True):
         for stage, value in by_stage.items():
             wide = value if len(value) == 4 else (value[0], value[1], value[1], value[1])
-            _draw_band(axes, stage, _band(f"{pair}, {stage}", wide), stages.index(stage))
+            _draw_band(axes, stage, _band(f"{pair}, {stage}", wide), stages)
         axes.set_title(pair, fontsize=9)
-        axes.set(xlim=(0, 1))
+        axes.set(xlim=(-0.03, 1.03))
         axes.set_xticks([0, 0.5, 1], labels=["0", "0.5", "1"])
         _plain(axes)
     panels[0].set_ylabel("loss (nats)")
-    figure.supxlabel("t: (1 − t) · the one + t · the other", fontsize=9)
+    figure.supxlabel("position t on the straight line between the two models", fontsize=9)
     handles = {
         label: handle
         for axes in panels
@@ -217,20 +229,29 @@ def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8, handlelength=3.2)
 
 
-def _draw_bands(axes: Axes, found: Mapping[str, Band]) -> None:
-    for index, (name, band) in enumerate(found.items()):
-        _draw_band(axes, name, band, index)
+def _draw_bands(axes: Axes, found: Mapping[str, Band], models: Sequence[str] | None) -> None:
+    for name, band in found.items():
+        _draw_band(axes, name, band, models or list(found))
 
 
-def _draw_band(axes: Axes, name: str, band: Band, index: int) -> None:
+def _draw_band(axes: Axes, name: str, band: Band, models: Sequence[str]) -> None:
     x, middle, low, high = (np.where(np.isfinite(values), values, np.nan) for values in band)
-    style = _style(index, len(x))
+    style = _style(name, models, len(x))
     axes.plot(x, middle, label=name, **style)
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    for end in (low, high):  # seen where bands overlap
+        axes.plot(x, end, color=style["color"], linestyle=style["linestyle"], linewidth=0.5)
 
 
-def _style(index: int, points: int) -> dict[str, Any]:
-    """A model's style; its markers are few, and never on those of its neighbours."""
+def _style(name: str, models: Sequence[str], points: int) -> dict[str, Any]:
+    """A model's style; its markers are few, and not beside those of its neighbours.
+
+    Raises:
+        ValueError: ``models`` lacks the model.
+    """
+    if name not in models:
+        raise ValueError(f"{name!r} is none of the models {', '.join(models)}")
+    index = list(models).index(name)
     every = max(1, points // 8)
     return {**category(index), "markersize": 4, "linewidth": 1.4, "markevery": (index % every, every)}
 

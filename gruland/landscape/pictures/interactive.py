@@ -36,7 +36,8 @@ plot.on("plotly_relayout", change => {
 });
 """
 
-_CAMERA = {"eye": {"x": 1.2, "y": -1.6, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.12}}
+_EYE = {"x": 1.2, "y": -1.6, "z": 0.9}
+_FARTHER = 1.35  # in the narrower scenes of several surfaces
 
 
 def figure_3d(surface: xarray.Dataset, title: str = "", scale: Scale | None = None) -> go.Figure:
@@ -90,7 +91,7 @@ def linked_surfaces(surfaces: Surfaces, title: str = "") -> go.Figure:
     )  # fmt: skip
     for index, (_, surface) in enumerate(pairs):
         figure.add_trace(_trace(surface, scale), index // wide + 1, index % wide + 1)
-    figure.update_scenes(_scene(scale))
+    figure.update_scenes(_scene(scale, _FARTHER))
     figure.update_layout(
         title={"text": title} if title else None,
         coloraxis=_color_axis(scale),
@@ -131,11 +132,12 @@ def _color_axis(scale: Scale) -> dict[str, Any]:
     }
 
 
-def _scene(scale: Scale) -> dict[str, Any]:
+def _scene(scale: Scale, distance: float = 1.0) -> dict[str, Any]:
+    eye = {name: distance * step for name, step in _EYE.items()}
     return {
         "xaxis": {"title": {"text": "α"}},
         "yaxis": {"title": {"text": "β"}},
         "zaxis": {"title": {"text": scale.label}, "range": list(scale.limits), **_ticks(scale)},
         "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-        "camera": _CAMERA,
+        "camera": {"eye": eye, "center": {"x": 0, "y": 0, "z": -0.12}},
     }

@@ -22,7 +22,7 @@ def draw_line(axes: Axes, surface: xarray.Dataset, scale: Scale) -> None:
     height = scale.height(loss)
     axes.plot(steps, height, color=CATEGORIES[0])
     errors = 1.96 * np.nan_to_num(surface["loss_se"].values.ravel())
-    low, high = (scale.height(np.maximum(loss + sign * errors, scale.low)) for sign in (-1, 1))
+    low, high = (scale.height(loss + sign * errors) for sign in (-1, 1))
     if errors.any():
         axes.fill_between(
             steps, low, high, color=CATEGORIES[0], alpha=0.2, linewidth=0, label="± 1.96 standard errors"
@@ -47,6 +47,7 @@ def draw_line(axes: Axes, surface: xarray.Dataset, scale: Scale) -> None:
         least, scale.height(value), "X", color="tab:red", markeredgecolor="black", markersize=8,
         linestyle="none", label=f"least loss: {value:#.3g}",
     )  # fmt: skip
-    axes.set(xlabel=axis_label(surface, name), ylabel=scale.label, xlim=(steps.min(), steps.max()))
+    axes.set(xlabel=axis_label(surface, name), ylabel=scale.label)
     axes.set_yticks(list(scale.ticks), labels=list(scale.ticks.values()))
+    axes.margins(x=0.02)
     axes.grid(alpha=0.25)

@@ -40,7 +40,7 @@ def draw_trajectory(axes: Axes, path: TrainingPath, scale: Scale) -> None:
     ).pop().set_path_effects([withStroke(linewidth=2.8, foreground="black")])
     axes.scatter(
         path["alpha"], path["beta"], c=scale.height(path["loss"]), cmap=COLORS, vmin=low, vmax=high,
-        s=34, edgecolors="black", linewidths=0.9, zorder=5, plotnonfinite=True,
+        s=40, edgecolors="black", linewidths=0.9, zorder=5, plotnonfinite=True,
     )  # fmt: skip
     places = np.stack([path["alpha"], path["beta"]], axis=1)
     for index in readable(places):

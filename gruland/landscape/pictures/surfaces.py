@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gruland.landscape.pictures.cells import heading, is_line, titled
-from gruland.landscape.pictures.contours import color_bar
 from gruland.landscape.pictures.palette import COLORS
 from gruland.landscape.pictures.scale import Scale
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from gruland.landscape.pictures.cells import Surfaces
 
-_VIEW = {"elev": 32, "azim": -58}
+_PANEL, _HEIGHT, _RIGHT = 2.6, 2.4, 0.8  # inches: a panel's sides, and room for the colour bar
 
 
 def surface_figure(surface: xarray.Dataset, title: str = "", scale: Scale | None = None) -> Figure:
@@ -36,11 +35,14 @@ def surface_figure(surface: xarray.Dataset, title: str = "", scale: Scale | None
 
     check_plane(surface)
     scale = scale or Scale.of(surface)
-    figure = Figure(figsize=(6.4, 5.4), dpi=150)
-    axes: Any = figure.add_axes((0.0, 0.02, 0.92, 0.9), projection="3d")
-    draw_surface(axes, surface, scale)
-    axes.set(xlabel="α", ylabel="β")
+    figure = Figure(figsize=(6.4, 5.2), dpi=150)
+    axes: Any = figure.add_axes((0.0, 0.05, 0.92, 0.88), projection="3d")
+    _draw_surface(axes, surface, scale)
+    axes.set_xlabel("α", labelpad=6)
+    axes.set_ylabel("β", labelpad=6)
     axes.set_zlabel(scale.label, labelpad=8)
+    axes.set_zticks(list(scale.ticks), labels=list(scale.ticks.values()))
+    axes.set_box_aspect((4, 4, 3), zoom=0.98)
     figure.suptitle(heading(surface, title), fontsize="medium")
     return figure
 
@@ -50,7 +52,7 @@ def surface_sheet(surfaces: Surfaces, columns: int | None = None) -> Figure:
 
     Args:
         surfaces: by title, all over the same extent.
-        columns: panels in a row; None for about as many as rows, at most 3.
+        columns: panels in a row; None for up to 3.
 
     Raises:
         ValueError: there is none, or two differ in extent or unit.
@@ -61,22 +63,33 @@ def surface_sheet(surfaces: Surfaces, columns: int | None = None) -> Figure:
     scale = Scale.of(*(surface for _, surface in pairs))
     wide = columns or min(3, len(pairs))
     rows = math.ceil(len(pairs) / wide)
-    figure = Figure(figsize=(2.9 * wide + 0.9, 2.8 * rows), dpi=200)
-    figure.subplots_adjust(left=0.01, right=1 - 1.05 / (2.9 * wide + 0.9), bottom=0.03, top=0.97, wspace=0.05)
-    for index, (title, surface) in enumerate(pairs, 1):
-        axes: Any = figure.add_subplot(rows, wide, index, projection="3d")
-        colors = draw_surface(axes, surface, scale)
-        axes.set_title(title, fontsize=9, y=0.96)
-        axes.set_xlabel("α", labelpad=-8, fontsize=8)
-        axes.set_ylabel("β", labelpad=-8, fontsize=8)
-        axes.tick_params(labelsize=7, pad=-3)
-        axes.tick_params(axis="z", pad=0)
-        axes.set_box_aspect((1, 1, 0.75), zoom=0.92)
-    place = figure.add_axes(
-        (1 - 0.85 / (2.9 * wide + 0.9), 0.5 - 0.8 / (2.8 * rows), 0.012, 1.6 / (2.8 * rows))
-    )
-    color_bar(figure.axes[:-1], colors, scale, cax=place)
+    width = _PANEL * wide + _RIGHT
+    figure = Figure(figsize=(width, _HEIGHT * rows), dpi=200)
+    for index, (title, surface) in enumerate(pairs):
+        row, column = divmod(index, wide)
+        place = (column * _PANEL / width, 1 - (row + 0.95) / rows, _PANEL / width, 0.86 / rows)
+        colors = _draw_small(figure.add_axes(place, projection="3d"), title, surface, scale)
+    place = (1 - (_RIGHT - 0.1) / width, 0.5 - 0.35 / rows, 0.13 / width, 0.7 / rows)
+    bar = figure.colorbar(colors, cax=figure.add_axes(place))
+    bar.set_ticks(list(scale.ticks), labels=list(scale.ticks.values()), minor=False)
+    bar.set_label(scale.label, size=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
+
+
+def _draw_small(axes: Any, title: str, surface: xarray.Dataset, scale: Scale) -> Any:
+    colors = _draw_surface(axes, surface, scale)
+    axes.set_title(title, fontsize=9, y=1.0)
+    axes.set_xlabel("α", labelpad=-9, fontsize=8)
+    axes.set_ylabel("β", labelpad=-9, fontsize=8)
+    for name, set_ticks in (("alpha", axes.set_xticks), ("beta", axes.set_yticks)):
+        set_ticks(np.linspace(float(surface[name].min()), float(surface[name].max()), 3))
+    few = dict(list(scale.ticks.items())[::2])
+    axes.set_zticks(list(few), labels=list(few.values()))
+    axes.tick_params(labelsize=7, pad=-3)
+    axes.tick_params(axis="z", pad=-1)
+    axes.set_box_aspect((4, 4, 3), zoom=1.0)
+    return colors
 
 
 def check_plane(surface: xarray.Dataset) -> None:
@@ -87,17 +100,15 @@ def check_plane(surface: xarray.Dataset) -> None:
         )
 
 
-def draw_surface(axes: Any, surface: xarray.Dataset, scale: Scale) -> Any:
+def _draw_surface(axes: Any, surface: xarray.Dataset, scale: Scale) -> Any:
     """The surface, a mesh line for each row and column of cells; returns what a colour bar needs."""
     alpha, beta = np.meshgrid(surface["alpha"].values, surface["beta"].values)
     low, high = scale.limits
     mesh = {"rcount": alpha.shape[0], "ccount": alpha.shape[1], "edgecolor": "black", "linewidth": 0.15}
-    colors = axes.plot_surface(
-        alpha, beta, scale.height(surface["loss"].values), cmap=COLORS, vmin=low, vmax=high, **mesh
-    )
+    height = scale.height(surface["loss"].values)
+    colors = axes.plot_surface(alpha, beta, height, cmap=COLORS, vmin=low, vmax=high, **mesh)
     axes.set(zlim=(low, high))
-    axes.set_zticks(list(scale.ticks), labels=list(scale.ticks.values()))
     axes.set_xticks(np.linspace(alpha.min(), alpha.max(), 5))
     axes.set_yticks(np.linspace(beta.min(), beta.max(), 5))
-    axes.view_init(**_VIEW)
+    axes.view_init(elev=32, azim=-58)
     return colors

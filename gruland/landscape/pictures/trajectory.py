@@ -50,7 +50,7 @@ def trajectory_figure(
         epoch, distance = columns(table, "epoch", "residual")
         order = np.argsort(epoch, kind="stable")
         _draw(panels[1], path["epoch"], distance[order], 2, "distance to the plane")
-        panels[1].set(ylabel="distance to the plane", ylim=(0, None))
+        panels[1].set_ylabel("distance to the plane")
     panels[-1].set_xlabel("epoch")
     return figure
 
