@@ -42,11 +42,16 @@ def replicate_band(x: Any, replicates: Any, coverage: float = 0.9) -> Band:
         raise ValueError(
             f"replicates of shape {values.shape} over x of shape {points.shape}: expected [K, X] over [X]"
         )
-    values = np.where(np.isfinite(values), values, np.inf)
-    with np.errstate(invalid="ignore"):  # between two infinities; they give NaN, which is infinite here
-        ends = np.quantile(values, [0.5, 0.5 - coverage / 2, 0.5 + coverage / 2], axis=0)
-    middle, low, high = np.where(np.isnan(ends), np.inf, ends)
+    ordered = np.sort(np.where(np.isfinite(values), values, np.inf), axis=0)
+    middle, low, high = (_quantile(ordered, share) for share in (0.5, 0.5 - coverage / 2, 0.5 + coverage / 2))
     return points, middle, low, high
+
+
+def _quantile(ordered: np.ndarray, share: float) -> np.ndarray:
+    """Of K ordered rows, linear between two of them; unlike numpy's not NaN where one of them is infinite."""
+    place = round(share * (len(ordered) - 1), 9)
+    below, part = int(place), place % 1
+    return ordered[below] if part == 0 else (1 - part) * ordered[below] + part * ordered[below + 1]
 
 
 def bands(

@@ -51,7 +51,7 @@ def draw_trajectory(axes: Axes, path: TrainingPath, scale: Scale) -> None:
 
 
 def readable(places: np.ndarray, apart: float = 0.07) -> list[int]:
-    """Which of the points [N, 2] can be labelled: the first, the last, and those far enough from any labelled one.
+    """Which of the points [N, 2] can be labelled: the first, then the last and others if far from any labelled one.
 
     Args:
         apart: the least distance, as a share of the larger side of the path's bounding box.
@@ -59,6 +59,6 @@ def readable(places: np.ndarray, apart: float = 0.07) -> list[int]:
     least = apart * float(np.ptp(places, axis=0).max())
     chosen: list[int] = []
     for index in (0, len(places) - 1, *range(1, len(places) - 1)):
-        if index not in chosen and all(np.linalg.norm(places[index] - places[c]) >= least for c in chosen):
+        if index not in chosen and all(np.linalg.norm(places[index] - places[c]) > least for c in chosen):
             chosen.append(index)
     return chosen

@@ -200,12 +200,8 @@ def _explain(figure: Figure, grid: np.ndarray, surface: xarray.Dataset, levels: 
         "borderpad": 0.3,
         "columnspacing": 1.2,
     }
-    place: dict[str, Any] = {
-        "bbox_to_anchor": (middle, 0.47 / height),
-        "ncols": 2 if narrow else len(marks),
-        "frameon": False,
-    }
-    figure.legend(list(marks.values()), list(marks), handletextpad=0.3, **place, **shared)
+    place: dict[str, Any] = {"bbox_to_anchor": (middle, 0.47 / height), "ncols": 2 if narrow else len(marks)}
+    figure.legend(list(marks.values()), list(marks), frameon=False, handletextpad=0.3, **place, **shared)
     place = {
         "bbox_to_anchor": (middle, 0.02 / height),
         "ncols": 4 if narrow else len(levels),
