@@ -179,6 +179,8 @@ def test_labels_keep_off_the_border_and_each_other():
     apart = [np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]]
     assert min(apart) > 2 * 0.07
     assert np.abs(places).max() < 0.94
+    labelled, beside = [[-0.6, 0.5], [-0.2, 0.5]], [[-0.6, 0.55], [-0.6, 1.0]]
+    assert len(label_places([labelled, beside], np.array([-1, -1]), np.array([1, 1]))) == 1
 
 
 def test_rectangles_of_cells_border_halfway_to_the_next():
