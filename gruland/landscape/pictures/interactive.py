@@ -60,9 +60,8 @@ def figure_3d(surface: xarray.Dataset, title: str = "", scale: Scale | None = No
         "title": text,
         "scene": _scene(scale),
         "margin": {"l": 0, "r": 0, "b": 0, "t": 60},
-        "coloraxis": _color_axis(scale),
     }
-    return go.Figure(_trace(surface, scale), layout)
+    return go.Figure(_trace(surface, scale, **_colors(scale)), layout)
 
 
 def linked_surfaces(surfaces: Surfaces, title: str = "") -> go.Figure:
@@ -90,17 +89,17 @@ def linked_surfaces(surfaces: Surfaces, title: str = "") -> go.Figure:
         horizontal_spacing=0.01, vertical_spacing=0.05,
     )  # fmt: skip
     for index, (_, surface) in enumerate(pairs):
-        figure.add_trace(_trace(surface, scale), index // wide + 1, index % wide + 1)
+        figure.add_trace(_trace(surface, scale, coloraxis="coloraxis"), index // wide + 1, index % wide + 1)
     figure.update_scenes(_scene(scale, _FARTHER))
     figure.update_layout(
         title={"text": title} if title else None,
-        coloraxis=_color_axis(scale),
+        coloraxis=_colors(scale),
         margin={"l": 0, "r": 0, "b": 0, "t": 60 if title else 30},
     )
     return figure
 
 
-def _trace(surface: xarray.Dataset, scale: Scale) -> go.Surface:
+def _trace(surface: xarray.Dataset, scale: Scale, **colors: Any) -> go.Surface:
     import plotly.graph_objects as go
 
     measures = [surface[name].values for name in ("loss", "accuracy")]
@@ -112,9 +111,9 @@ def _trace(surface: xarray.Dataset, scale: Scale) -> go.Surface:
         text=certainty(surface),
         hovertemplate="α %{x:.2f}, β %{y:.2f}<br>loss %{customdata[0]:.4g} %{text}"
         "<br>accuracy %{customdata[1]:.1%}<extra></extra>",
-        coloraxis="coloraxis",
         # Little shading, so that a colour means the same everywhere.
         lighting={"ambient": 0.8, "diffuse": 0.4, "specular": 0.05},
+        **colors,
     )
 
 
@@ -122,7 +121,7 @@ def _ticks(scale: Scale) -> dict[str, Any]:
     return {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
 
 
-def _color_axis(scale: Scale) -> dict[str, Any]:
+def _colors(scale: Scale) -> dict[str, Any]:
     low, high = scale.limits
     return {
         "colorscale": COLORS,
