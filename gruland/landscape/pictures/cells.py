@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,9 @@ def origin_loss(surface: xarray.Dataset) -> float:
     Raises:
         ValueError: the surface has neither.
     """
-    if "origin_loss" in surface.attrs:
-        return float(surface.attrs["origin_loss"])
+    known = float(surface.attrs.get("origin_loss", math.nan))
+    if not math.isnan(known):  # NaN where it is still to be evaluated
+        return known
     if 0 in surface["alpha"].values and 0 in surface["beta"].values:
         return float(surface["loss"].sel(alpha=0, beta=0))
     raise ValueError("the surface has neither an attribute origin_loss nor a cell at alpha = beta = 0")
@@ -46,7 +48,9 @@ def is_line(surface: xarray.Dataset) -> bool:
 
 def axis_label(surface: xarray.Dataset, name: str) -> str:
     """What to write beside the axis ``alpha`` or ``beta``: the direction and the unit of a step along it."""
-    direction = surface[name].attrs.get("long_name") or f"{_ORDINALS[name]} direction"
+    direction = (
+        surface[name].attrs.get("long_name", f"{_ORDINALS[name]} direction").removeprefix("step along the ")
+    )
     unit = step_unit(surface, name)
     label = f"{_SYMBOLS[name]}: {direction}{f' ({unit})' if unit and unit != '1' else ''}"
     return textwrap.fill(label, 48)
