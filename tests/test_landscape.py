@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -20,15 +19,9 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.landscape import (
     ReviewLoss,
-    Scale,
     compute_surface,
-    contour_figure,
-    figure_3d,
     load_surface,
-    minimum,
     random_directions,
-    surface_figure,
-    write_pictures,
 )
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.surface import axis
@@ -469,128 +462,3 @@ def test_trained_word_vectors_move_and_frozen_ones_do_not():
     assert "vectors" not in random_directions(frozen.trainable(), 0)[0]
     direction = random_directions(trained.trainable(), 0)[0]["vectors"]
     torch.testing.assert_close(direction.norm(dim=1), trained.vectors.norm(dim=1))
-
-
-# -- pictures
-
-
-def drawn(loss, size=9, **attributes):
-    """A surface of a function of (alpha, beta)."""
-
-    def evaluate(p):
-        return torch.full((2,), loss(*p["w"][0].tolist()), dtype=torch.float64), torch.ones(2)
-
-    return compute_surface(evaluate, PLANE, UNIT, size=size, attributes=attributes)
-
-
-def valley(x, y):
-    return 0.05 + 3 * (x - 0.25) ** 2 + y**2
-
-
-def cliff(x, y):
-    return valley(x, y) + 500 * max(0.0, x + y - 1.5)
-
-
-def test_heights_are_linear_but_for_heavy_tails():
-    scale = Scale.of(drawn(valley))
-    assert scale.knee is None
-    np.testing.assert_allclose(
-        scale.height(np.array([0.1, 3.0, np.nan, -np.inf])), [0.05, 2.95, np.nan, np.nan]
-    )
-    scale = Scale.of(drawn(cliff))
-    knee, top = scale.knee, scale.high
-    assert scale.low < knee < top / 10
-    # Nearly linear from the least loss to the knee, and equal steps for equal factors far above it.
-    half = scale.height((scale.low + knee) / 2) / scale.height(knee)
-    assert half == pytest.approx(0.5, abs=0.05)
-    steps = np.diff(scale.height(scale.low + (knee - scale.low) * np.array([100.0, 1000.0, 10000.0])))
-    np.testing.assert_allclose(steps, np.log(10), rtol=1e-3)
-    assert "logarithmic above" in scale.label
-
-
-LOSSES = {
-    "valley": valley,
-    "cliff": cliff,
-    "flat": lambda x, y: 7 + 1e-6 * x,
-    "negative": lambda x, y: x - 100 * y,
-    "tiny": lambda x, y: 1e-9 * np.exp(9 * x),
-    "far below": lambda x, y: -1e4 + np.exp(9 * x),
-}
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_levels_are_different_short_and_inside(loss):
-    scale = Scale.of(drawn(loss))
-    assert list(scale.levels) == sorted(scale.levels)
-    assert 5 <= len(scale.levels) <= 15
-    assert scale.low < scale.levels[0]
-    assert scale.levels[-1] < scale.high
-    assert 4 <= len(scale.ticks) <= len(scale.levels)
-    texts = list(scale.texts(scale.levels).values())
-    assert len(set(texts)) == len(texts)
-    assert max(map(len, texts)) <= 10
-
-
-def test_one_scale_holds_several_surfaces():
-    one, two = drawn(valley), drawn(lambda x, y: 40 + x)
-    scale = Scale.of(one, two)
-    assert (scale.low, scale.high) == (one["loss"].min(), 41)
-    assert (
-        contour_figure(one, scale=scale).axes[0].collections[0].get_clim()
-        == contour_figure(two, scale=scale).axes[0].collections[0].get_clim()
-    )
-
-
-def test_contours_mark_centre_and_minimum():
-    surface = drawn(valley, normalization="filter", reviews=1000)
-    figure = contour_figure(surface, "zoneout 0.1")
-    axes = figure.axes[0]
-    centre, least = (line.get_xydata()[0].tolist() for line in axes.lines)
-    assert centre == [0, 0]
-    assert least == [0.25, 0] == list(minimum(surface))
-    assert figure.get_suptitle() == "zoneout 0.1\nfilter-normalized directions, 1,000 training reviews"
-    assert len(axes.texts) > 3  # labels on the lines
-    assert {text.get_text() for text in axes.texts} <= {f"{level:.12g}" for level in Scale.of(surface).levels}
-
-
-def test_interactive_heights_are_the_losses():
-    surface = drawn(valley)
-    (trace,) = figure_3d(surface).data
-    np.testing.assert_allclose(trace.z, surface["loss"].values - surface["loss"].values.min())
-    np.testing.assert_array_equal(trace.customdata[..., 0], surface["loss"])
-    np.testing.assert_array_equal(trace.x, surface["alpha"])
-
-
-def test_cells_that_are_not_finite_are_left_out_and_counted():
-    surface = drawn(lambda x, y: float("nan") if x > 0.9 else float("inf") if y > 0.9 else valley(x, y))
-    assert np.isnan(figure_3d(surface).data[0].z).sum() == 17
-    for figure in (contour_figure(surface), surface_figure(surface)):
-        figure.savefig(io.BytesIO())
-        assert "17 cells not finite" in figure.get_suptitle()
-    assert minimum(surface) == (0.25, 0)
-
-
-@pytest.mark.parametrize(
-    "loss", [lambda x, y: 0.5, lambda x, y: 0.0, lambda x, y: -1e6 * x], ids=["flat", "zero", "below"]
-)
-def test_unusual_surfaces_can_be_drawn(loss):
-    surface = drawn(loss, size=3)
-    for figure in (contour_figure(surface), surface_figure(surface)):
-        figure.savefig(io.BytesIO())
-    figure_3d(surface).to_json()
-
-
-def test_nothing_finite_cannot_be_drawn(tmp_path):
-    with pytest.raises(ValueError, match="no cell of the loss surface is finite"):
-        write_pictures(drawn(lambda x, y: float("nan")), tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_pictures_are_whole_and_need_no_network(tmp_path):
-    write_pictures(drawn(valley), tmp_path, "a model")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["contour.png", "surface.html", "surface.png"]
-    assert (tmp_path / "contour.png").read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "surface.html").read_text()
-    assert "Plotly.newPlot" in page
-    assert "<script src=" not in page
-    assert "a model" in page

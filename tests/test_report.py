@@ -24,7 +24,7 @@ from scipy.stats import ttest_1samp
 
 from gruland.cells import Cell
 from gruland.config import compose
-from gruland.landscape.plot import Scale
+from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
 from gruland.report import collect, commands, write
 from gruland.report.__main__ import main

@@ -24,7 +24,7 @@ from gruland.landscape.directions import (
 )
 from gruland.landscape.masked import TrainingLoss
 from gruland.landscape.objective import ReviewLoss
-from gruland.landscape.plot import PICTURES, Scale, write_pictures
+from gruland.landscape.pictures import PICTURES, Scale, write_pictures
 from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
 from gruland.landscape.settings import check_settings, completed
 from gruland.landscape.store import attributes_at

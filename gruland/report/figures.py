@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gruland.cells import Cell, by_cell, title
-from gruland.landscape.plot import Scale, contour_figure, figure_3d, surface_figure
+from gruland.landscape.pictures import Scale, contour_figure, figure_3d, surface_figure
 from gruland.landscape.store import load_surface
 from gruland.report import paper
 from gruland.report.collect import Run, Study

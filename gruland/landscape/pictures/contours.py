@@ -1,0 +1,131 @@
+"""Contours of one loss surface, with what lies on the plane: weights, named points, a trajectory.
+
+Shading and lines are those of the cells' losses, none altered. Cells without a finite loss are hatched, interpolated
+ones carry a dot; where a cell is missing each cell is drawn as a rectangle, else colours run from cell to cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gruland.landscape.pictures.cells import axis_label, heading, is_line
+from gruland.landscape.pictures.line import draw_line
+from gruland.landscape.pictures.lines import loss_lines
+from gruland.landscape.pictures.marks import hold, mark_cells, mark_points, mark_weights
+from gruland.landscape.pictures.palette import COLORS
+from gruland.landscape.pictures.path import draw_trajectory, path_of
+from gruland.landscape.pictures.scale import Scale
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Points = Mapping[str, tuple[float, float]]
+
+_THINNEST = 1 / 3  # the least ratio of a plane's sides that is drawn to scale
+
+
+def contour_figure(
+    surface: xarray.Dataset,
+    title: str = "",
+    scale: Scale | None = None,
+    *,
+    trajectory: Any = None,
+    points: Points | None = None,
+) -> Figure:
+    """Labelled contours of the loss (figure 4 of the paper); the trained weights and the least cell marked.
+
+    A surface of one row or column is drawn as a curve of the loss.
+
+    Args:
+        surface: as :func:`gruland.landscape.load_surface` gives it, of any size and extent, complete or not.
+        title: the model's name.
+        scale: shared with other pictures; the surface's (and the trajectory's) own where None.
+        trajectory: a table with columns alpha, beta, epoch and loss (the checkpoint's true loss), drawn as a path
+            whose markers have the colours of the true losses: one that stands out lies off the plane.
+        points: named weights on the plane, for instance {"initial": (-1.0, 0.2)}; the axes are widened to hold them.
+
+    Raises:
+        ValueError: no loss is finite, or the trajectory has other columns.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 1.8 + 4.1 * _height(surface)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    figure.suptitle(heading(surface, title), fontsize="medium")
+    draw_plane(axes, surface, scale, trajectory=trajectory, points=points)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_plane(
+    axes: Axes,
+    surface: xarray.Dataset,
+    scale: Scale | None = None,
+    *,
+    trajectory: Any = None,
+    points: Points | None = None,
+) -> None:
+    """:func:`contour_figure` in axes of one's own, with a colour bar beside them and no legend."""
+    path = None if trajectory is None else path_of(trajectory)
+    scale = scale or Scale.of(surface, *([path] if path else []))
+    if is_line(surface):
+        draw_line(axes, surface, scale)
+        return
+    named = dict(points or {})
+    axes.set(xlabel=axis_label(surface, "alpha"), ylabel=axis_label(surface, "beta"))
+    axes.locator_params(nbins=6)
+    colors = shade(axes, surface, scale)
+    loss_lines(axes, surface, scale)
+    mark_cells(axes, surface)
+    mark_weights(axes, surface, origin=not any(tuple(place) == (0, 0) for place in named.values()))
+    mark_points(axes, named)
+    if path:
+        draw_trajectory(axes, path, scale)
+    hold(axes, surface, [*named.values(), *(zip(path["alpha"], path["beta"], strict=True) if path else ())])
+    if _to_scale(surface):
+        axes.set_aspect("equal")
+    else:
+        axes.set_box_aspect(1)
+    color_bar(axes, colors, scale)
+
+
+def _to_scale(surface: xarray.Dataset) -> bool:
+    return _THINNEST <= _ratio(surface) <= 1 / _THINNEST
+
+
+def _ratio(surface: xarray.Dataset) -> float:
+    """The plane's height as a multiple of its width."""
+    width, height = (float(np.ptp(surface[name].values)) for name in ("alpha", "beta"))
+    return height / width
+
+
+def _height(surface: xarray.Dataset) -> float:
+    """The drawn height as a multiple of the drawn width."""
+    if is_line(surface):
+        return 0.7
+    return _ratio(surface) if _to_scale(surface) else 1.0
+
+
+def color_bar(
+    axes: Axes, colors: Any, scale: Scale, place: tuple[float, float, float, float] = (1.04, 0, 0.05, 1)
+) -> Any:
+    """A colour bar labelled with losses, as high as the axes, or at a place of theirs (left, bottom, width, height)."""
+    bar = axes.get_figure().colorbar(colors, cax=axes.inset_axes(place), label=scale.label)  # type: ignore[union-attr]
+    bar.set_ticks(list(scale.ticks), labels=list(scale.ticks.values()), minor=False)
+    return bar
+
+
+def shade(axes: Axes, surface: xarray.Dataset, scale: Scale) -> Any:
+    """The losses as colours: from cell to cell where all are finite, else a rectangle for each cell."""
+    height = np.ma.masked_invalid(scale.height(surface["loss"].values))
+    low, high = scale.limits
+    shading: Any = "nearest" if np.ma.is_masked(height) else "gouraud"
+    alpha, beta = surface["alpha"].values, surface["beta"].values
+    # Rasterized: as vectors each cell would be a gradient of its own.
+    style: dict[str, Any] = {"cmap": COLORS, "vmin": low, "vmax": high, "rasterized": True}
+    return axes.pcolormesh(alpha, beta, height, shading=shading, **style)
