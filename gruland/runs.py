@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -260,7 +260,7 @@ def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
 
 
 def _refuse_other(run: Run, cfg: DictConfig) -> None:
-    before, now = _flat(identity(run.config)), _flat(identity(cfg))
+    before, now = flat(identity(run.config)), flat(identity(cfg))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(
@@ -269,11 +269,12 @@ def _refuse_other(run: Run, cfg: DictConfig) -> None:
             )
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys, as on the command line."""
+    result: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return flat
+        result |= flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return result
 
 
 def load(path: str | Path) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,6 @@ from gruland.landscape import (
     compute_run,
     compute_surface,
     contour_figure,
-    displace,
     figure_3d,
     load_surface,
     minimum,
@@ -52,110 +52,6 @@ SETTINGS = {
     "tolerance": None,
     "interpolation": None,
 }
-
-# -- directions
-
-
-@pytest.fixture
-def parameters():
-    generator = torch.Generator().manual_seed(1)
-    weights = {
-        "matrix": torch.randn(40, 30, generator=generator) * torch.logspace(-3, 3, 40)[:, None],
-        "convolution": torch.randn(6, 3, 5, 5, generator=generator, dtype=torch.float64),
-        "row": torch.randn(1, 7, generator=generator),
-        "bias": torch.randn(9, generator=generator),
-        "scalar": torch.tensor(2.0),
-    }
-    weights["matrix"][4] = 0
-    return weights
-
-
-def test_filter_directions_have_the_norm_of_each_row(parameters):
-    for direction in random_directions(parameters, seed=3):
-        for name in ("matrix", "convolution", "row"):
-            rows, expected = direction[name].flatten(1), parameters[name].flatten(1)
-            torch.testing.assert_close(rows.norm(dim=1), expected.norm(dim=1))
-        assert not direction["matrix"][4].any()
-
-
-def test_tensor_directions_have_the_frobenius_norm_and_keep_the_noise_s_proportions(parameters):
-    one, _ = random_directions(parameters, seed=3, normalization="tensor")
-    for name in ("matrix", "convolution", "row"):
-        torch.testing.assert_close(one[name].norm(), parameters[name].norm())
-    # Rows of a million-fold different weights get directions of similar size: not the filter normalization.
-    norms = one["matrix"].norm(dim=1)
-    assert norms.max() < 3 * norms.min()
-
-
-def test_both_normalizations_scale_the_same_gaussian_draw(parameters):
-    by_row, by_tensor = (
-        random_directions(parameters, 3, n)[0]["convolution"].flatten(1) for n in ("filter", "tensor")
-    )
-    cosine = nn.functional.cosine_similarity(by_row, by_tensor)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine))
-    standardized = (by_tensor / by_tensor.std()).flatten()
-    assert abs(float((standardized**4).mean()) - 3) < 1  # a Gaussian's kurtosis; uniform noise has 1.8
-
-
-@pytest.mark.parametrize("normalization", ["filter", "tensor"])
-def test_directions_keep_form_and_leave_one_dimensional_parameters(parameters, normalization):
-    for direction in random_directions(parameters, 0, normalization):
-        assert list(direction) == list(parameters)
-        for name, weights in parameters.items():
-            assert (direction[name].shape, direction[name].dtype) == (weights.shape, weights.dtype)
-        assert not direction["bias"].any()
-        assert not direction["scalar"].any()
-
-
-def test_directions_follow_the_seed_alone(parameters):
-    state = torch.random.get_rng_state()
-    one, two = random_directions(parameters, seed=5)
-    again, _ = random_directions(parameters, seed=5)
-    other, _ = random_directions(parameters, seed=6)
-    assert fingerprint(one) == fingerprint(again)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for third in (two, other):
-        cosine = nn.functional.cosine_similarity(one["matrix"].flatten(), third["matrix"].flatten(), dim=0)
-        assert abs(float(cosine)) < 0.3
-        assert not torch.equal(one["row"], third["row"])
-
-
-def test_directions_do_not_depend_on_the_dtype(parameters):
-    double = {name: w.double() for name, w in parameters.items()}
-    for single, exact in zip(random_directions(parameters, 2), random_directions(double, 2), strict=True):
-        torch.testing.assert_close(single["matrix"].double(), exact["matrix"], rtol=1e-6, atol=0)
-
-
-def test_unknown_normalization(parameters):
-    with pytest.raises(ValueError, match=r"normalization='layer': expected filter or tensor"):
-        random_directions(parameters, 0, "layer")
-
-
-def test_displace(parameters):
-    directions = random_directions(parameters, 0)
-    before = fingerprint(parameters)
-    moved = displace(parameters, directions, (0.5, -2.0))
-    for name, weights in parameters.items():
-        torch.testing.assert_close(moved[name], weights + 0.5 * directions[0][name] - 2 * directions[1][name])
-        assert moved[name].data_ptr() != weights.data_ptr()
-    assert torch.equal(moved["bias"], parameters["bias"])
-    assert fingerprint(parameters) == before
-    assert all(
-        moved is parameters[name] for name, moved in displace(parameters, directions, (0.0, 0.0)).items()
-    )
-
-
-def test_fingerprint_sees_every_bit_and_no_order():
-    tensors = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([[2.0]])}
-    same = {"b": torch.tensor([[2.0]]), "a": torch.tensor([0.0, 1.0])}
-    others = [
-        {**tensors, "a": torch.tensor([-0.0, 1.0])},
-        {**tensors, "a": torch.tensor([[0.0, 1.0]])},
-        {"a": tensors["a"], "c": tensors["b"]},
-    ]
-    assert fingerprint(same) == fingerprint(tensors)
-    assert len({fingerprint(t) for t in (tensors, *others)}) == 4
-
 
 # -- surfaces
 
@@ -244,25 +140,45 @@ def test_logistic_regression_in_closed_form():
             assert result["accuracy"].values[i, j] == pytest.approx(((z > 0) == y).mean())
 
 
-@pytest.mark.parametrize("size", [2, 50, 1, 0, -3, 5.5, "many", True])
-def test_sizes_without_a_centre(size):
-    with pytest.raises(ValueError, match=rf"landscape.size={size}: expected an odd number"):
+@pytest.mark.parametrize("size", [0, -3, 5.5, "many", True, None])
+def test_impossible_sizes(size):
+    with pytest.raises(ValueError, match=rf"landscape.size={size}: expected a whole number of at least 1"):
         axis(size, 1.0)
 
 
-@pytest.mark.parametrize("extent", [0.0, -1.0, float("nan"), float("inf"), "wide"])
+@pytest.mark.parametrize(
+    "extent",
+    [0.0, -1.0, float("nan"), float("inf"), "wide", True, None, (1, 1), (2, 1), (0, None), (1, 2, 3)],
+)
 def test_impossible_extents(extent):
-    with pytest.raises(ValueError, match=rf"landscape.extent={extent}: expected a positive number"):
+    message = rf"landscape.extent={re.escape(str(extent))}: expected a positive number or \(low, high\)"
+    with pytest.raises(ValueError, match=message):
         axis(5, extent)
 
 
-@pytest.mark.parametrize(("size", "extent"), [(3, 1.0), (51, 0.3), (13, 7)])
-def test_axis_is_symmetric_and_meets_zero(size, extent):
+@pytest.mark.parametrize(("size", "extent"), [(3, 1.0), (51, 0.3), (13, 7), (2, 0.1), (50, 0.3)])
+def test_axis_is_symmetric_and_meets_zero_in_its_middle(size, extent):
     steps = axis(size, extent)
     assert len(steps) == size
-    assert steps[size // 2] == 0
     assert (steps[0], steps[-1]) == (-extent, extent)
     np.testing.assert_array_equal(steps, -steps[::-1])
+    assert (0.0 in steps) == (size % 2 == 1)
+    np.testing.assert_array_equal(steps, axis(size, (-extent, extent)))
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"), [(11, -0.3, 0.7), (31, -0.1, 0.2), (4, -1, 2), (16, -0.5, 1), (7, 0.25, 4)]
+)
+def test_an_axis_between_two_ends_is_exactly_zero_where_it_is_zero_up_to_rounding(size, low, high):
+    steps = axis(size, (low, high))
+    np.testing.assert_allclose(steps, np.linspace(low, high, size), rtol=0, atol=1e-15)
+    assert (steps[0], steps[-1]) == (low, high)
+    assert (np.abs(steps) < 1e-12).sum() == (steps == 0).sum() == (low < 0)
+
+
+def test_one_step_is_in_the_middle():
+    assert axis(1, 3.0).tolist() == [0.0]
+    assert axis(1, (-1, 2)).tolist() == [0.5]
 
 
 def test_one_example_has_no_standard_error():
@@ -296,7 +212,7 @@ def test_a_stopped_surface_goes_on_where_it_was(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(first, PLANE, UNIT, size=5, path=path)
     assert not path.exists()
-    assert int(load_surface(tmp_path / "surface.partial.zarr")["done"].sum()) == 7
+    assert int(load_surface(path, partial=True)["done"].sum()) == 7
     result = compute_surface(second, PLANE, UNIT, size=5, path=path)
     # The centre is evaluated again: differences to it need its losses one by one.
     assert len(second.calls) == 25 - 7 + 1
@@ -344,14 +260,15 @@ def test_another_surface_is_computed_afresh_and_the_old_one_stays_until_then(tmp
     assert bool(result["done"].all())
     assert load_surface(path).identical(result)
     assert not result.identical(old)
-    assert not (tmp_path / "surface.partial.zarr").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["surface.zarr"]
 
 
 def test_a_complete_surface_is_found_beside_a_partial_one_of_other_settings(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    path = tmp_path / "surface.zarr"
     complete = compute_surface(Asymmetric(), PLANE, UNIT, size=3, path=path)
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(Asymmetric(fail_after=6), PLANE, UNIT, size=5, path=path)
+    (partial,) = tmp_path.glob("surface.partial-*")
     begun = load_surface(partial)
     assert compute_surface(Asymmetric(fail_after=0), PLANE, UNIT, size=3, path=path).identical(complete)
     assert load_surface(path).identical(complete)
@@ -371,7 +288,7 @@ def test_the_centre_comes_first_and_then_ever_finer_grids(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         compute_surface(stopped, PLANE, UNIT, size=9, path=tmp_path / "s.zarr")
     assert stopped.calls[0] == (0.0, 0.0)
-    done = load_surface(tmp_path / "s.partial.zarr")["done"].values
+    done = load_surface(tmp_path / "s.zarr", partial=True)["done"].values
     assert done[::4, ::4].all()
     assert done.sum() == 9
 
@@ -391,17 +308,25 @@ compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": 
 """
 
 
+def begun(path):
+    """How many cells there are of a surface on its way."""
+    try:
+        return int(load_surface(path, partial=True)["done"].sum())
+    except FileNotFoundError:
+        return 0
+
+
 def test_a_killed_process_s_cells_are_taken_over(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
+    path = tmp_path / "surface.zarr"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
     deadline = time.monotonic() + 600
-    while not (partial.exists() and load_surface(partial)["done"].any()):
+    while not begun(path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = int(load_surface(partial)["done"].sum())
+    done = int(load_surface(path, partial=True)["done"].sum())
     assert 0 < done < 51 * 51
     rest = Asymmetric()
     result = compute_surface(rest, PLANE, UNIT, size=51, path=path)
@@ -683,13 +608,13 @@ def test_command_keeps_the_run_s_own_settings(two_runs):
     ("override", "message"),
     [
         ("sise=5", "sise=5: expected one of"),
-        ("size=4", "landscape.size=4: expected an odd number"),
+        ("size=0", "landscape.size=0: expected a whole number of at least 1"),
         ("reviews=0", "landscape.reviews=0"),
         ("normalization=layer", "landscape.normalization='layer'"),
         ("seed=x", "landscape.seed=x"),
         ("size.x=5", "size.x=5: expected one of"),
         ("=5", "=5: expected one of"),
-        ("size=", "landscape.size=None: expected an odd number"),
+        ("size=", "landscape.size=None: expected a whole number"),
         ("size=[", "size=[: the value cannot be read"),
     ],
 )

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
@@ -501,56 +496,6 @@ def test_a_stopped_adaptive_surface_ends_as_an_undisturbed_one(tmp_path, after):
     for name in whole.data_vars:
         np.testing.assert_array_equal(result[name], whole[name])
     assert result.attrs["interpolation_error"] == whole.attrs["interpolation_error"]
-
-
-KILLED = """
-import sys, time, torch
-import numpy as np
-from gruland.landscape import compute_surface
-
-def evaluate(parameters):
-    time.sleep(0.05)
-    x, y = parameters["w"][0].tolist()
-    loss = np.tanh(3 * x) + y**2
-    return loss + torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64), torch.tensor([1.0, 0.0, x > 0])
-
-unit = torch.eye(2, dtype=torch.float64)
-compute_surface(evaluate, {"w": torch.zeros(1, 2, dtype=torch.float64)}, [{"w": unit[:1]}, {"w": unit[1:]}],
-                size=25, interpolation=0.005, path=sys.argv[1])
-"""
-
-
-def test_a_killed_adaptive_surface_ends_as_an_undisturbed_one(tmp_path):
-    path, partial = tmp_path / "surface.zarr", tmp_path / "surface.partial.zarr"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
-    deadline = time.monotonic() + 600
-    while not (partial.exists() and load_surface(partial)["done"].any()):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done, rest = int(load_surface(partial)["done"].sum()), Hill()
-    result = compute_surface(rest, PLANE, UNIT, size=25, interpolation=0.005, path=path)
-    undisturbed = Hill()
-    whole = compute_surface(undisturbed, PLANE, UNIT, size=25, interpolation=0.005)
-    assert len(rest.calls) == len(undisturbed.calls) - done + 1
-    for name in whole.data_vars:
-        np.testing.assert_array_equal(result[name], whole[name])
-
-
-def test_a_surface_of_the_first_format_is_read_and_computed_afresh(tmp_path):
-    path = tmp_path / "surface.zarr"
-    old = compute_surface(Hill(), PLANE, UNIT, size=5).drop_vars(["difference_se", "interpolated"])
-    old.attrs["format"] = 1
-    old.to_zarr(path, consolidated=False)
-    read = load_surface(path)
-    np.testing.assert_array_equal(read["loss"], old["loss"])
-    assert np.isnan(read["difference_se"]).all()
-    assert not read["interpolated"].any()
-    evaluate = Hill()
-    compute_surface(evaluate, PLANE, UNIT, size=5, path=path)
-    assert len(evaluate.calls) == 25
 
 
 # -- a run

@@ -22,12 +22,13 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import ttest_1samp
 
+from gruland.cells import Cell
 from gruland.config import compose
 from gruland.landscape.plot import Scale
 from gruland.landscape.store import Store, load_surface
 from gruland.report import collect, commands, write
 from gruland.report.__main__ import main
-from gruland.report.collect import Cell, studies
+from gruland.report.collect import studies
 from gruland.runs import identity
 
 NONE, ZONEOUT, DROPCONNECT = Cell("none", 0.0, 128), Cell("zoneout", 0.1, 128), Cell("dropconnect", 0.05, 256)

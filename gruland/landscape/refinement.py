@@ -51,7 +51,7 @@ class NestedGrids:
     """The nested grids of R x C cells.
 
     Attributes:
-        grids: row numbers and column numbers of each, from the coarsest (3 x 3) to all.
+        grids: row numbers and column numbers of each, from the coarsest (3 x 3, or what there is) to all.
         level: [R, C] the number of the first grid that has a cell.
         coarse: [R, C] whether a cell belongs to the coarse grid.
     """
@@ -69,7 +69,7 @@ class NestedGrids:
         self.coarse = self.level <= fitting[-1]
 
     def predict(self, values: np.ndarray, known: np.ndarray) -> Prediction:
-        """Interpolate what is not known of ``values`` [R, C]; the 3 x 3 grid has to be known.
+        """Interpolate what is not known of ``values`` [R, C]; the coarsest grid has to be known.
 
         A value that is not finite counts as the greatest finite one with a surplus of the whole range, so that the
         cells around it are evaluated.
@@ -105,21 +105,24 @@ def spread_of(values: np.ndarray) -> float:
 
 
 def halvings(size: int) -> list[np.ndarray]:
-    """The nested grids of one axis, rising numbers in [0, size), symmetric about the centre; ``size`` is odd."""
-    half = [np.array([0, size // 2])]
-    while (np.diff(half[-1]) > 1).any():
-        half.append(np.unique([*half[-1], *((half[-1][:-1] + half[-1][1:]) // 2)]))
-    return [np.unique([*numbers, *(size - 1 - numbers)]) for numbers in half]
+    """The nested grids of one axis, rising numbers in [0, size), symmetric about the centre where there is one."""
+    odd = size % 2 == 1
+    grids = [np.unique([0, size // 2] if odd else [0, size // 2, size - 1])]
+    while (np.diff(grids[-1]) > 1).any():
+        grids.append(np.unique([*grids[-1], *((grids[-1][:-1] + grids[-1][1:]) // 2)]))
+    return [np.unique([*grid, *(size - 1 - grid)]) if odd else grid for grid in grids]
 
 
 def _spline(values: np.ndarray, coarse: tuple[np.ndarray, ...], fine: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The tensor product of cubic not-a-knot splines (quadratic through three points) on the finer grid."""
+    """The tensor product of cubic not-a-knot splines (of a lower degree through fewer points) on the finer grid."""
     from scipy.interpolate import make_interp_spline
 
     with np.errstate(over="ignore", invalid="ignore"):
         for old, new in zip(coarse, fine, strict=True):
-            spline = make_interp_spline(old, values, k=min(3, len(old) - 1), check_finite=False)
-            values = spline(new).T  # the other axis comes to the front
+            if len(new) > len(old):
+                spline = make_interp_spline(old, values, k=min(3, len(old) - 1), check_finite=False)
+                values = spline(new)
+            values = values.T  # the other axis comes to the front
     return values
 
 
@@ -144,7 +147,11 @@ def _corners(values: np.ndarray, coarse: tuple[np.ndarray, ...], fine: tuple[np.
 
 def _rim(coarse: tuple[np.ndarray, ...], fine: tuple[np.ndarray, ...]) -> np.ndarray:
     """The factor of the fine cells that lie in an outermost coarse interval, else 1."""
-    rows, columns = ((new < old[1]) | (new > old[-2]) for old, new in zip(coarse, fine, strict=True))
+    # An axis of one point has no intervals.
+    rows, columns = (
+        (new < old[1:2]) | (new > old[-2:-1]) if len(old) > 1 else np.zeros(len(new), dtype=bool)
+        for old, new in zip(coarse, fine, strict=True)
+    )
     return np.where(rows[:, None] | columns, _RIM, 1.0)
 
 
@@ -159,7 +166,7 @@ def refinement(values: np.ndarray, tolerance: float, seed: int) -> Generator[np.
     """The cells to evaluate, in batches.
 
     Args:
-        values: [R, C], both odd; the caller writes a batch's values into it before it asks for the next one.
+        values: [R, C]; the caller writes a batch's values into it before it asks for the next one.
         tolerance: the largest error wanted, as a share of the range of the values evaluated so far.
         seed: of the checks.
 

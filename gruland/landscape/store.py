@@ -1,12 +1,18 @@
-"""A loss surface on disk: an xarray data set in a zarr folder, written while it is computed."""
+"""A loss surface on disk: an xarray data set in a zarr folder, and the cells of one that is being computed."""
 
 from __future__ import annotations
 
+import errno
+import glob
+import hashlib
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import gruland
-from gruland.files import atomic_path
+from gruland.files import atomic_path, read_json, write_json
+from gruland.landscape.cells import ORIGIN, Cells, Record
 
 if TYPE_CHECKING:
     import xarray
 
 #: Version of the layout below; a surface of another version is computed afresh.
-FORMAT = 2
+FORMAT = 3
 
 #: Rows run along beta, columns along alpha: ``surface.loss.values[i, j]`` lies at (alpha[j], beta[i]).
 DIMENSIONS = ("beta", "alpha")
@@ -28,65 +35,143 @@ MEASURES = {
     "loss": "mean loss",
     "accuracy": "share of right predictions",
     "loss_se": "standard error of the mean loss",
-    "difference_se": "standard error of the difference to the centre's mean loss",
+    "difference_se": "standard error of the difference to the origin's mean loss",
 }
 MARKS = {"interpolated": "cell is interpolated", "done": "cell is computed"}
-#: Attributes that say how a surface came about, not which surface it is.
-_INCIDENTAL = ("seconds", "gruland", "kernel", "interpolation_error")
+#: Attributes that say how a surface came about or what was found, not which surface it is.
+_INCIDENTAL = (
+    "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete",
+)  # fmt: skip
+_ABOUT = "about.json"
 
 
-def load_surface(path: str | Path) -> xarray.Dataset:
-    """Read a surface, complete or on its way (``surface.partial.zarr``), into memory.
+def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
+    """Read a surface into memory.
+
+    Args:
+        path: its zarr folder, or the folder of one on its way (``surface.partial-...`` beside it).
+        partial: where there is no complete surface at ``path``, read the one on its way, whose missing cells are NaN.
 
     Returns:
         A data set with dimensions (beta, alpha), the coordinates ``alpha`` and ``beta`` (steps along the
-        first and the second direction, in normalized units), the variables ``loss``, ``accuracy``, ``loss_se``
+        first and the second direction; a line has the one beta 0), the variables ``loss``, ``accuracy``, ``loss_se``
         and ``difference_se`` (float64; NaN where nothing is computed yet), ``interpolated`` and ``done`` (bool),
-        and as attributes what determines it. An interpolated cell has a loss and an accuracy, but no standard
-        errors (NaN): its error is that of the interpolation.
+        each with ``long_name`` and ``units``. The attributes say what determines it, and of the origin, whether or
+        not it is a cell, ``origin_loss`` and ``origin_accuracy`` (NaN where unknown); ``complete`` says whether every
+        cell is final; ``seconds`` is what the evaluations took, all workers' together. An interpolated cell has a loss
+        and an accuracy, but no standard errors (NaN): its error is that of the interpolation.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such surface, or only one on its way.
         ValueError: the folder holds no readable surface.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"there is no loss surface at {path}: compute it with python -m gruland.landscape"
-        )
-    surface = _read(Path(path))
+    path = Path(path)
+    if not path.exists():
+        path = _on_its_way(path, partial)
+    surface = _read(path)
     if surface is None:
         raise ValueError(f"{path} holds no readable loss surface: remove it and compute it again")
     return surface
 
 
+def _on_its_way(path: Path, wanted: bool) -> Path:
+    found = [folder for folder in _partials(path) if _read(folder) is not None]
+    if not found:
+        raise FileNotFoundError(
+            f"there is no loss surface at {path}: compute it with python -m gruland.landscape"
+        )
+    if not wanted:
+        raise FileNotFoundError(
+            f"the loss surface at {path} is not complete: the same call goes on with it, "
+            "load_surface(..., partial=True) reads what there is"
+        )
+    return max(found, key=lambda folder: folder.stat().st_mtime)
+
+
 def attributes_at(path: Path) -> list[dict[str, Any]]:
-    """The attributes of the complete surface at ``path`` and of the partial one beside it, as far as there are any."""
-    return [surface.attrs for place in (path, _partial(path)) if (surface := _read(place)) is not None]
+    """The attributes of the complete surface at ``path`` and of those on their way, as far as there are any."""
+    return [surface.attrs for place in (path, *_partials(path)) if (surface := _read(place)) is not None]
 
 
 def _read(path: Path) -> xarray.Dataset | None:
-    """The surface at ``path``; None where there is none or it cannot be read."""
+    """The surface at ``path``, complete or not; None where there is none or it cannot be read."""
     import xarray
 
+    if not path.exists():
+        return None
     try:
+        if (path / _ABOUT).exists():
+            return _read_partial(path)
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
             surface.load()
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
-    if not {"loss", "accuracy", "loss_se", "done"} <= set(surface.data_vars):
-        return None
-    # A surface of format 1 has neither differences nor interpolated cells.
-    empty = _empty(surface["alpha"].values, surface["beta"].values, {})
-    return surface.assign({name: empty[name] for name in set(empty.data_vars) - set(surface.data_vars)})
+    return _of_this_format(surface) if {"loss", "accuracy", "done"} <= set(surface.data_vars) else None
+
+
+def _read_partial(folder: Path) -> xarray.Dataset:
+    about = read_json(folder / _ABOUT)
+    surface = _empty(np.array(about["alpha"]), np.array(about["beta"]), about["attributes"])
+    arrays = _arrays(surface)
+    for record in Cells(folder, _identity(surface)).read():
+        _put(surface, arrays, record)
+    return surface
+
+
+def _of_this_format(surface: xarray.Dataset) -> xarray.Dataset:
+    """What surfaces of earlier formats lack: variables, units, what is known of the origin."""
+    empty = _empty(surface["alpha"].values, surface["beta"].values, surface.attrs)
+    surface = surface.assign({name: empty[name] for name in set(empty.data_vars) - set(surface.data_vars)})
+    for name in empty.variables:
+        surface[name].attrs = {**empty[name].attrs, **surface[name].attrs}
+    surface.attrs = {**_findings(surface), **surface.attrs}
+    return surface
+
+
+def _findings(surface: xarray.Dataset) -> dict[str, Any]:
+    """What the cells themselves tell of the attributes."""
+    cell, done = _origin(surface), surface["done"].values
+    known = cell is not None and bool(done[cell])
+    values = {name: float(surface[name].values[cell]) if known else math.nan for name in ("loss", "accuracy")}
+    return {**{f"origin_{name}": value for name, value in values.items()}, "complete": bool(done.all())}
+
+
+def _origin(surface: xarray.Dataset) -> tuple[int, int] | None:
+    """Row and column of the cell at alpha = beta = 0, if there is one."""
+    rows, columns = (np.flatnonzero(surface[axis].values == 0) for axis in DIMENSIONS)
+    return (int(rows[0]), int(columns[0])) if rows.size and columns.size else None
+
+
+def _arrays(surface: xarray.Dataset) -> dict[str, np.ndarray]:
+    """The cells' values by name: to reach for one through the data set takes longer than to write it."""
+    return {name: surface[name].values for name in (*MEASURES, *MARKS)}
+
+
+def _put(surface: xarray.Dataset, arrays: Mapping[str, np.ndarray], record: Record) -> int:
+    """Write a record into place unless there is one; returns how many cells that made."""
+    if record.number == ORIGIN:
+        if math.isnan(surface.attrs["origin_accuracy"]):
+            surface.attrs.update(origin_loss=record.loss, origin_accuracy=record.accuracy)
+            surface.attrs["seconds"] += record.seconds
+        return 0
+    done, cell = arrays["done"], divmod(record.number, arrays["done"].shape[1])
+    if done[cell]:
+        return 0
+    for name in MEASURES:
+        arrays[name][cell] = getattr(record, name)
+    done[cell] = True
+    surface.attrs["seconds"] += record.seconds
+    return 1
 
 
 class Store:
     """A surface that is being computed, in memory and, where ``path`` is given, on disk.
 
-    A complete surface lies at ``path``. One on its way lies beside it (``surface.partial.zarr``) and takes
-    its place when the last cell is done, so that an older surface stays whole until then. Cells that an
-    earlier, interrupted computation of the same surface left behind are taken over; a partial surface with
-    other attributes or coordinates is thrown away.
+    A complete surface lies at ``path``. One on its way is a folder beside it (``surface.partial-`` and a hash of what
+    determines it) through which any number of processes share the work, see :mod:`gruland.landscape.cells`; whoever
+    sees the last cell done writes the surface to ``path``, so that an older one stays whole until then. Cells that an
+    earlier computation of the same surface left behind are taken over; a surface on its way with other attributes or
+    coordinates is thrown away.
 
     As a context manager it writes what was recorded on leaving, also after an error.
 
@@ -94,7 +179,14 @@ class Store:
         path: the zarr folder, or None for memory alone.
         alpha, beta: the coordinates.
         attributes: all that determines the surface, JSON-able.
-        every: seconds between two writes; a killed process loses at most that much work.
+        every: seconds between two writes; a killed process loses at most that much work, or the cell it was at.
+
+    Attributes:
+        surface: the data set.
+        count: how many of its cells are done.
+
+    Raises:
+        ValueError: at ``path`` lies something else than a surface.
     """
 
     def __init__(
@@ -105,100 +197,228 @@ class Store:
         attributes: Mapping[str, Any],
         every: float = 1.0,
     ) -> None:
-        self._path = None if path is None else Path(path)
-        fresh = _empty(alpha, beta, attributes)
-        self.surface = fresh if self._path is None else self._resume(self._path, fresh)
-        self._every, self._spent = every, float(self.surface.attrs["seconds"])
-        self._start = self._written = time.monotonic()
+        self.surface = _empty(alpha, beta, attributes)
+        self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
+        self._path = None if path is None else _checked(Path(path))
+        self._cells: Cells | None = None
+        self._every, self._synced = every, time.monotonic()
+        self.count, self._longest = 0, 0.0
+        if self._path is not None and not self._take_complete():
+            self._begin()
 
-    def _resume(self, path: Path, fresh: xarray.Dataset) -> xarray.Dataset:
-        complete, partial = _read(path), _read(_partial(path))
-        if complete is not None and _same(complete, fresh) and complete["done"].all():
-            self._path = None  # nothing is left to write; a partial surface beside it is of other settings
-            return complete
-        if partial is not None and _same(partial, fresh):
-            return partial
-        _remove(_partial(path))
-        with atomic_path(_partial(path)) as temporary:
-            fresh.to_zarr(temporary, mode="w", consolidated=False)
-        return fresh
+    def _begin(self) -> None:
+        assert self._path is not None
+        self._folder = _partial(self._path, self._identity)
+        for other in _partials(self._path):
+            if other != self._folder:
+                _discard(other)
+        self._cells = Cells(self._folder, self._identity)
+        self._open()
+        self.sync()
+        self._joined = time.monotonic() if self._cells.shared else -math.inf
+
+    def _open(self) -> None:
+        """Make the folder, unless it is there."""
+        assert self._cells is not None
+        self._cells.begin()
+        if not (self._folder / _ABOUT).exists():
+            axes = {axis: self.surface[axis].values.tolist() for axis in DIMENSIONS}
+            write_json(self._folder / _ABOUT, {"attributes": self.surface.attrs, **axes})
+
+    def _take_complete(self) -> bool:
+        """Make the complete surface at the path this one, if it is the same."""
+        assert self._path is not None
+        found = _read(self._path)
+        if found is None or _identity(found) != self._identity or not found["done"].values.all():
+            return False
+        for name, array in self._arrays.items():
+            array[:] = found[name].values  # in place: others hold these arrays
+        self.surface.attrs = found.attrs
+        self.count, self._cells = self.surface["loss"].size, None
+        return True
+
+    def _recover(self) -> None:
+        """The folder is gone: the surface is complete, or somebody threw it away."""
+        if not self._take_complete():
+            self._open()
 
     @property
     def done(self) -> np.ndarray:
         """Which cells [beta, alpha] are computed."""
-        return self.surface["done"].values
+        return self._arrays["done"]
 
-    def record(self, cell: tuple[int, int], values: Mapping[str, float]) -> None:
-        """Put the measures of one cell (beta index, alpha index) in place, unaltered; one not given stays NaN."""
-        for name, value in values.items():
-            self.surface[name].values[cell] = value
-        self.done[cell] = True
-        if time.monotonic() - self._written >= self._every:
-            self._write()
+    def share(self, cells: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int] | None]:
+        """The cells (row, column) that are this worker's to evaluate, in order; ends when all of ``cells`` are done.
 
-    def complete(self, values: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-        """Take the cells that are not done from interpolated ``values`` [beta, alpha] and mark them."""
-        missing = ~self.done
-        for name, interpolated in values.items():
-            self.surface[name].values[missing] = interpolated[missing]
-        self.surface["interpolated"].values[:] = missing
-        self.surface.attrs.update(attributes)
-        self.done[:] = True
+        Each has to be recorded before the next one is asked for. Where another worker has claimed a cell, its record
+        is waited for, twice as long as the longest evaluation so far and some writes more. None = nothing to do for
+        a moment but to wait.
+        """
+        yield from self._be_noticed()
+        columns, refused = self.done.shape[1], dict[tuple[int, int], float]()
+        waiting, done = deque(cells), self.done
+        while waiting or refused:
+            late = next(iter(refused), None)
+            if late and (done[late] or time.monotonic() - refused[late] > self._patience):
+                del refused[late]
+                if not done[late]:
+                    yield late
+            elif waiting:
+                cell = waiting.popleft()
+                if not done[cell] and self._claim(cell[0] * columns + cell[1]):
+                    yield cell
+                elif not done[cell]:
+                    refused[cell] = time.monotonic()
+            else:
+                yield from self._wait()
+        self.sync()
 
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        import zarr
+    def _be_noticed(self) -> Iterator[None]:
+        while self._cells is not None and time.monotonic() < self._joined + self._longest + self._every:
+            yield from self._wait()
 
-        self._written = time.monotonic()
-        group: Any = zarr.open_group(_partial(self._path), mode="r+", use_consolidated=False)
-        self.surface.attrs["seconds"] = self._spent + self._written - self._start
-        group.attrs.update({k: v for k, v in self.surface.attrs.items() if k in _INCIDENTAL})
-        # Each array is one chunk, replaced whole; `done` comes last and so never promises too much.
-        for name in (*MEASURES, *MARKS):
-            group[name][:] = self.surface[name].values
+    def _wait(self) -> Iterator[None]:
+        self.sync()
+        yield None
+        time.sleep(min(self._every, 1.0) / 10)
+
+    @property
+    def _patience(self) -> float:
+        return 2 * self._longest + 3 * self._every
+
+    def _claim(self, number: int) -> bool:
+        while self._cells is not None:
+            try:
+                return self._cells.claim(number)
+            except FileNotFoundError:
+                self._recover()
+        return not self.done.flat[number]
+
+    def record(self, cell: tuple[int, int], values: Mapping[str, float], seconds: float = 0.0) -> None:
+        """Put the measures of one cell (beta index, alpha index) in place, unaltered; one not given is NaN."""
+        self._add(cell[0] * self.done.shape[1] + cell[1], values, seconds)
+        if time.monotonic() - self._synced >= self._every:
+            self.sync()
+
+    def record_origin(self, values: Mapping[str, float], seconds: float = 0.0) -> None:
+        """The measures at alpha = beta = 0, also those of the cell there, if there is one."""
+        self._add(ORIGIN, values, seconds)
+        cell = _origin(self.surface)
+        if cell is not None and not self.done[cell]:
+            self.record(cell, values)
+        self.sync()
+
+    def _add(self, number: int, values: Mapping[str, float], seconds: float) -> None:
+        measures = {name: values.get(name, math.nan) for name in MEASURES}
+        record = Record(number=number, seconds=seconds, **measures)
+        self._take([record])
+        if self._cells is not None:
+            self._cells.add(record)
+
+    def _take(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.count += _put(self.surface, self._arrays, record)
+            self._longest = max(self._longest, record.seconds)
+
+    def complete(self, surface: xarray.Dataset) -> None:
+        """Take all cells from a surface whose missing ones are interpolated."""
+        self.surface, self._arrays, self.count = surface, _arrays(surface), surface["loss"].size
+
+    def sync(self) -> None:
+        """Write what was recorded and take over what others recorded."""
+        self._synced = time.monotonic()
+        while self._cells is not None:
+            try:
+                self._cells.write()
+                self._take(self._cells.read())
+                break
+            except FileNotFoundError:
+                self._recover()
 
     def __enter__(self) -> Store:
-        self._start = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write()
-        if self._path is not None and self.done.all():
-            _remove(self._path)
-            os.replace(_partial(self._path), self._path)
+        self.sync()
+        if self.done.all():
+            known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
+            self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
+        if self._cells is not None:
+            self._cells.leave()
+            if self.done.all():
+                self._publish()
+
+    def _publish(self) -> None:
+        """Write the complete surface to the path; another worker may do so at the same moment."""
+        assert self._path is not None
+        while (found := _read(self._path)) is None or _identity(found) != self._identity:
+            try:
+                with atomic_path(self._path) as temporary:
+                    self.surface.to_zarr(temporary, mode="w", consolidated=False)
+                    _discard(self._path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        _discard(self._folder)
 
 
 def _empty(alpha: np.ndarray, beta: np.ndarray, attributes: Mapping[str, Any]) -> xarray.Dataset:
     import xarray
 
-    shape = (len(beta), len(alpha))
-    variables: dict[str, Any] = {
-        name: xarray.Variable(DIMENSIONS, np.full(shape, np.nan), {"long_name": text})
-        for name, text in MEASURES.items()
-    }
+    shape, nats = (len(beta), len(alpha)), attributes.get("units", "nats")
+    variables: dict[str, Any] = {}
+    for name, text in MEASURES.items():
+        about = {"long_name": text, "units": "1" if name == "accuracy" else nats}
+        variables[name] = xarray.Variable(DIMENSIONS, np.full(shape, np.nan), about)
     for name, text in MARKS.items():
-        variables[name] = xarray.Variable(DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": text})
+        variables[name] = xarray.Variable(
+            DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": text, "units": "1"}
+        )
+    of_a_step = f"{attributes['normalization']}-normalized radius" if "normalization" in attributes else "1"
+    coordinates = {
+        name: xarray.Variable(
+            (name,), values, {"long_name": f"step along the {which} direction", "units": of_a_step}
+        )
+        for name, values, which in (("alpha", alpha, "first"), ("beta", beta, "second"))
+    }
     own = {"format": FORMAT, "gruland": gruland.__version__, "seconds": 0.0}
+    unknown = {"origin_loss": math.nan, "origin_accuracy": math.nan, "complete": False}
     return xarray.Dataset(
-        variables, {"alpha": alpha, "beta": beta}, {**json.loads(json.dumps(dict(attributes))), **own}
+        variables, coordinates, {**json.loads(json.dumps(dict(attributes))), **own, **unknown}
     )
 
 
-def _same(found: xarray.Dataset, fresh: xarray.Dataset) -> bool:
-    """Whether both are the same surface: attributes and coordinates, not values."""
-    one, other = ({k: v for k, v in s.attrs.items() if k not in _INCIDENTAL} for s in (found, fresh))
-    return one == other and all(np.array_equal(found[axis], fresh[axis]) for axis in DIMENSIONS)
+def _identity(surface: xarray.Dataset) -> str:
+    """A hash of what determines a surface: attributes and coordinates, not values."""
+    attributes = {key: value for key, value in surface.attrs.items() if key not in _INCIDENTAL}
+    axes = [surface[axis].values.tolist() for axis in DIMENSIONS]
+    return hashlib.sha256(json.dumps([attributes, axes], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+def _partial(path: Path, identity: str) -> Path:
+    return path.with_name(f"{path.stem}.partial-{identity}")
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _partials(path: Path) -> list[Path]:
+    """The folders of surfaces on their way to ``path``, also of earlier formats."""
+    return [Path(found) for found in glob.glob(f"{glob.escape(str(path.with_suffix('')))}.partial[.-]*")]
+
+
+def _checked(path: Path) -> Path:
+    """The path, unless a complete surface would take something else's place."""
+    ours = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
+    if path.is_file() or (path.is_dir() and not ours and any(path.iterdir())):
+        raise ValueError(f"{path} holds something else than a loss surface: expected a path that is free")
+    return path
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder in one step for whoever looks at its name; it may be gone already."""
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside, ignore_errors=True)

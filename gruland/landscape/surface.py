@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +27,56 @@ if TYPE_CHECKING:
 #: From parameters by name to the loss of each example [N] and whether its prediction is right [N].
 Evaluate = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 #: The same, from the steps along the directions.
-OnPlane = Callable[[tuple[float, float]], tuple[Tensor, Tensor]]
+OnPlane = Callable[[Sequence[float]], tuple[Tensor, Tensor]]
 
 
-def axis(size: int, extent: float) -> np.ndarray:
-    """``size`` evenly spaced steps from -extent to extent [size]; the middle one is exactly 0.
+def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
+    """``size`` evenly spaced steps from -extent to extent, or from the lower to the upper end [size].
+
+    One step lies in the middle. A step that is 0 up to rounding is exactly 0, so that it is the origin's.
 
     Raises:
-        ValueError: an even or too small size, or an extent that is no positive number.
+        ValueError: a size below 1, or ends that are not finite and rising.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(
-            f"landscape.size={size}: expected an odd number from 3 on, so that a cell is the centre"
+            f"landscape.size={size}: expected a whole number of at least 1, or one for each axis"
         )
-    if isinstance(extent, bool) or not isinstance(extent, (int, float)) or not 0 < extent < math.inf:
-        raise ValueError(f"landscape.extent={extent}: expected a positive number")
-    half = size // 2
-    return extent * np.arange(-half, half + 1) / half
+    low, high = _ends(extent)
+    # Counted from the middle, so that steps on either side of a symmetric axis differ in sign alone.
+    offsets = np.arange(1 - size, size, 2) / max(1, size - 1)
+    steps = (low + high) / 2 + (high - low) / 2 * offsets
+    if size > 1:
+        steps[[0, -1]] = low, high
+    steps[np.abs(steps) < 1e-9 * (high - low) / size] = 0.0
+    return steps
+
+
+def _ends(extent: Any) -> tuple[float, float]:
+    pair = tuple(extent) if _is_pair(extent) else (extent, extent)
+    if all(isinstance(end, Real) and not isinstance(end, bool) and math.isfinite(end) for end in pair):
+        low, high = float(pair[0]) if _is_pair(extent) else -float(extent), float(pair[1])
+        if low < high:
+            return low, high
+    raise ValueError(
+        f"landscape.extent={extent}: expected a positive number or (low, high) with low < high, "
+        "or one of these for each axis"
+    )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+
+
+def grid(size: Any, extent: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The steps alpha [C] and beta [R] of a grid, as :func:`compute_surface` takes its size and extent.
+
+    Raises:
+        ValueError: see :func:`axis`.
+    """
+    sizes, extents = (tuple(value) if _is_pair(value) else (value, value) for value in (size, extent))
+    alpha, beta = (axis(cells, ends) for cells, ends in zip(sizes, extents, strict=True))
+    return alpha, beta
 
 
 def compute_surface(
@@ -49,19 +84,24 @@ def compute_surface(
     parameters: Mapping[str, Tensor],
     directions: Sequence[Mapping[str, Tensor]],
     *,
-    size: int = 51,
-    extent: float = 1.0,
+    size: int | Sequence[int] = 51,
+    extent: float | Sequence[Any] = 1.0,
     interpolation: float | None = None,
     seed: int = 0,
     path: str | Path | None = None,
     attributes: Mapping[str, Any] | None = None,
     label: str | None = None,
+    max_seconds: float | None = None,
 ) -> xarray.Dataset:
-    """Evaluate ``size`` x ``size`` cells of the plane (section 4.3 of the paper; 51 x 51 there).
+    """Evaluate the cells of a grid on the plane (section 4.3 of the paper; 51 x 51 there).
 
     Works on any module, for instance with ``evaluate`` calling ``torch.func.functional_call(module,
-    parameters, inputs)``: displaced weights are new tensors, the module's own are never written to. The
-    centre is evaluated on ``parameters`` themselves.
+    parameters, inputs)``: displaced weights are new tensors, the module's own are never written to. Where
+    ``evaluate`` writes into them itself, that is undone in the end, also after an error. The origin is evaluated on a
+    copy of ``parameters``, whatever the grid, once by each process.
+
+    Several processes that call this with the same arguments share the work through ``path``, see
+    :mod:`gruland.landscape.cells`; each returns the whole surface.
 
     Args:
         evaluate: losses [N] and correctness [N] of N >= 1 examples, given the parameters by name. It must not
@@ -69,50 +109,147 @@ def compute_surface(
             a function of (alpha, beta) with the same result, that is used; if it has an attribute ``strata``
             (int [N]), the examples are a sample stratified by it, see :func:`gruland.landscape.sample.standard_error`.
         parameters: the trained parameters by name.
-        directions: delta and eta, as :func:`gruland.landscape.random_directions` gives them.
-        size: cells on each side, odd.
-        extent: both axes run over [-extent, extent].
+        directions: delta and eta, as :func:`gruland.landscape.random_directions` gives them; or delta alone, for a
+            grid of one row (beta = 0).
+        size: cells of each axis, or (of alpha, of beta), from 1 on, odd or even.
+        extent: an axis runs over [-extent, extent], or from low to high of (low, high). For both axes or, as a pair of
+            these, for alpha and beta: 1.0, (1.0, 0.5), ((-0.5, 1.5), (-1, 1)).
         interpolation: None evaluates every cell; a share of the range of the loss evaluates as many as it takes to
-            interpolate the others with an error below it, see :mod:`gruland.landscape.refinement`.
+            interpolate the others with an error below it, see :mod:`gruland.landscape.refinement`. A grid of up to
+            5 x 5 cells is evaluated whole.
         seed: of the cells that check the interpolation.
         path: the zarr folder to write to and to resume from, see :class:`gruland.landscape.store.Store`; None
             for a surface in memory alone.
         attributes: what else determines the result (data, objective), JSON-able; a surface at ``path`` with
-            other attributes, weights, directions or coordinates is computed afresh.
+            other attributes, weights, directions or coordinates is computed afresh. ``units`` are the loss's, ``nats``
+            where not given; ``normalization`` is the directions'.
         label: what the progress line says; None for none.
+        max_seconds: no evaluation begins after so many seconds (but the origin's). Cells come from coarse to fine;
+            those that are missing then are interpolated and marked in what is returned (attribute ``complete``:
+            False), while ``path`` keeps what was evaluated, and a later call goes on.
 
     Returns:
-        The data set of :func:`gruland.landscape.load_surface`, complete. NaN and infinite losses are kept.
+        The data set of :func:`gruland.landscape.load_surface`, a value in every cell: ``surface.loss.values[i, j]``
+        lies at (alpha[j], beta[i]). NaN and infinite losses are kept.
+
+    Raises:
+        ValueError: an argument that cannot work, in one line.
     """
-    steps = axis(size, extent)
+    alpha, beta = grid(size, extent)
+    _check(parameters, directions, beta, max_seconds)
     identity: dict[str, Any] = {
         "weights": fingerprint(parameters),
         "directions": [fingerprint(direction) for direction in directions],
     }
     if interpolation is not None:
         identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
-    store = Store(path, steps, steps, {**(attributes or {}), **identity})
-    plane, done = _Plane(evaluate, parameters, directions), int(store.done.sum())
-    with store, Progress(size * size, label, done=done) if label else nullcontext() as progress:
-        for batch in _batches(store, interpolation, seed):
-            for row, column in _coarse_to_fine(batch, size // 2):
-                if not store.done[row, column]:
-                    store.record((row, column), plane.measure((float(steps[column]), float(steps[row]))))
-                    if progress:
-                        progress.advance()
-        missing = int((~store.done).sum())
-        if missing:
-            _interpolate(store)
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    store = Store(path, alpha, beta, {**(attributes or {}), **identity})
+    shown = Progress(store.done.size, label, done=store.count) if label else nullcontext()
+    if store.surface.attrs["complete"]:
+        return store.surface
+    with store, shown as progress, _kept(parameters, identity["weights"]) as origin:
+        plane = _Plane(evaluate, origin, directions)
+        if not _evaluate(store, plane, _batches(store, interpolation, seed), deadline, progress):
+            return _interpolated(store.surface)
+        if not store.done.all():
+            store.complete(_interpolated(store.surface))
             if progress:
-                progress.advance(missing)
+                progress.advance(store.count - progress.done)
     return store.surface
 
 
+def compute_line(
+    evaluate: Evaluate,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+    *,
+    size: int = 51,
+    extent: float | Sequence[float] = 1.0,
+    **options: Any,
+) -> xarray.Dataset:
+    """The loss along one direction: a surface with the one row beta = 0.
+
+    Args:
+        evaluate, parameters, options: as in :func:`compute_surface`.
+        direction: delta.
+        size: cells.
+        extent: the line runs over [-extent, extent], or from low to high of (low, high).
+
+    Raises:
+        ValueError: see :func:`compute_surface`.
+    """
+    return compute_surface(evaluate, parameters, [direction], size=(size, 1), extent=(extent, 1.0), **options)
+
+
+def _check(
+    parameters: Mapping[str, Tensor],
+    directions: Sequence[Mapping[str, Tensor]],
+    beta: np.ndarray,
+    max_seconds: float | None,
+) -> None:
+    """Raise ValueError for arguments that do not fit each other."""
+    if len(directions) not in (1, 2):
+        raise ValueError(f"{len(directions)} directions given: expected 2, or 1 for a line")
+    if len(directions) == 1 and beta.tolist() != [0.0]:
+        raise ValueError("one direction given: expected a grid of one row, beta = 0")
+    for name, weights in parameters.items():
+        for direction in directions:
+            if name not in direction or direction[name].shape != weights.shape:
+                found = tuple(direction[name].shape) if name in direction else "nothing"
+                raise ValueError(
+                    f"direction of {name}: expected the shape {tuple(weights.shape)}, got {found}"
+                )
+    if max_seconds is not None and not max_seconds >= 0:
+        raise ValueError(f"max_seconds={max_seconds}: expected a number of at least 0")
+
+
+@contextmanager
+def _kept(parameters: Mapping[str, Tensor], weights: str) -> Iterator[dict[str, Tensor]]:
+    """A copy to start from; what was written into ``parameters`` (fingerprint ``weights``) meanwhile is undone."""
+    copies = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    try:
+        yield copies
+    finally:
+        if fingerprint(parameters) != weights:
+            with torch.no_grad():
+                for name, tensor in parameters.items():
+                    tensor.copy_(copies[name])
+
+
+def _evaluate(
+    store: Store, plane: _Plane, batches: Iterable[np.ndarray], deadline: float, progress: Progress | None
+) -> bool:
+    """Evaluate this worker's share of the cells; whether nothing is left (False: the time is up)."""
+    store.record_origin(*plane.measure((0.0, 0.0)))
+    alpha, beta = (store.surface[name].values.tolist() for name in ("alpha", "beta"))
+    level = NestedGrids(store.done.shape).level
+    for batch in batches:
+        for cell in store.share(_coarse_to_fine(batch, level)):
+            if progress:
+                progress.advance(store.count - progress.done)
+            if time.monotonic() >= deadline:
+                return False
+            if cell is not None:
+                store.record(cell, *plane.measure((alpha[cell[1]], beta[cell[0]])))
+        if store.done.all():
+            break  # another worker may have completed the surface, interpolated cells and all
+    if progress:
+        progress.advance(store.count - progress.done)
+    return True
+
+
 def _batches(store: Store, interpolation: float | None, seed: int) -> Iterable[np.ndarray]:
-    """The cells to evaluate: row and column [n, 2]; some may be done already."""
-    if interpolation is None or store.done.all():
-        return (np.argwhere(~store.done),)
+    """The cells to evaluate: row and column [n, 2], the same for every worker; some may be done already."""
+    if interpolation is None:
+        return (np.argwhere(np.ones(store.done.shape, dtype=bool)),)
     return refinement(store.surface["loss"].values, interpolation, seed)
+
+
+def _coarse_to_fine(cells: np.ndarray, level: np.ndarray) -> list[tuple[int, int]]:
+    """Ever finer grids, so that what there is of an unfinished surface is evenly spaced."""
+    order = np.argsort(level[cells[:, 0], cells[:, 1]], kind="stable")
+    return [(row, column) for row, column in cells[order].tolist()]
 
 
 class _Plane:
@@ -131,36 +268,54 @@ class _Plane:
         return lambda steps: evaluate(displace(self._parameters, self._directions, steps))
 
     @cached_property
-    def _centre(self) -> tuple[Tensor, Tensor]:
-        return self._at((0.0, 0.0))
+    def _origin(self) -> tuple[Tensor, Tensor]:
+        losses, correct = self._at((0.0,) * len(self._directions))
+        if losses.dim() != 1 or losses.shape != correct.shape or not len(losses):
+            raise ValueError(
+                f"evaluate gave losses of shape {tuple(losses.shape)} and correctness of shape "
+                f"{tuple(correct.shape)}: expected both [N], one of each example"
+            )
+        return losses, correct
 
-    def measure(self, steps: tuple[float, float]) -> dict[str, float]:
-        """The measures of one cell, as :data:`gruland.landscape.store.MEASURES` names them."""
-        losses, correct = self._at(steps) if any(steps) else self._centre
-        loss, centre = (values.detach().to("cpu", torch.float64) for values in (losses, self._centre[0]))
+    def measure(self, steps: tuple[float, float]) -> tuple[dict[str, float], float]:
+        """The measures of one cell, as :data:`gruland.landscape.store.MEASURES` names them, and what it took [s]."""
+        start = time.perf_counter()
+        losses, correct = self._at(steps[: len(self._directions)]) if any(steps) else self._origin
+        loss, origin = (values.detach().to("cpu", torch.float64) for values in (losses, self._origin[0]))
         strata = getattr(self._evaluate, "strata", None)
-        return {
+        measures = {
             "loss": loss.mean().item(),
             "accuracy": correct.detach().to("cpu", torch.float64).mean().item(),
             "loss_se": standard_error(loss.numpy()),
-            "difference_se": standard_error((loss - centre).numpy(), strata),
+            "difference_se": standard_error((loss - origin).numpy(), strata),
         }
+        return measures, time.perf_counter() - start
 
 
-def _interpolate(store: Store) -> None:
-    """Fill in the cells that are not evaluated; accuracies stay within [0, 1]."""
-    grids, loss = NestedGrids(store.done.shape), store.surface["loss"].values
-    predicted = grids.predict(loss, store.done)
-    accuracy = grids.predict(store.surface["accuracy"].values, store.done).values.clip(0, 1)
-    error = float(predicted.error.max()) / (spread_of(loss[store.done]) or 1.0)
-    store.complete({"loss": predicted.values, "accuracy": accuracy}, {"interpolation_error": error})
+def _interpolated(surface: xarray.Dataset) -> xarray.Dataset:
+    """The surface with the cells that are not evaluated filled in and marked; accuracies stay within [0, 1]."""
+    surface = surface.copy(deep=True)
+    known = surface["done"].values.copy()
+    rows, columns = known.shape
+    grids = NestedGrids((rows, columns))
+    error = math.nan
+    for name in ("accuracy", "loss"):
+        values = surface[name].values
+        predicted = grids.predict(_with_coarsest(values, known, grids), known | (grids.level == 0))
+        filled = predicted.values.clip(0, 1) if name == "accuracy" else predicted.values
+        values[~known] = filled[~known]
+        if known[grids.level == 0].all():
+            error = float(predicted.error.max()) / (spread_of(values[known]) or 1.0)
+    surface["interpolated"].values[:] = ~known
+    surface["done"].values[:] = True
+    surface.attrs["interpolation_error"] = error
+    return surface
 
 
-def _coarse_to_fine(cells: Iterable[np.ndarray], centre: int) -> list[tuple[int, int]]:
-    """The centre first, then ever finer sub-grids, so that an unfinished surface is an evenly spaced one."""
-
-    def spacing(cell: tuple[int, int]) -> float:
-        offsets = (cell[0] - centre) | (cell[1] - centre)
-        return (offsets & -offsets) or math.inf  # the largest power of two that divides both offsets
-
-    return sorted(((int(row), int(column)) for row, column in cells), key=spacing, reverse=True)
+def _with_coarsest(values: np.ndarray, known: np.ndarray, grids: NestedGrids) -> np.ndarray:
+    """The values [R, C], those of the coarsest grid that are not known taken from the nearest known cell."""
+    values, cells = values.copy(), np.argwhere(known)
+    for cell in np.argwhere((grids.level == 0) & ~known):
+        nearest = ((cells - cell) ** 2).sum(axis=1).argmin() if len(cells) else None
+        values[tuple(cell)] = math.nan if nearest is None else values[tuple(cells[nearest])]
+    return values

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gruland.cells import title
 from gruland.report import figures, paper, tables
-from gruland.report.collect import Run, Study, title
+from gruland.report.collect import Run, Study
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
 from gruland.report.tables import Table

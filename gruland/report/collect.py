@@ -9,19 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gruland.cells import Cell, by_cell
 from gruland.files import read_json
 from gruland.runs import SCHEMA, identity
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: The order in which regularizers are shown; others follow by name.
-REGULARIZERS = ("none", "zoneout", "dropconnect")
 
 #: What a finished run's results.json must hold for the report.
 REQUIRED = (
@@ -36,36 +34,6 @@ REQUIRED = (
         for split in ("train", "validation", "test")
     ),
 )
-
-
-class Cell(NamedTuple):
-    """A place in the grid: what the runs of one model have in common, whatever their seeds."""
-
-    regularizer: str
-    rate: float
-    hidden_size: int
-
-    @property
-    def method(self) -> str:
-        """For instance ``Zoneout 0.1``."""
-        return f"{title(self.regularizer)}{f' {self.rate:g}' if self.rate else ''}"
-
-    @property
-    def label(self) -> str:
-        """For instance ``Zoneout 0.1, H=128``."""
-        return f"{self.method}, H={self.hidden_size}"
-
-
-def title(regularizer: str) -> str:
-    """A regularizer's name as the tables print it."""
-    return {"none": "No dropout", "dropconnect": "DropConnect"}.get(regularizer, regularizer.title())
-
-
-def by_cell(cell: Cell) -> tuple[int, str, int, float]:
-    """The sort key of a cell: regularizer, hidden units, rate."""
-    known = cell.regularizer in REGULARIZERS
-    rank = REGULARIZERS.index(cell.regularizer) if known else len(REGULARIZERS)
-    return rank, cell.regularizer, cell.hidden_size, cell.rate
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gruland.cells import Cell
 from gruland.config import CONF, compose
 from gruland.landscape import DEFAULTS
-from gruland.report.collect import Cell, Run, Study
+from gruland.report.collect import Run, Study
 from gruland.runs import identity
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from gruland.cells import Cell, by_cell, title
 from gruland.landscape.plot import Scale, contour_figure, figure_3d, surface_figure
 from gruland.landscape.store import load_surface
 from gruland.report import paper
-from gruland.report.collect import Cell, Run, Study, by_cell, title
+from gruland.report.collect import Run, Study
 
 if TYPE_CHECKING:
     import xarray

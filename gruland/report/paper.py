@@ -5,7 +5,7 @@ Hattimare and Acharya, "Evaluating and Visualizing the properties of Dropout for
 
 from __future__ import annotations
 
-from gruland.report.collect import Cell
+from gruland.cells import Cell
 
 CITATION = "Hattimare and Acharya, Evaluating and Visualizing the properties of Dropout for GRU"
 

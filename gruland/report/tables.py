@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gruland.cells import Cell
 from gruland.report import commands, paper
-from gruland.report.collect import Cell, Run, Study
+from gruland.report.collect import Run, Study
 
 SPLITS = ("train", "validation", "test")
 NOT_RUN = "not run"

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 
 from gruland.landscape.directions import displace
-from gruland.landscape.measures.sharpness import Interval, mean_interval
+from gruland.landscape.measures.sharpness import mean_interval
 from gruland.progress import Progress
+from gruland.stats import Interval
 
 if TYPE_CHECKING:
     import xarray
@@ -278,7 +279,7 @@ def trace(
             probe -= known @ (known.T @ probe)
             found.append(float(probe @ (matrix @ probe)))
     offset = float(np.sum(values))
-    return Interval(*(offset + value for value in mean_interval(found)))
+    return mean_interval([offset + value for value in found])
 
 
 def spectral_density(
@@ -329,8 +330,8 @@ def curvature_ratio_map(
     parameters: Parameters,
     directions: Sequence[Parameters],
     *,
-    size: int = 5,
-    extent: float = 1.0,
+    size: int | Sequence[int] = 5,
+    extent: float | Sequence[Any] = 1.0,
     tolerance: float = 0.01,
     seed: int = 0,
     path: str | Path | None = None,
@@ -344,8 +345,7 @@ def curvature_ratio_map(
     Args:
         loss: as :func:`hessian` takes it.
         parameters, directions: the plane, as :func:`gruland.landscape.compute_surface` takes it.
-        size: cells on each side, odd.
-        extent: both axes run over [-extent, extent].
+        size, extent: of the grid, as :func:`gruland.landscape.compute_surface` takes them.
         tolerance: error of an eigenvalue as a share of the cell's larger magnitude: of the ratio about as much.
         seed: of the start vector, the same at all cells.
         path: the zarr folder that the result is written to; None for memory alone.
@@ -355,27 +355,24 @@ def curvature_ratio_map(
         ``lambda_min``, ``lambda_max`` (nats), ``error`` of both and ``ratio`` over (beta, alpha); NaN where the loss is
         not finite.
     """
-    from gruland.landscape.surface import axis
+    from gruland.landscape.surface import grid
 
-    steps = axis(size, extent)
-    cells = np.full((3, size, size), np.nan)
-    with Progress(size * size, label) if label else nullcontext() as progress:
-        for row, column in np.ndindex(size, size):
-            weights = displace(parameters, directions, (float(steps[column]), float(steps[row])))
-            try:
-                found = extreme_eigenvalues(hessian(loss, weights), seed, tolerance=tolerance)
-                cells[:, row, column] = found
-            except NotFinite:
-                pass
+    alpha, beta = grid(size, extent)
+    cells = np.full((3, len(beta), len(alpha)), np.nan)
+    with Progress(cells[0].size, label) if label else nullcontext() as progress:
+        for row, column in np.ndindex(len(beta), len(alpha)):
+            weights = displace(parameters, directions, (float(alpha[column]), float(beta[row])))
+            with suppress(NotFinite):
+                cells[:, row, column] = extreme_eigenvalues(hessian(loss, weights), seed, tolerance=tolerance)
             if progress:
                 progress.advance()
-    result = _map(steps, cells)
+    result = _map(alpha, beta, cells)
     if path is not None:
         _write(result, Path(path))
     return result
 
 
-def _map(steps: np.ndarray, cells: np.ndarray) -> xarray.Dataset:
+def _map(alpha: np.ndarray, beta: np.ndarray, cells: np.ndarray) -> xarray.Dataset:
     import xarray
 
     dimensions = ("beta", "alpha")
@@ -391,7 +388,7 @@ def _map(steps: np.ndarray, cells: np.ndarray) -> xarray.Dataset:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.abs(cells[0] / cells[1])
     found["ratio"] = (dimensions, ratio, {"long_name": "|lambda_min / lambda_max|", "units": "1"})
-    return xarray.Dataset(found, {"alpha": steps, "beta": steps})
+    return xarray.Dataset(found, {"alpha": alpha, "beta": beta})
 
 
 def _write(result: xarray.Dataset, path: Path) -> None:

@@ -19,19 +19,12 @@ import torch
 from torch import Tensor
 
 from gruland.progress import Progress
+from gruland.stats import Interval
 
 Parameters = Mapping[str, Tensor]
 #: A loss, or an Evaluate; and from parameters to the loss's gradient, by the same names.
 Loss = Callable[[dict[str, Tensor]], Any]
 Gradient = Callable[[dict[str, Tensor]], Parameters]
-
-
-class Interval(NamedTuple):
-    """An estimate with its confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 class Worst(NamedTuple):
@@ -187,12 +180,12 @@ def mean_adaptive_sharpness(
 
 def mean_interval(samples: list[float]) -> Interval:
     """The mean of n independent samples and its 95% interval by Student's t; infinite for one sample."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the quantiles of Student's t
 
     values = np.asarray(samples, dtype=np.float64)
     mean, n = float(values.mean()), len(values)
-    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
-    return Interval(mean, mean - half, mean + half)
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    return Interval(mean, mean - half, mean + half, over=("replicates",))
 
 
 def _ascend(

@@ -1,0 +1,119 @@
+"""The path of a training: where its checkpoints lie on a plane, how far off it, and their true losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from gruland.landscape.directions import fingerprint
+from gruland.landscape.planes import Plane, Weights, difference, norm, trajectory_plane
+from gruland.landscape.sample import standard_error
+from gruland.landscape.surface import Evaluate
+
+if TYPE_CHECKING:
+    import xarray
+
+    from gruland.runs import Run
+
+#: What is measured at each checkpoint: long name and unit.
+MEASURES = {
+    "alpha": ("step along the first direction", "Euclidean distance"),
+    "beta": ("step along the second direction", "Euclidean distance"),
+    "distance": ("distance to the origin", "Euclidean distance"),
+    "residual": ("distance to the plane", "Euclidean distance"),
+    "relative_residual": ("distance to the plane as a share of that to the origin", "1"),
+    "loss": ("loss of the checkpoint itself", "nats"),
+    "loss_se": ("standard error of the loss over examples", "nats"),
+    "accuracy": ("accuracy of the checkpoint itself", "1"),
+    "projected_loss": ("loss at the checkpoint's projection onto the plane", "nats"),
+    "projected_accuracy": ("accuracy at the checkpoint's projection onto the plane", "1"),
+    "difference_se": ("standard error of the projection's loss less the checkpoint's, paired", "nats"),
+}
+
+
+def run_checkpoints(run: Run) -> dict[int, dict[str, Tensor]]:
+    """The trained parameters of a run after each epoch that was kept; 0 = before training.
+
+    Raises:
+        ValueError: the run kept fewer than three.
+    """
+    if len(run.epochs) < 3:
+        raise ValueError(
+            f"{run.path} keeps the weights of {len(run.epochs)} epochs, a trajectory takes at least three: "
+            "train with trainer.keep_epochs=true"
+        )
+    return {epoch: dict(run.load_model(f"epoch-{epoch}").trainable()) for epoch in run.epochs}
+
+
+def trajectory(
+    evaluate: Evaluate, checkpoints: Mapping[int, Weights], *, plane: Plane | None = None
+) -> xarray.Dataset:
+    """Coordinates, distance to the plane and true loss of every checkpoint.
+
+    A trajectory drawn on a surface suggests that the training went through the heights below it. The heights are
+    those of the checkpoints' projections; ``loss`` is what the checkpoints really reached.
+
+    Args:
+        evaluate: as :func:`gruland.landscape.compute_surface` takes it. It is called on the very tensors of the
+            checkpoints, and on those of their projections.
+        checkpoints: weights by epoch, in order; :func:`run_checkpoints` gives a run's.
+        plane: None = their :func:`trajectory_plane`, with the last one as its origin.
+
+    Returns:
+        A data set over ``epoch`` with the variables of :data:`MEASURES`, and the plane's attributes, ``kind`` and a
+        hash of its origin and directions. A loss that is not finite is kept.
+
+    Raises:
+        ValueError: as :func:`trajectory_plane` does, or :meth:`Plane.coordinates` of a plane that was given.
+    """
+    if plane is None:
+        plane = trajectory_plane(list(checkpoints.values()), [str(epoch) for epoch in checkpoints])
+    rows = [
+        {**_place(plane, weights), **_heights(evaluate, plane, weights)} for weights in checkpoints.values()
+    ]
+    return _dataset(rows, list(checkpoints), plane)
+
+
+def _place(plane: Plane, weights: Weights) -> dict[str, float]:
+    alpha, beta = plane.coordinates(weights)
+    distance, residual = norm(difference(weights, plane.origin)), plane.residual(weights)
+    share = residual / distance if distance else 0.0
+    return {
+        "alpha": alpha, "beta": beta, "distance": distance, "residual": residual, "relative_residual": share
+    }  # fmt: skip
+
+
+def _heights(evaluate: Evaluate, plane: Plane, weights: Weights) -> dict[str, float]:
+    strata = getattr(evaluate, "strata", None)
+    measured = [evaluate(dict(weights)), evaluate(plane.at(*plane.coordinates(weights)))]
+    (loss, correct), (projected_loss, projected_correct) = [
+        [part.detach().cpu().double().numpy() for part in parts] for parts in measured
+    ]
+    return {
+        "loss": loss.mean(),
+        "loss_se": standard_error(loss, strata),
+        "accuracy": correct.mean(),
+        "projected_loss": projected_loss.mean(),
+        "projected_accuracy": projected_correct.mean(),
+        "difference_se": standard_error(projected_loss - loss, strata),
+    }
+
+
+def _dataset(rows: list[dict[str, float]], epochs: list[int], plane: Plane) -> xarray.Dataset:
+    import xarray
+
+    variables: dict[str, Any] = {
+        name: ("epoch", np.array([row[name] for row in rows]), {"long_name": text, "units": unit})
+        for name, (text, unit) in MEASURES.items()
+    }
+    for name, unit in zip(("alpha", "beta"), plane.attributes.get("units", ()), strict=False):
+        variables[name][2]["units"] = unit
+    identity = {
+        "kind": plane.kind,
+        "plane": [fingerprint(part) for part in (plane.origin, *plane.directions)],
+    }
+    coordinates = {"epoch": ("epoch", epochs, {"long_name": "epochs of training", "units": "1"})}
+    return xarray.Dataset(variables, coordinates, {**plane.attributes, **identity})

@@ -1,0 +1,185 @@
+"""What is computed of each run of a comparison, kept in the run's folder: nothing is computed twice.
+
+::
+
+    <run>/landscape/comparison/
+        planes-<hash>/seed-<k>.zarr       the surface over the plane of direction seed k
+        path-<hash>/surface.zarr          the surface over the plane of the training's path
+        path-<hash>/path.json             where its checkpoints lie, and their true losses
+        curvature-<hash>.json             eigenvalues, trace and spectral density of the Hessian
+        barrier-<hash>-<other run>.json   the loss on the way to another seed's weights
+
+A hash is that of the settings that matter, so that comparisons with other settings stay side by side. Several processes
+share a surface (:mod:`gruland.landscape.cells`); what is one file is computed by whoever comes first, or twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gruland.files import read_json, write_json
+from gruland.landscape.directions import fingerprint
+from gruland.runs import Run
+
+if TYPE_CHECKING:
+    import xarray
+
+    from gruland.classifier import Classifier
+    from gruland.data import Encoded
+    from gruland.landscape.objective import ReviewLoss
+    from gruland.landscape.planes import Weights
+
+log = logging.getLogger(__name__)
+
+#: Points of a line between two networks.
+BARRIER_POINTS = 13
+
+
+class Bench:
+    """A run whose weights, reviews and objective are loaded when they are first asked for.
+
+    Args:
+        run: a finished run.
+        settings: as in conf/landscape; ``reviews_seed`` is given, ``seed`` is the first direction seed.
+        name: what progress lines call it.
+    """
+
+    def __init__(self, run: Run, settings: Mapping[str, Any], name: str) -> None:
+        self.run, self.settings, self.name = run, dict(settings), name
+        self.folder = run.path / "landscape" / "comparison"
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The best checkpoint, with masks at rest."""
+        return self.run.model
+
+    @cached_property
+    def evaluate(self) -> ReviewLoss:
+        """The objective, made once for everything that is measured."""
+        from gruland.landscape.run import objective_of
+
+        return objective_of(self.model, self.run.data, self.settings)
+
+    def surfaces(self, directions: int) -> list[xarray.Dataset]:
+        """The surface over the plane of each direction seed."""
+        from gruland.landscape.run import surface_of
+
+        folder = self.folder / f"planes-{_hash(self.settings)}"
+        surfaces = []
+        for index in range(directions):
+            seed = self.settings["seed"] + index
+            surfaces.append(
+                surface_of(
+                    self.run,
+                    {**self.settings, "seed": seed},
+                    evaluate=self.evaluate,
+                    path=folder / f"seed-{seed}.zarr",
+                    label=f"{self.name}: plane {index + 1}/{directions}",
+                )
+            )
+        return surfaces
+
+    def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
+        """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
+        from gruland.landscape.checkpoints import run_checkpoints, trajectory
+        from gruland.landscape.planes import trajectory_plane
+        from gruland.landscape.run import surface_of
+
+        if len(self.run.epochs) < 3:
+            return None
+        folder = self.folder / f"path-{_hash(self.settings)}"
+        checkpoints = run_checkpoints(self.run)
+        names = [str(epoch) for epoch in checkpoints]
+        plane = trajectory_plane(list(checkpoints.values()), names, origin=str(_best_epoch(self.run)))
+        surface = surface_of(
+            self.run,
+            {**self.settings, "extent": None},
+            plane=plane,
+            evaluate=self.evaluate,
+            path=folder / "surface.zarr",
+            label=f"{self.name}: plane of the path",
+        )
+
+        def compute() -> dict[str, Any]:
+            table = trajectory(self.evaluate, checkpoints, plane=plane)
+            columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
+            return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
+
+        return surface, self._kept(
+            folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute
+        )
+
+    def curvature(self, reviews: int, **options: Any) -> dict[str, Any]:
+        """Eigenvalues, trace and spectral density of the Hessian over a subset of the reviews."""
+        from gruland.landscape.comparison.curvature import curvature
+
+        asked = {"reviews": reviews, "seed": self.settings["reviews_seed"], **options}
+        path = self.folder / f"curvature-{_hash(asked)}.json"
+        return self._kept(path, fingerprint(self.model.trainable()), lambda: curvature(self, **asked))
+
+    def barrier(self, other: Bench) -> dict[str, Any]:
+        """The loss on the line to another network of the same architecture, before and after its units are aligned."""
+        path = self.folder / f"barrier-{_hash([self.settings, BARRIER_POINTS])}-{other.run.path.name}.json"
+        both = [fingerprint(bench.model.trainable()) for bench in (self, other)]
+        return self._kept(path, both, lambda: self._barrier(other))
+
+    def _barrier(self, other: Bench) -> dict[str, Any]:
+        from gruland.landscape.alignment import align, barrier, hidden_units
+
+        here, there = (dict(bench.model.trainable()) for bench in (self, other))
+        aligned = align(there, here, hidden_units(self.model), signs=True)
+        log.info("%s: barrier to %s", self.name, other.run.path.name)
+        stages: dict[str, Weights] = {"before alignment": there, "after alignment": aligned.parameters}
+        result: dict[str, Any] = {"cosine": {"before": aligned.before, "after": aligned.score}}
+        for stage, weights in stages.items():
+            found = barrier(self.evaluate, here, weights, points=BARRIER_POINTS)
+            curve = {
+                str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")
+            }
+            result[stage] = {"loss": list(found.loss), "error": list(found.error), "curve": curve}
+        return result
+
+    def reviews(self, count: int, seed: int) -> tuple[Encoded, Any]:
+        """A stratified subset of the split's reviews, and their labels."""
+        from gruland.data import subset
+
+        split = self.run.data.splits[self.settings["split"]]
+        rows = subset(split.labels, min(count, len(split.labels)), seed)
+        return split.encoded.take(rows), split.labels[rows]
+
+    def _kept(self, path: Path, identity: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``compute`` gives, from the file if it was computed for the same weights."""
+        if path.exists():
+            found = read_json(path)
+            if found["identity"] == identity:
+                return found["values"]
+        values = compute()
+        write_json(path, {"identity": identity, "values": values})
+        return values
+
+
+def _best_epoch(run: Run) -> int:
+    return int(run.results["training"]["best_epoch"])
+
+
+def _hash(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def benches(runs: Sequence[tuple[str, Run]], settings: Mapping[str, Any]) -> Iterator[Bench]:
+    """A bench for each named run, one after the other; runs on the same data share it in memory."""
+    loaded: dict[str, Any] = {}
+    for number, (name, run) in enumerate(runs, 1):
+        fresh = Run(run.path)  # nothing of an earlier run's model stays in memory
+        key = json.dumps([dict(fresh.config.data), dict(fresh.config.embedding)], default=str, sort_keys=True)
+        if key in loaded:
+            fresh.check_data(loaded[key])
+            fresh.data = loaded[key]
+        loaded[key] = fresh.data
+        yield Bench(fresh, settings, f"[{number}/{len(runs)}] {name}")
