@@ -24,13 +24,17 @@ BENCH ?=
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
+CURVLINOPS := curvlinops-for-pytorch backpack-for-pytorch einconv einops linear_operator opt_einsum unfoldNd
+
 setup: $(VENV)/.ready  ## the virtual environment, with everything that the tests and the study need
 
 # haste's own build wants CUDA wherever it finds nvcc: without it on the path it is the pure Python that the
-# tests compare with. They skip that comparison, and say so, where it could not be installed.
+# tests compare with. They skip that comparison, and say so, where it could not be installed. curvlinops comes without
+# its dependencies: see the extra `hessian`.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install -c constraints.txt -e '.[dev]'
+	$(RUN) pip install --no-deps -c constraints.txt $(CURVLINOPS)
 	-env PATH="$(abspath $(BIN)):/usr/bin:/bin" $(RUN) pip install --no-build-isolation -c constraints.txt haste-pytorch-cpu
 	touch $@
 
