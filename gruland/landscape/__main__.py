@@ -111,29 +111,35 @@ def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
-    """The run's settings with the overrides in place.
-
-    Raises:
-        ValueError: an override of something that is no setting, or with a value that cannot be read.
-    """
+    """The run's settings with the overrides in place."""
     from omegaconf import OmegaConf
-    from yaml import YAMLError
 
     from gruland.landscape import DEFAULTS
 
     given: Any = OmegaConf.to_container(own, resolve=True)
-    settings = {**DEFAULTS, **given}
+    return overridden({**DEFAULTS, **given}, overrides)
+
+
+def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of the settings with overrides ``key=value`` in place, values as YAML has them.
+
+    Raises:
+        ValueError: an override of something that is no setting, or with a value that cannot be read.
+    """
+    from yaml import YAMLError
+
+    result = dict(settings)
     for override in overrides:
         key = override.split("=")[0]
-        if key not in settings:
-            raise ValueError(f"{override}: expected one of {', '.join(sorted(settings))} before the =")
+        if key not in result:
+            raise ValueError(f"{override}: expected one of {', '.join(sorted(result))} before the =")
         try:
-            settings[key] = _value(override)
+            result[key] = _value(override)
         except YAMLError:
             raise ValueError(
                 f"{override}: the value cannot be read, expected a number, a word or a [list]"
             ) from None
-    return settings
+    return result
 
 
 def _value(override: str) -> Any:
