@@ -59,13 +59,15 @@ def curvature(bench: Bench, *, reviews: int, seed: int) -> dict[str, Any]:
         return bench.evaluate(weights)[0].mean()
 
     mean = mean_adaptive_sharpness(mean_loss, parameters, deviation=DEVIATION, draws=PERTURBATIONS, seed=seed)
-    climb = {"loss": loss, "parameters": parameters, "gradient": loss.gradient}
+    relative = adaptive_sharpness(
+        loss, parameters, loss.gradient, radius=RADIUS, label=f"{bench.name}: sharpness"
+    )
     return {
         "eigenvalues": values.tolist(),
         "smallest": ends.low,
         "trace": [total.estimate, total.low, total.high],
         "density": {"eigenvalues": density.grid.tolist(), "density": density.density.tolist()},
         "mean_sharpness": [mean.estimate, mean.low, mean.high],
-        "worst_sharpness": adaptive_sharpness(**climb, radius=RADIUS, label=f"{bench.name}: sharpness").value,
-        "epsilon_sharpness": epsilon_sharpness(**climb).value,
+        "worst_sharpness": relative.value,
+        "epsilon_sharpness": epsilon_sharpness(loss, parameters, loss.gradient).value,
     }

@@ -221,8 +221,8 @@ def _pictures(measured: Measured, rows: Sequence[Row], folder: Path) -> list[tup
             "Densities of the Hessian's eigenvalues, the first training seed.",
             pictures.spectra(_densities(measured), models=labels),
         )
-    for label, seeds in measured.paths.items():
-        seed, (surface, path) = next(iter(seeds.items()))
+    for label, walked in measured.paths.items():
+        seed, (surface, path) = next(iter(walked.items()))
         keep(
             f"path-{labels.index(label)}",
             f"{label}, seed {seed}: the path of the training on the plane of its two principal components, which hold "
