@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gruland.landscape.measures import MEASURES
-from gruland.landscape.pictures import contour_sheet, write
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from gruland.landscape import compute_surface, gates_of, random_plane
+from gruland.landscape.measures import MEASURES
+from gruland.landscape.pictures import contour_sheet, write
 
 Evaluate = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 PLANES = 3
@@ -89,7 +89,7 @@ def main(folder: Path) -> None:
         evaluate = losses(module, *data[name])
         for seed in range(PLANES):
             # A unit's four gates are scaled together; without gates that is the filter normalization.
-            plane = random_plane(parameters, seed, "unit", gates=gates_of(module))
+            plane = random_plane(parameters, seed, normalization="unit", gates=gates_of(module))
             path = folder / f"{name}-{seed}.zarr"
             surfaces[name, seed] = compute_surface(
                 evaluate, plane.origin, plane.directions, size=13, path=path

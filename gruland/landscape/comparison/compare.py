@@ -45,9 +45,9 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
     """
     from gruland.landscape.settings import check_settings, completed
 
-    asked = {**SETTINGS, **(settings or {})}
+    asked = completed({**SETTINGS, **(settings or {})})
     _check(asked)
-    surface = completed({key: value for key, value in asked.items() if key not in _OWN})
+    surface = {key: value for key, value in asked.items() if key not in _OWN}
     check_settings(surface)
     measured = Measured(asked, models(*paths))
     named = [
@@ -87,9 +87,14 @@ def _check(settings: Mapping[str, Any]) -> None:
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
-    size = settings["size"]
-    for cells in size if isinstance(size, (list, tuple)) else [size]:
-        if isinstance(cells, int) and cells % 2 == 0:
-            raise ValueError(
-                f"size={size}: expected odd numbers, so that lines through the trained weights can be drawn"
-            )
+    size, extent = settings["size"], settings["extent"]
+    if any(isinstance(cells, int) and (cells < 5 or cells % 2 == 0) for cells in _pair(size)):
+        raise ValueError(
+            f"size={size}: expected odd numbers from 5 on, with the trained weights in the middle"
+        )
+    if any(isinstance(side, list) for side in _pair(extent)):
+        raise ValueError(f"extent={extent}: expected a positive number, or one for each axis")
+
+
+def _pair(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]

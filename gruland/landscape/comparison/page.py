@@ -92,8 +92,7 @@ def _rows(measured: Measured) -> Iterable[Row]:
 
 def _radius(extent: Any) -> float:
     """The radius of the largest circle around the origin that the planes hold."""
-    sides = extent if isinstance(extent, (list, tuple)) else [extent]
-    return float(min(min(map(abs, side)) if isinstance(side, (list, tuple)) else side for side in sides))
+    return float(min(extent)) if isinstance(extent, list) else float(extent)
 
 
 _CURVATURES: list[tuple[Quantity, Any]] = [
@@ -112,7 +111,7 @@ _CURVATURES: list[tuple[Quantity, Any]] = [
     ),
     (
         Quantity(
-            "ratio", "|smallest / largest eigenvalue|", "1", "how far the loss is from convex (Li et al. 2018)",
+            "ratio", "smallest to largest eigenvalue", "1", "how far the loss is from convex (Li et al. 2018)",
             "less convex", "more convex",
         ),
         lambda found: abs(found["smallest"] / found["eigenvalues"][0]),

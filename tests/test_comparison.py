@@ -1,0 +1,232 @@
+"""The comparison of models: which runs are one model, the table, and the whole command on smoke-sized runs."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import gruland
+from gruland.landscape import __main__ as command
+from gruland.landscape.comparison.compare import compare
+from gruland.landscape.comparison.models import models
+from gruland.landscape.comparison.table import Quantity, markdown, row
+from gruland.stats import crossed_interval, paired_difference
+from gruland.train import train
+
+SMALL = {"directions": 2, "size": 5, "reviews": 10, "curvature": 4}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two models of two seeds each, with their epochs."""
+    folder = tmp_path_factory.mktemp("compared")
+    for regularizer in ("none", "zoneout"):
+        for seed in (0, 1):
+            train(
+                gruland.compose(
+                    "experiment=smoke", f"regularizer={regularizer}", f"seed={seed}", f"output_dir={folder}",
+                    "trainer.keep_epochs=true", "trainer.max_epochs=3", "trainer.threads=1",
+                    "landscape.enabled=false", "attack.enabled=false",
+                )
+            )  # fmt: skip
+    return folder
+
+
+# -- models
+
+
+def test_runs_that_differ_in_their_seed_are_one_model(trained):
+    found = models(trained)
+    assert [model.label for model in found] == ["No dropout, H=8", "Zoneout 0.1, H=8"]
+    assert [list(model.runs) for model in found] == [[0, 1], [0, 1]]
+    assert all(run.config.seed == seed for model in found for seed, run in model.runs.items())
+
+
+def test_models_of_one_cell_are_told_apart(trained, tmp_path):
+    cfg = gruland.compose(
+        "experiment=smoke", f"output_dir={tmp_path}", "optimizer.lr=0.01", "trainer.max_epochs=3",
+        "trainer.threads=1", "landscape.enabled=false", "attack.enabled=false",
+    )  # fmt: skip
+    train(cfg)
+    labels = [model.label for model in models(trained, tmp_path)]
+    assert [label for label in labels if label.startswith("No dropout")] == [
+        "No dropout, H=8, optimizer.lr=0.001",
+        "No dropout, H=8, optimizer.lr=0.01",
+    ]
+
+
+def test_unfinished_runs_are_left_out_and_none_at_all_is_refused(trained, tmp_path):
+    run = models(trained)[0].runs[0]
+    folder = tmp_path / "outputs" / run.path.name
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "results.json"):
+        (folder / name).write_text((run.path / name).read_text().replace('"finished"', '"running"'))
+    assert [list(model.runs) for model in models(trained, tmp_path)] == [[0, 1], [0, 1]]
+    with pytest.raises(ValueError, match="no finished run at or below"):
+        models(tmp_path)
+    (folder / "results.json").write_text((run.path / "results.json").read_text())
+    with pytest.raises(ValueError, match="are the same model and seed: give one of them"):
+        models(trained, tmp_path)
+
+
+# -- the table
+
+AREA = Quantity("area", "flat area", "1", "share", "flatter", "sharper")
+
+
+def measured(generator, *, shift, seeds=(0, 1, 2), directions=6):
+    """Seeds and directions act on both models alike, so that pairing removes them."""
+    by_seed = {seed: np.random.default_rng(seed).normal() for seed in range(9)}
+    by_direction = np.random.default_rng(99).normal(size=directions)
+    return {
+        seed: (shift + by_seed[seed] + by_direction + generator.normal(scale=0.01, size=directions)).tolist()
+        for seed in seeds
+    }
+
+
+def test_a_row_is_what_the_statistics_say():
+    generator = np.random.default_rng(0)
+    one, two = measured(generator, shift=0), measured(generator, shift=0.2)
+    found = row(AREA, {"none": one, "zoneout": two})
+    a, b = (np.array(list(values.values())) for values in (one, two))
+    assert found.values == {"none": crossed_interval(a), "zoneout": crossed_interval(b)}
+    assert found.differences == {"zoneout": paired_difference(b, a)}
+    assert found.verdict("zoneout") == "larger: flatter"
+    assert row(AREA, {"none": two, "zoneout": one}).verdict("zoneout") == "smaller: sharper"
+    # Far smaller than what seeds and directions do: pairing finds it.
+    assert found.values["none"].width > 2 > 0.2 > found.differences["zoneout"].width
+
+
+def test_no_difference_is_called_that():
+    generator = np.random.default_rng(1)
+    found = row(AREA, {"none": measured(generator, shift=0), "zoneout": measured(generator, shift=0.001)})
+    assert not found.differences["zoneout"].excludes(0)
+    assert found.verdict("zoneout") == "not distinguishable"
+
+
+def test_only_what_both_models_have_is_compared():
+    generator = np.random.default_rng(2)
+    one = measured(generator, shift=0, seeds=(0, 1, 2))
+    two = measured(generator, shift=0.2, seeds=(1, 2, 3), directions=6)
+    two[3] = two[3][:4]  # a comparison on its way
+    found = row(AREA, {"none": one, "zoneout": two})
+    a = np.array([one[seed][:4] for seed in (1, 2)])
+    b = np.array([two[seed][:4] for seed in (1, 2)])
+    assert found.differences["zoneout"] == paired_difference(b, a)
+
+
+def test_one_training_says_nothing_of_others():
+    found = row(AREA, {"none": {0: [1.0, 1.1, 1.2]}, "zoneout": {0: [2.0, 2.1, 2.2]}})
+    assert found.verdict("zoneout") == "larger: flatter (these trainings alone)"
+    single = row(AREA, {"none": {0: [1.0]}, "zoneout": {0: [2.0]}})
+    assert single.verdict("zoneout").startswith("undetermined")
+
+
+def test_the_tables_have_a_cell_for_every_model_and_measure():
+    generator = np.random.default_rng(3)
+    models_ = {name: measured(generator, shift=shift) for name, shift in (("a", 0), ("b", 1), ("c", 0))}
+    rows = [
+        row(AREA, models_),
+        row(Quantity("x", "other", "nats", ""), {"a": models_["a"], "b": models_["b"]}),
+    ]
+    lines = [line for line in markdown(rows, ["a", "b", "c"]).splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in lines] == [6] * 4 + [4] * 4
+    assert lines[3].endswith("| – |")
+    assert "larger: flatter" in lines[6]
+    assert re.search(r"\+1\.\d+ \[", lines[6])
+
+
+# -- the whole
+
+
+def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, monkeypatch):
+    words = [f"{key}={value}" for key, value in SMALL.items()]
+    assert command.main(["compare", str(trained), *words, "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "comparison.md")
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    for picture in re.findall(r"\]\((\S+\.png)\)", page):
+        assert (tmp_path / "out" / picture).stat().st_size > 5000, picture
+        assert (tmp_path / "out" / picture).with_suffix(".pdf").exists()
+    assert (tmp_path / "out" / "surfaces.html").exists()
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert set(result["models"]) == {"No dropout, H=8", "Zoneout 0.1, H=8"}
+    assert {"flat_area", "roughness", "top_eigenvalue", "trace", "worst_sharpness"} <= set(result["measures"])
+    assert set(result["barriers"]) == set(result["models"])
+
+    def again(*_, **__):
+        pytest.fail("computed again")
+
+    monkeypatch.setattr("gruland.landscape.objective.ReviewLoss.__call__", again)
+    monkeypatch.setattr("gruland.landscape.objective.ReviewLoss.on_plane", again)
+    monkeypatch.setattr("gruland.landscape.composed.ComposedLoss.__call__", again)
+    monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
+    compare(trained, settings=SMALL, folder=tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "comparison.json").read_text()) == result
+    assert (tmp_path / "again" / "comparison.md").read_text() == page
+
+
+def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch):
+    """The same numbers by hand: load, draw, evaluate, measure."""
+    from gruland.data import subset
+    from gruland.landscape import ReviewLoss, compute_surface, gates_of, random_directions
+    from gruland.landscape.measures import loss_gap
+
+    monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
+    compare(trained, settings={**SMALL, "curvature": 0, "barriers": False}, folder=tmp_path)
+    result = json.loads((tmp_path / "comparison.json").read_text())["measures"]["loss_gap"]
+    for model in models(trained):
+        values = []
+        for run in model.runs.values():
+            split = run.data.splits["train"]
+            rows = subset(split.labels, 10, 0)
+            loss = ReviewLoss(run.model, split.encoded.take(rows), split.labels[rows])
+            parameters = run.model.trainable()
+            for seed in (0, 1):
+                directions = random_directions(parameters, seed, gates=gates_of(run.model))
+                values.append(loss_gap(compute_surface(loss, parameters, directions, size=5), 1.0))
+        assert result["values"][model.label]["estimate"] == pytest.approx(np.mean(values), rel=1e-6)
+
+
+def test_a_changed_model_is_measured_anew(trained, tmp_path):
+    """What is kept belongs to the weights that it was computed of."""
+    from gruland.landscape.comparison.measurements import benches
+    from gruland.landscape.settings import completed
+
+    settings = completed(
+        {"size": 3, "extent": 1.0, "normalization": "filter", "reviews": 10, "seed": 0, "reviews_seed": 0}
+    )
+    named = [("a run", models(trained)[0].runs[0])]
+    (bench,) = benches(named, settings)
+    before = bench.curvature(4)
+    (bench,) = benches(named, settings)
+    with torch.no_grad():
+        bench.model.head.weight.mul_(3.0)
+    assert bench.curvature(4)["eigenvalues"] != before["eigenvalues"]
+    (bench,) = benches(named, settings)
+    assert bench.curvature(4)["eigenvalues"] == pytest.approx(before["eigenvalues"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("directions=0", "directions=0: expected a whole number of at least 1"),
+        ("curvature=-1", "curvature=-1: expected a whole number of at least 0"),
+        ("size=4", "size=4: expected odd numbers from 5 on"),
+        ("extent=[[-1,2],[-1,1]]", "extent=[[-1, 2], [-1, 1]]: expected a positive number"),
+        ("plains=3", "plains=3: expected one of"),
+        ("reviews=0", "landscape.reviews=0"),
+    ],
+)
+def test_wrong_settings_are_answered_with_a_line(trained, tmp_path, override, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        command.main(["compare", str(trained), override, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        command.main(["compare", str(tmp_path)])

@@ -1,0 +1,44 @@
+"""The examples run as they are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gruland.landscape import load_surface
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+
+def test_every_example_is_tried():
+    assert [path.name for path in EXAMPLES.glob("*.py")] == ["any_module.py"]
+
+
+def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "any_module.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flat_area {'LSTM': [" in done.stdout
+    assert (tmp_path / "contours.png").exists()
+    for name in ("LSTM", "CNN"):
+        surfaces = [load_surface(tmp_path / f"{name}-{seed}.zarr") for seed in range(3)]
+        # Trained: low at the centre, higher around; the three planes differ.
+        for surface in surfaces:
+            assert surface.attrs["origin_loss"] < 0.3
+            assert float(surface.loss.max()) > 2 * surface.attrs["origin_loss"]
+            assert float(surface.loss.sel(alpha=0.0, beta=0.0)) == surface.attrs["origin_loss"]
+        assert len({float(surface.loss.max()) for surface in surfaces}) == 3
+
+
+def test_the_example_s_modules_are_what_it_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import any_module
+
+    torch.manual_seed(0)
+    x, labels = any_module.images(8)
+    losses, correct = any_module.losses(any_module.cnn().eval(), x, labels)({})
+    assert losses.shape == correct.shape == (8,)
+    assert float(losses.mean()) == pytest.approx(0.69, abs=0.3)  # untrained: about log 2
