@@ -349,6 +349,23 @@ def test_memory_of_slopes_is_used_again():
     assert len(cpu._Slopes._spare) <= cpu._Slopes.MOST
 
 
+def test_batches_of_all_lengths_use_the_same_memory(monkeypatch):
+    monkeypatch.setattr(cpu._Slopes, "_spare", [])
+
+    def addresses(steps: int) -> list[int]:
+        tensors, active = example(steps, 6, 5, 12)
+        values_and_gradients(cpu.run_layer, tensors, active)
+        return [tensor.data_ptr() for tensor in cpu._Slopes._spare]
+
+    longest = addresses(40)
+    assert addresses(3) == addresses(17) == addresses(40) == longest
+    for steps in (41, 42, 43, 44, 45):
+        addresses(steps)
+    sizes = [len(tensor) for tensor in cpu._Slopes._spare]
+    assert sizes == sorted(sizes)
+    assert len(sizes) == cpu._Slopes.MOST
+
+
 def test_last_states_and_their_gradient(precision):
     (x, h0, *weights), active = example(9, 7, 5, 20, ragged=True)
     leaves = [tensor.requires_grad_() for tensor in (x, h0, *weights)]

@@ -145,22 +145,24 @@ class _Result(NamedTuple):
 
 
 class _Slopes:
-    """Memory of slopes, kept for the next step: the system's pages cost more than what is written to them."""
+    """Memory of slopes, kept for the next step: the system's pages cost more than what is written to them.
+
+    The largest are kept, and serve for fewer numbers too: batches of all lengths follow each other.
+    """
 
     MOST = 4
-    _spare: ClassVar[list[Tensor]] = []
+    _spare: ClassVar[list[Tensor]] = []  # by rising size
 
     @classmethod
     def take(cls, numbers: int) -> Tensor:
         for index, tensor in enumerate(cls._spare):
-            if numbers <= len(tensor) <= 2 * numbers:
+            if numbers <= len(tensor):
                 return cls._spare.pop(index)
         return torch.empty(numbers)
 
     @classmethod
     def give_back(cls, slopes: Tensor) -> None:
-        cls._spare.append(slopes)
-        del cls._spare[: -cls.MOST]
+        cls._spare = sorted([*cls._spare, slopes], key=len)[-cls.MOST :]
 
 
 def _forward(arguments: _Arguments, save: bool) -> _Result:

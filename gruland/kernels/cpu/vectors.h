@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -21,9 +22,17 @@
 #endif
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
+
+// Runs a function in a team of threads; null where the process has no GNU (or compatible) OpenMP.
+extern "C" void GOMP_parallel(void (*)(void*), void*, unsigned, unsigned) __attribute__((weak));
 #endif
 
 namespace {
+
+#ifdef __linux__
+const pid_t PROCESS = getpid();  // that loaded the library
+#endif
 
 #if defined(__AVX512F__)
 constexpr int V = 16, ROWS = 8;  // 32 registers: 8 x 3 sums
@@ -163,17 +172,26 @@ void each_tile(int64_t n, F f) {
   for (int64_t i = 0; i < tiles; i++) f(n * i / tiles, n * (i + 1) / tiles);
 }
 
-// Calls f(0), ..., f(count - 1) in a thread each. The threads end with the call: that costs microseconds, and
-// processes may fork afterwards.
+// Calls f(0), ..., f(count - 1), none of which waits for another, side by side: in the threads of PyTorch's OpenMP,
+// which spin for milliseconds after each of its own operations and would take the processors from any others. In a
+// forked process these are gone: there, and without OpenMP, threads are started that end with the call.
 template <class F>
 void in_parallel(int count, F f) {
+  std::atomic<int> next{0};
+  auto work = [&] {
+    for (int q; (q = next++) < count;) f(q);
+  };
+#ifdef __linux__
+  if (count > 1 && GOMP_parallel && getpid() == PROCESS)
+    return GOMP_parallel([](void* f) { (*static_cast<decltype(work)*>(f))(); }, &work, count, 0);
+#endif
   std::vector<std::thread> threads;
   for (int q = 1; q < count; q++) try {
-      threads.emplace_back(f, q);
+      threads.emplace_back(work);
     } catch (const std::system_error&) {  // the system grants no more threads
-      f(q);
+      break;
     }
-  f(0);
+  work();
   for (auto& thread : threads) thread.join();
 }
 
