@@ -610,11 +610,10 @@ def test_a_killed_process_s_work_is_kept_and_finished_by_the_other(tmp_path):
 
         def kill(calls):
             time.sleep(0.02)
-            if len(written()) == 2 and killed.process.poll() is None:
+            if calls == 5:
                 os.kill(killed.process.pid, signal.SIGKILL)
                 killed.process.wait()
-                known = load_surface(path, partial=True)
-                assert known["done"].values.sum() > calls / 2  # read while a worker is at it
+                assert load_surface(path, partial=True)["done"].values.any()  # read while a worker is at it
 
         own = Wavy(before=kill)
         same(compute_surface(own, PLANE, UNIT, path=path, **options), whole)
