@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -383,18 +383,26 @@ def _empty(alpha: np.ndarray, beta: np.ndarray, attributes: Mapping[str, Any]) -
         variables[name] = xarray.Variable(
             DIMENSIONS, np.zeros(shape, dtype=bool), {"long_name": text, "units": "1"}
         )
-    of_a_step = f"{attributes['normalization']}-normalized radius" if "normalization" in attributes else "1"
+    steps = zip(DIMENSIONS[::-1], (alpha, beta), ("first", "second"), _units(attributes), strict=True)
     coordinates = {
         name: xarray.Variable(
-            (name,), values, {"long_name": f"step along the {which} direction", "units": of_a_step}
+            (name,), values, {"long_name": f"step along the {which} direction", "units": unit}
         )
-        for name, values, which in (("alpha", alpha, "first"), ("beta", beta, "second"))
+        for name, values, which, unit in steps
     }
     own = {"format": FORMAT, "gruland": gruland.__version__, "seconds": 0.0}
     unknown = {"origin_loss": math.nan, "origin_accuracy": math.nan, "complete": False}
     return xarray.Dataset(
         variables, coordinates, {**json.loads(json.dumps(dict(attributes))), **own, **unknown}
     )
+
+
+def _units(attributes: Mapping[str, Any]) -> Sequence[str]:
+    """What a step along alpha and along beta is: the plane's own word, or the directions' normalization."""
+    own = attributes.get("plane", {}).get("units")
+    if own is None:
+        own = f"{attributes['normalization']}-normalized radius" if "normalization" in attributes else "1"
+    return [own] * 2 if isinstance(own, str) else own
 
 
 def _identity(surface: xarray.Dataset) -> str:

@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gruland.landscape.comparison.measurements import Bench, benches
+from gruland.landscape.comparison.measurements import Bench, Measured, benches
 from gruland.landscape.comparison.models import Model, models
-from gruland.landscape.comparison.page import Measured, write_page
+from gruland.landscape.comparison.page import write_page
 from gruland.runs import Run
 
 #: What a comparison adds to the settings of a surface, or has other values of.

@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 
     from gruland.classifier import Classifier
     from gruland.data import Encoded
+    from gruland.landscape.comparison.models import Model
     from gruland.landscape.objective import ReviewLoss
     from gruland.landscape.planes import Weights
 
 log = logging.getLogger(__name__)
 
-#: Points of a line between two networks.
+#: The lines between two networks: to the other as it is, and with its hidden units matched.
+STAGES = ("before alignment", "after alignment")
+#: Points of a line.
 BARRIER_POINTS = 13
 
 
@@ -135,9 +139,9 @@ class Bench:
         here, there = (dict(bench.model.trainable()) for bench in (self, other))
         aligned = align(there, here, hidden_units(self.model), signs=True)
         log.info("%s: barrier to %s", self.name, other.run.path.name)
-        stages: dict[str, Weights] = {"before alignment": there, "after alignment": aligned.parameters}
+        others: list[Weights] = [there, aligned.parameters]
         result: dict[str, Any] = {"cosine": {"before": aligned.before, "after": aligned.score}}
-        for stage, weights in stages.items():
+        for stage, weights in zip(STAGES, others, strict=True):
             found = barrier(self.evaluate, here, weights, points=BARRIER_POINTS)
             curve = {
                 str(name): found.curve[name].values.tolist() for name in ("t", "loss", "loss_se", "accuracy")
@@ -183,3 +187,20 @@ def benches(runs: Sequence[tuple[str, Run]], settings: Mapping[str, Any]) -> Ite
             fresh.data = loaded[key]
         loaded[key] = fresh.data
         yield Bench(fresh, settings, f"[{number}/{len(runs)}] {name}")
+
+
+@dataclass
+class Measured:
+    """Everything that was measured, by model label and training seed."""
+
+    settings: dict[str, Any]
+    models: list[Model]
+    surfaces: dict[str, dict[int, list[xarray.Dataset]]] = field(default_factory=dict)
+    paths: dict[str, dict[int, tuple[xarray.Dataset, dict[str, Any]]]] = field(default_factory=dict)
+    curvature: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    barriers: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """The models' labels; the first is what the others are compared with."""
+        return [model.label for model in self.models]

@@ -1,0 +1,182 @@
+"""The pictures of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gruland.landscape.comparison.measurements import Measured
+from gruland.landscape.comparison.rows import curves
+from gruland.landscape.comparison.table import Row
+
+if TYPE_CHECKING:
+    import xarray
+
+#: Planes of a training seed that are shown.
+SHOWN = 4
+
+
+#: A picture's name, its caption and the figure.
+Drawn = tuple[str, str, Any]
+
+
+def draw(measured: Measured, rows: Sequence[Row], folder: Path) -> list[tuple[str, str]]:
+    """Draw all there is to draw; returns the name, without a suffix, and the caption of each figure."""
+    from gruland.landscape import pictures
+
+    drawn = []
+    for name, caption, figure in _figures(measured, rows):
+        pictures.write(figure, folder / name)
+        drawn.append((name, caption))
+    first = _first_planes(measured)
+    if 2 <= len(first) <= 9:
+        pictures.write(pictures.linked_surfaces(first), folder / "surfaces")
+    return drawn
+
+
+def _figures(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
+    yield from _planes(measured)
+    yield from _summaries(measured, rows)
+    if measured.curvature:
+        yield _spectra(measured)
+    yield from _paths(measured)
+    if measured.barriers:
+        yield _barriers(measured)
+
+
+def _first_planes(measured: Measured) -> dict[str, xarray.Dataset]:
+    return {label: next(iter(seeds.values()))[0] for label, seeds in measured.surfaces.items()}
+
+
+def _planes(measured: Measured) -> Iterator[Drawn]:
+    from gruland.landscape import pictures
+
+    first = _first_planes(measured)
+    caption = (
+        "The first plane of each model's first training seed: one scale of loss, one set of excess losses."
+    )
+    yield "contours", caption, pictures.contour_sheet(first)
+    yield "surfaces", "The same planes in relief, on one axis of loss.", pictures.surface_sheet(first)
+    scale = pictures.Scale.of(
+        *(s for seeds in measured.surfaces.values() for found in seeds.values() for s in found)
+    )
+    for label, seeds in measured.surfaces.items():
+        sheet = {
+            f"seed {seed}, plane {number}": surface
+            for seed, found in seeds.items()
+            for number, surface in enumerate(found[:SHOWN], 1)
+        }
+        figure = pictures.contour_sheet(sheet, columns=min(SHOWN, len(sheet)), title=label, scale=scale)
+        yield f"planes-{measured.labels.index(label)}", f"{label}: planes of each training seed.", figure
+
+
+def _summaries(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
+    from gruland.landscape import pictures
+
+    labels = measured.labels
+    areas = {
+        label: tuple(np.array(curve[key]) for key in ("thresholds", "estimate", "low", "high"))
+        for label, curve in curves(measured).items()
+    }
+    caption = (
+        "Share of the plane within a threshold of the trained loss, with 95% bands over seeds and planes."
+    )
+    yield "areas", caption, pictures.area_curves(areas, models=labels)
+    lines, steps = _lines(measured)
+    caption = "Along random directions (both axes of every plane): median and the range of 90% of them."
+    yield "lines", caption, pictures.bands(lines, x=steps, models=labels)
+    for name, differences in (("measures", False), ("differences", True)):
+        table = _interval_table(rows, differences)
+        if not table["model"]:
+            continue
+        what = (
+            f"less {labels[0]}; hollow: not distinguishable from zero"
+            if differences
+            else "mean of each model"
+        )
+        figure = pictures.interval_plot(table, differences=differences, models=labels)
+        yield name, f"Measures with 95% intervals: {what}.", figure
+
+
+def _spectra(measured: Measured) -> Drawn:
+    from gruland.landscape import pictures
+
+    figure = pictures.spectra(_densities(measured), models=measured.labels)
+    return "spectra", "Densities of the Hessian's eigenvalues, the first training seed.", figure
+
+
+def _paths(measured: Measured) -> Iterator[Drawn]:
+    from gruland.landscape import pictures
+
+    for label, seeds in measured.paths.items():
+        seed, (surface, path) = next(iter(seeds.items()))
+        caption = (
+            f"{label}, seed {seed}: the path of the training on the plane of its two principal components, which hold "
+            f"{sum(path['explained']):.0%} of its variance (a random walk of as many points: "
+            f"{sum(path['random_walk'][:2]):.0%})."
+        )
+        table = {key: path[key] for key in ("alpha", "beta", "epoch", "loss", "residual")}
+        yield (
+            f"path-{measured.labels.index(label)}",
+            caption,
+            pictures.trajectory_figure(surface, table, label),
+        )
+
+
+def _barriers(measured: Measured) -> Drawn:
+    from gruland.landscape import pictures
+    from gruland.landscape.comparison.measurements import STAGES
+
+    pairs = {
+        f"{label}, {pair}": {
+            stage: (found[stage]["curve"]["t"], found[stage]["curve"]["loss"]) for stage in STAGES
+        }
+        for label, found_pairs in measured.barriers.items()
+        for pair, found in found_pairs.items()
+    }
+    caption = "The loss on the line between two training seeds of a model."
+    return "barriers", caption, pictures.barrier_curves(pairs)
+
+
+def _lines(measured: Measured) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Excess losses along both axes of every plane, as far as it has cells there."""
+    lines: dict[str, np.ndarray] = {}
+    steps = None
+    for label, seeds in measured.surfaces.items():
+        found = []
+        for surface in (s for surfaces in seeds.values() for s in surfaces):
+            along = {"alpha": surface.loss.sel(beta=0.0), "beta": surface.loss.sel(alpha=0.0)}
+            steps = surface["alpha"].values
+            found += [line.values - surface.attrs["origin_loss"] for line in along.values()]
+        lines[label] = np.stack(found)
+    assert steps is not None
+    return lines, steps
+
+
+def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[Any]]:
+    table: dict[str, list[Any]] = {key: [] for key in ("model", "measure", "unit", "estimate", "low", "high")}
+    for item in rows:
+        for label, interval in (item.differences if differences else item.values).items():
+            if np.isfinite(interval.width):
+                for key, value in zip(
+                    table,
+                    (
+                        label,
+                        item.quantity.title,
+                        item.quantity.unit,
+                        interval.estimate,
+                        interval.low,
+                        interval.high,
+                    ),
+                    strict=True,
+                ):
+                    table[key].append(value)
+    return table
+
+
+def _densities(measured: Measured) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    first = {label: next(iter(seeds.values()))["density"] for label, seeds in measured.curvature.items()}
+    return {label: (np.array(d["eigenvalues"]), np.array(d["density"])) for label, d in first.items()}

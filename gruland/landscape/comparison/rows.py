@@ -1,0 +1,109 @@
+"""The rows of the table: measures of the surfaces, of the Hessians, and the flat area as a curve.
+
+S training seeds, D directions, X points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gruland.landscape.comparison.measurements import Measured
+from gruland.landscape.comparison.table import Quantity, Row, row
+from gruland.landscape.measures import MEASURES, flat_area_curve
+from gruland.stats import crossed_band
+
+#: Excess losses of the area curve, in nats.
+THRESHOLDS = np.geomspace(0.005, 1.0, 60)
+
+_OPPOSITE = {"flatter": "sharper", "sharper": "flatter", "smoother": "rougher", "rougher": "smoother"}
+
+
+def rows(measured: Measured) -> Iterator[Row]:
+    """A row for each measure of a surface and, where they were computed, of the Hessian."""
+    radius = _radius(measured.settings["extent"])
+    for key, measure in MEASURES.items():
+        values = {
+            label: {
+                seed: [measure(surface, radius=radius) for surface in surfaces]
+                for seed, surfaces in seeds.items()
+            }
+            for label, seeds in measured.surfaces.items()
+        }
+        meaning = (measure.larger, _OPPOSITE[measure.larger])
+        yield row(Quantity(key, measure.title, measure.unit, measure.definition, *meaning), values)
+    if measured.curvature:
+        for quantity, read in _CURVATURES:
+            yield row(
+                quantity,
+                {
+                    label: {seed: [read(found)] for seed, found in seeds.items()}
+                    for label, seeds in measured.curvature.items()
+                },
+            )
+
+
+def _radius(extent: Any) -> float:
+    """The radius of the largest circle around the origin that the planes hold."""
+    return float(min(extent)) if isinstance(extent, list) else float(extent)
+
+
+_CURVATURES: list[tuple[Quantity, Any]] = [
+    (
+        Quantity(
+            "top_eigenvalue", "largest Hessian eigenvalue", "nats per squared weight",
+            "of the evaluation loss at the trained weights", "sharper", "flatter",
+        ),
+        lambda found: found["eigenvalues"][0],
+    ),
+    (
+        Quantity(
+            "trace", "Hessian trace", "nats per squared weight", "sum of all eigenvalues", "sharper", "flatter"
+        ),
+        lambda found: found["trace"][0],
+    ),
+    (
+        Quantity(
+            "ratio", "smallest to largest eigenvalue", "1", "how far the loss is from convex (Li et al. 2018)",
+            "less convex", "more convex",
+        ),
+        lambda found: abs(found["smallest"] / found["eigenvalues"][0]),
+    ),
+    (
+        Quantity(
+            "mean_sharpness", "mean adaptive sharpness", "nats",
+            "mean rise under random relative perturbations (Andriushchenko et al. 2023)", "sharper", "flatter",
+        ),
+        lambda found: found["mean_sharpness"][0],
+    ),
+    (
+        Quantity(
+            "worst_sharpness", "worst adaptive sharpness", "nats",
+            "largest rise found in a relative ball (Kwon et al. 2021)", "sharper", "flatter",
+        ),
+        lambda found: found["worst_sharpness"],
+    ),
+    (
+        Quantity(
+            "epsilon_sharpness", "epsilon-sharpness", "%",
+            "largest relative rise found in a box (Keskar et al. 2017)", "sharper", "flatter",
+        ),
+        lambda found: found["epsilon_sharpness"],
+    ),
+]  # fmt: skip
+
+
+def curves(measured: Measured) -> dict[str, dict[str, list[float]]]:
+    """The flat area against its threshold, with its band, of each model."""
+    curves = {}
+    for label, seeds in measured.surfaces.items():
+        count = min(map(len, seeds.values()))
+        areas_SDX = [
+            [flat_area_curve(surface, THRESHOLDS) for surface in found[:count]] for found in seeds.values()
+        ]
+        band = crossed_band(areas_SDX)
+        parts = {"thresholds": THRESHOLDS, "estimate": band.estimate, "low": band.low, "high": band.high}
+        curves[label] = {name: values.tolist() for name, values in parts.items()}
+    return curves
