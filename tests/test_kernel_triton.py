@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -469,3 +470,38 @@ def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
     )
     torch.testing.assert_close(mine, other)
     assert not torch.equal(gru(x_BTI, lengths)[0], got[0])
+
+
+def test_a_broken_stack_is_refused(fresh_check: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = backend_module.final_states
+    monkeypatch.setattr(backend_module, "final_states", lambda *a, **o: original(*a, **o) * 1.1)
+    reason = str(backend_module.failed_check(0, "float32"))
+    assert reason == "last states with 20 units in float32 are off by 1.0e-01 of their largest value"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_surface_s_reviews_go_through_the_stack(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What serves surfaces on a GPU, here in the interpreter, beside the model's own forward pass."""
+    from gruland.classifier import Classifier
+    from gruland.data import Encoded
+    from gruland.landscape import projection, random_directions
+    from gruland.landscape.objective import PaddedReviews
+    from gruland.task import Task
+
+    torch.manual_seed(0)
+    model = (
+        Classifier(Task("binary", ("no", "yes")), torch.randn(9, 6), hidden_size=20, zoneout=0.2)
+        .to(DEVICE)
+        .eval()
+    )
+    encoded = Encoded(np.array([1, 5, 2, 8, 3, 3, 0, 7], dtype=np.int32), np.array([0, 3, 4, 8]))
+    monkeypatch.setattr(projection, "kernel_of", lambda model: backend_module)
+    reviews = projection.ProjectedReviews(model, encoded, precision)
+    plain = PaddedReviews(model, encoded, 100)
+    parameters = model.trainable()
+    directions = random_directions(parameters, 0)
+    at, expected = (found.plane(parameters, directions) for found in (reviews, plain))
+    tolerance = {"float32": 1e-4, "bfloat16": 3e-2}[precision]
+    for steps in ((0.0, 0.0), (0.5, -1.0)):
+        torch.testing.assert_close(at(steps), expected(steps), rtol=0, atol=tolerance)
+    assert torch.equal(at((0.0, 0.0)), reviews.logits(parameters))

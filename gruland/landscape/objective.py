@@ -18,9 +18,8 @@ from torch.func import functional_call
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
-from gruland.kernels import cpu
 from gruland.landscape.directions import displace
-from gruland.landscape.projection import ProjectedReviews, unavailable
+from gruland.landscape.projection import ProjectedReviews, kernel_of, precisions, unavailable
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -67,7 +66,9 @@ class ReviewLoss:
             "objective": "evaluation loss",
             "reviews": encoded.size,
             "precision": self.precision,
-            "kernel": f"the model's own forward pass ({self.reason})" if self.reason else "cpu",
+            "kernel": f"the model's own forward pass ({self.reason})"
+            if self.reason
+            else kernel_of(model).__name__.rpartition(".")[2],
         }
 
     def _why_padded(self) -> str | None:
@@ -105,7 +106,7 @@ def _resolved(precision: str, model: Classifier) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f"landscape.precision={precision}: expected {', '.join(PRECISIONS)}")
     reason = unavailable(model)
-    possible = cpu.precisions() if reason is None else (_own_precision(model),)
+    possible = precisions(model) or (_own_precision(model),)
     if precision == "auto":
         return possible[-1]
     if precision not in possible:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.kernels import Layer, cpu
+from gruland.kernels import PRECISIONS, Layer, cpu, triton
 from gruland.landscape.directions import displace
 
 #: Bytes that the tables of a plane may take; beyond, the words are projected anew at each cell.
@@ -29,16 +30,28 @@ MEMORY = 2 * 2**30
 _WEIGHT, _BIAS = "gru.weight_ih_l0", "gru.bias_ih_l0"
 
 
-def unavailable(model: Classifier) -> str | None:
+def kernel_of(model: Classifier) -> ModuleType:
+    """The backend that runs whole stacks on the model's device: ``triton`` on a GPU, else ``cpu``."""
+    return triton if model.device.type == "cuda" else cpu
+
+
+def unavailable(model: Classifier, precision: str = "float32") -> str | None:
     """None if the reviews can be projected for this model, else one line that says why not."""
-    gru = model.gru
+    gru, kernel = model.gru, kernel_of(model)
     if model.vectors.requires_grad:
         return "the word vectors are trained"
-    if gru.backend not in ("auto", "cpu"):
+    if gru.backend not in ("auto", kernel.__name__.rpartition(".")[2]):
         return f"the model's backend is {gru.backend}"
     if gru.dropout_at_test:
         return "dropout is on in evaluation"
-    return cpu.unavailable(model.device, model.head.weight.dtype, training=False)
+    return kernel.unavailable(model.device, model.head.weight.dtype, False, precision)
+
+
+def precisions(model: Classifier) -> tuple[str, ...]:
+    """What the kernel can multiply in for this model, the fastest last; empty where there is none."""
+    if kernel_of(model) is cpu:
+        return cpu.precisions() if unavailable(model) is None else ()
+    return tuple(name for name in PRECISIONS if unavailable(model, name) is None)
 
 
 class ProjectedReviews:
@@ -47,13 +60,15 @@ class ProjectedReviews:
     Args:
         model: where the word vectors and everything that is no parameter come from.
         encoded: the reviews, N of them.
-        precision: of the kernel's products, see :func:`gruland.kernels.cpu.final_states`.
+        precision: of the kernel's products, as the kernel's ``final_states`` takes it.
     """
 
     def __init__(self, model: Classifier, encoded: Encoded, precision: str) -> None:
         self._model, self._offsets, self._precision = model, encoded.offsets, precision
         words, rows = np.unique(encoded.tokens, return_inverse=True)
-        self._vectors, self._rows = model.vectors[torch.from_numpy(words)], rows.astype(np.int32)
+        self._vectors = model.vectors[torch.from_numpy(words).to(model.device)]
+        # On the device once, not with each cell.
+        self._rows = torch.from_numpy(rows.astype(np.int32)).to(model.device)
 
     @torch.no_grad()
     def logits(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -98,7 +113,7 @@ class ProjectedReviews:
             Layer(*(weights[f"gru.{name}_l{index}"] for name in Layer._fields))
             for index in range(gru.num_layers)
         ]
-        h_NH = cpu.final_states(
+        h_NH = kernel_of(self._model).final_states(
             table_V3H,
             self._rows,
             self._offsets,
@@ -107,7 +122,7 @@ class ProjectedReviews:
             zoneout=gru.zoneout,
             precision=self._precision,
         )
-        return F.linear(h_NH, weights["head.weight"], weights["head.bias"])
+        return F.linear(h_NH, weights["head.weight"], weights["head.bias"]).cpu()
 
 
 def _combined(origin: Tensor, slopes: Sequence[Tensor], steps: Sequence[float], out: Tensor) -> Tensor:

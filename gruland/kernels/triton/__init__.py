@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -103,6 +104,38 @@ def _deviation(device: torch.device, precision: str) -> str | None:
             if not error < tolerance:  # a NaN is not below anything
                 what = name if name == "states" else f"the gradient of {name}"
                 return f"{what} with {hidden} units in {precision} is off by {error:.1e} of its largest value"
+    return _stack_deviation(device, precision, tolerance)
+
+
+def _stack_deviation(device: torch.device, precision: str, tolerance: float) -> str | None:
+    """The last states of a small stack beside the torch backend's: None, or a line about where they part."""
+    lengths, tokens = [4, 3, 3, 1], torch.tensor([0, 3, 2, 1, 4, 0, 2, 3, 3, 1, 2])
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    for hidden in (20, 136):
+        generator = torch.Generator().manual_seed(hidden)
+        square, gates = (3 * hidden, hidden), (3 * hidden,)
+        shapes = (5, 3 * hidden), square, gates, square, square, gates, gates
+        scales = 1, hidden**-0.5, 1, hidden**-0.5, hidden**-0.5, 1, 1
+        table, *weights = [
+            torch.randn(shape, generator=generator) * scale
+            for shape, scale in zip(shapes, scales, strict=True)
+        ]
+        # The first layer of the torch backend takes the table's rows as they are.
+        first = Layer(torch.eye(3 * hidden), weights[0], torch.zeros(3 * hidden), weights[1])
+        layers = [first, Layer(*weights[2:])]
+        sequences = [table[tokens[start:end]] for start, end in pairwise(offsets.tolist())]
+        h_TBH = torch.nn.utils.rnn.pad_sequence(sequences).double()
+        for index, layer in enumerate(layers):
+            inputs, start = (h_TBH.tanh() if index else h_TBH), torch.zeros(4, hidden).double()
+            doubles = Layer(*(tensor.double() for tensor in layer))
+            h_TBH = reference.run_layer(inputs, start, doubles, [4, 3, 3, 1], None, 0.3)
+        expected = h_TBH[torch.tensor(lengths) - 1, torch.arange(4)]
+        moved = [Layer(*(tensor.to(device) for tensor in layer)) for layer in layers]
+        options: Any = {"between": "tanh", "zoneout": 0.3, "precision": precision}
+        got = final_states(table.to(device), tokens.int(), offsets, moved, **options)
+        error = float((got.cpu() - expected).abs().max() / expected.abs().max())
+        if not error < tolerance:
+            return f"last states with {hidden} units in {precision} are off by {error:.1e} of their largest value"
     return None
 
 
