@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.comparison.measurements import Measured
+from gruland.landscape.comparison.measurements import STAGES, Measured
 from gruland.landscape.comparison.rows import curves
 from gruland.landscape.comparison.table import Row
 
@@ -43,8 +43,7 @@ def _figures(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
     if measured.curvature:
         yield _spectra(measured)
     yield from _paths(measured)
-    if measured.barriers:
-        yield _barriers(measured)
+    yield from _barriers(measured)
 
 
 def _first_planes(measured: Measured) -> dict[str, xarray.Dataset]:
@@ -69,7 +68,9 @@ def _planes(measured: Measured) -> Iterator[Drawn]:
             for seed, found in seeds.items()
             for number, surface in enumerate(found[:SHOWN], 1)
         }
-        figure = pictures.contour_sheet(sheet, columns=min(SHOWN, len(sheet)), title=label, scale=scale)
+        figure = pictures.contour_sheet(
+            sheet, columns=min(SHOWN, max(map(len, seeds.values()))), title=label, scale=scale
+        )
         yield f"planes-{measured.labels.index(label)}", f"{label}: planes of each training seed.", figure
 
 
@@ -126,19 +127,20 @@ def _paths(measured: Measured) -> Iterator[Drawn]:
         )
 
 
-def _barriers(measured: Measured) -> Drawn:
+def _barriers(measured: Measured) -> Iterator[Drawn]:
     from gruland.landscape import pictures
-    from gruland.landscape.comparison.measurements import STAGES
 
-    pairs = {
-        f"{label}, {pair}": {
-            stage: (found[stage]["curve"]["t"], found[stage]["curve"]["loss"]) for stage in STAGES
+    for label, pairs in measured.barriers.items():
+        curves_of = {
+            pair: {stage: (found[stage]["curve"]["t"], found[stage]["curve"]["loss"]) for stage in STAGES}
+            for pair, found in pairs.items()
         }
-        for label, found_pairs in measured.barriers.items()
-        for pair, found in found_pairs.items()
-    }
-    caption = "The loss on the line between two training seeds of a model."
-    return "barriers", caption, pictures.barrier_curves(pairs)
+        caption = f"{label}: the loss on the line between two training seeds."
+        yield (
+            f"barriers-{measured.labels.index(label)}",
+            caption,
+            pictures.barrier_curves(curves_of, title=label),
+        )
 
 
 def _lines(measured: Measured) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -157,24 +159,18 @@ def _lines(measured: Measured) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[Any]]:
-    table: dict[str, list[Any]] = {key: [] for key in ("model", "measure", "unit", "estimate", "low", "high")}
+    """Estimates with finite intervals, as columns."""
+    names = ("model", "measure", "unit", "estimate", "low", "high")
+    lines = []
     for item in rows:
-        for label, interval in (item.differences if differences else item.values).items():
-            if np.isfinite(interval.width):
-                for key, value in zip(
-                    table,
-                    (
-                        label,
-                        item.quantity.title,
-                        item.quantity.unit,
-                        interval.estimate,
-                        interval.low,
-                        interval.high,
-                    ),
-                    strict=True,
-                ):
-                    table[key].append(value)
-    return table
+        about = item.quantity.title, item.quantity.unit
+        for label, found in (item.differences if differences else item.values).items():
+            if np.isfinite(found.width):
+                # Rounded, since a difference of 1e-17 would scale its axis.
+                lines.append(
+                    (label, *about, *(round(v, 12) for v in (found.estimate, found.low, found.high)))
+                )
+    return {name: [line[place] for line in lines] for place, name in enumerate(names)}
 
 
 def _densities(measured: Measured) -> dict[str, tuple[np.ndarray, np.ndarray]]:
