@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -36,3 +37,26 @@ def smoke_run(tmp_path_factory):
             "experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "trainer.threads=1"
         )
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A context of headless Chromium that has no network."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    chromium = next(
+        (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
+    )
+    if chromium is None:
+        pytest.skip("needs Debian's chromium (apt-get install chromium) to open the page")
+    options = [
+        "--use-gl=angle",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+    ]  # WebGL without a GPU
+    options += ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=options)
+        context = started.new_context(offline=True, viewport={"width": 1200, "height": 900})
+        context.set_default_timeout(180_000)  # software WebGL on a busy machine
+        yield context
+        started.close()

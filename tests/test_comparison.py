@@ -215,9 +215,12 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
     [
         ("directions=0", "directions=0: expected a whole number of at least 1"),
         ("curvature=-1", "curvature=-1: expected a whole number of at least 0"),
-        ("size=4", "size=4: expected odd numbers from 5 on"),
+        ("size=4", "size=4: expected an odd number from 5 on"),
         ("extent=[[-1,2],[-1,1]]", "extent=[[-1, 2], [-1, 1]]: expected a positive number"),
         ("plains=3", "plains=3: expected one of"),
+        ("plane=hessian", "plane=hessian: expected one of"),
+        ("size=[5,7]", "size=[5, 7]: expected an odd number"),
+        ("paths=3", "paths=3: expected true or false"),
         ("reviews=0", "landscape.reviews=0"),
     ],
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import zlib
 
 import matplotlib
@@ -771,38 +769,22 @@ def test_a_line_has_a_contour_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["contour.pdf", "contour.png"]
 
 
-def test_turning_one_surface_turns_all(tmp_path):
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs Debian's chromium (apt-get install chromium) to open the page")
-    options = [
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-    ]  # WebGL without a GPU
-    options += ["--no-sandbox"] if os.geteuid() == 0 else []
+def test_turning_one_surface_turns_all(browser, tmp_path):
     (file,) = write(linked_surfaces(MODELS), tmp_path / "linked")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        context = browser.new_context(offline=True, viewport={"width": 360, "height": 160})
-        context.set_default_timeout(180_000)  # software WebGL on a busy machine
-        tab = context.new_page()
-        errors = []
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on(
-            "request", lambda request: errors.append(request.url) if request.url.startswith("http") else None
-        )
-        tab.goto(file.as_uri())
-        tab.evaluate("window.plot = document.getElementById('landscape'); window.events = 0")
-        tab.wait_for_function("plot._fullLayout?.scene3?._scene")
-        tab.evaluate("plot.on('plotly_relayout', () => { events += 1; })")
-        eyes = "['scene', 'scene2', 'scene3'].map(scene => plot._fullLayout[scene].camera.eye)"
-        for scene, x in (("scene2", 2), ("scene", 1.5)):
-            tab.evaluate(f"Plotly.relayout(plot, {{'{scene}.camera': {{eye: {{x: {x}, y: 0.5, z: 0.25}}}}}})")
-            tab.wait_for_function(f"{eyes}.every(eye => eye.x === {x})")
-            assert tab.evaluate(eyes) == [{"x": x, "y": 0.5, "z": 0.25}] * 3
-        tab.wait_for_timeout(300)
-        assert tab.evaluate("events") == 4  # each turn and its answer: no loop
-        assert errors == []
-        browser.close()
+    tab = browser.new_page()
+    tab.set_viewport_size({"width": 360, "height": 160})
+    errors = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda request: errors.append(request.url) if request.url.startswith("http") else None)
+    tab.goto(file.as_uri())
+    tab.evaluate("window.plot = document.getElementById('landscape'); window.events = 0")
+    tab.wait_for_function("plot._fullLayout?.scene3?._scene")
+    tab.evaluate("plot.on('plotly_relayout', () => { events += 1; })")
+    eyes = "['scene', 'scene2', 'scene3'].map(scene => plot._fullLayout[scene].camera.eye)"
+    for scene, x in (("scene2", 2), ("scene", 1.5)):
+        tab.evaluate(f"Plotly.relayout(plot, {{'{scene}.camera': {{eye: {{x: {x}, y: 0.5, z: 0.25}}}}}})")
+        tab.wait_for_function(f"{eyes}.every(eye => eye.x === {x})")
+        assert tab.evaluate(eyes) == [{"x": x, "y": 0.5, "z": 0.25}] * 3
+    tab.wait_for_timeout(300)
+    assert tab.evaluate("events") == 4  # each turn and its answer: no loop
+    assert errors == []

@@ -481,7 +481,7 @@ def test_the_plane_of_a_training(kept, no_pictures):
 
 @pytest.mark.parametrize("plane", ["initial", "trajectory"])
 def test_planes_that_need_the_epochs(tmp_path, smoke_run, plane):
-    with pytest.raises(ValueError, match=rf"landscape.plane={plane}: .* train with trainer.keep_epochs=true"):
+    with pytest.raises(ValueError, match=f"{smoke_run.path}.*: train with trainer.keep_epochs=true"):
         surface_of(smoke_run, {**SETTINGS, "plane": plane})
 
 

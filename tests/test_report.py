@@ -7,7 +7,6 @@ import csv
 import html
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -582,29 +581,6 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
         write(collect([run]), tmp_path / "a").read_bytes()
         == write(collect([run]), tmp_path / "b").read_bytes()
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    """A context of headless Chromium that has no network."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-    chromium = next(
-        (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
-    )
-    if chromium is None:
-        pytest.skip("needs Debian's chromium (apt-get install chromium) to open the report")
-    options = [
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-    ]  # WebGL without a GPU
-    options += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=options)
-        context = started.new_context(offline=True, viewport={"width": 1200, "height": 900})
-        context.set_default_timeout(180_000)  # software WebGL on a busy machine
-        yield context
-        started.close()
 
 
 def test_a_browser_without_a_network_draws_the_page(browser: Any, folder: Path, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gruland.errors import one_line_errors
+from gruland.overrides import split
 
 _SETTINGS = """settings, each the run's own unless given:
   reviews=200       test reviews
@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "arguments", nargs="+", metavar="PATH", help="a finished run's folder, or a folder of runs"
     )
-    given = parser.parse_args(arguments).arguments
-    overrides = [item for item in given if "=" in item and not Path(item).exists()]
-    paths = [item for item in given if item not in overrides]
+    paths, overrides = split(parser.parse_args(arguments).arguments)
     if not paths:
         parser.error("give at least one run folder")
     with one_line_errors():

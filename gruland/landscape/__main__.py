@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gruland.errors import USER_ERRORS, one_line, one_line_errors
+from gruland.overrides import overridden, split
 
 #: Seconds to wait for another process that writes its results of the same run.
 _PATIENCE = 60.0
@@ -70,9 +71,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         "conf/landscape/default.yaml, over the run's own settings",
     )  # fmt: skip
     given = parser.parse_args(arguments)
-    words = [*given.path, *given.override]
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    paths = [word for word in words if word not in overrides]
+    paths, overrides = split([*given.path, *given.override])
     if not paths:
         parser.error("no PATH given: expected a run's folder, or a folder of runs")
     return paths, overrides
@@ -118,37 +117,6 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
 
     given: Any = OmegaConf.to_container(own, resolve=True)
     return overridden({**DEFAULTS, **given}, overrides)
-
-
-def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of the settings with overrides ``key=value`` in place, values as YAML has them.
-
-    Raises:
-        ValueError: an override of something that is no setting, or with a value that cannot be read.
-    """
-    from yaml import YAMLError
-
-    result = dict(settings)
-    for override in overrides:
-        key = override.split("=")[0]
-        if key not in result:
-            raise ValueError(f"{override}: expected one of {', '.join(sorted(result))} before the =")
-        try:
-            result[key] = _value(override)
-        except YAMLError:
-            raise ValueError(
-                f"{override}: the value cannot be read, expected a number, a word or a [list]"
-            ) from None
-    return result
-
-
-def _value(override: str) -> Any:
-    from omegaconf import OmegaConf
-
-    key, _, text = override.partition("=")
-    if text.startswith("*"):  # a pattern, not YAML's alias
-        return text
-    return OmegaConf.from_dotlist([override])[key]
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:

@@ -310,13 +310,13 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def save_directions(path: str | Path, directions: Sequence[Mapping[str, Tensor]], **about: Any) -> None:
     """Write directions, and JSON-able facts ``about`` them, to an .npz file (arrays ``0/name``, ``1/name``, ...)."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{index}/{name}": tensor.detach().cpu().numpy()
         for index, direction in enumerate(directions)
         for name, tensor in direction.items()
     }
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, about=np.array(json.dumps(about)), **arrays)
 
 
 def load_directions(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:

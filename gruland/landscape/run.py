@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gruland.data import subset
+from gruland.landscape.checkpoints import run_checkpoints
 from gruland.landscape.directions import (
     describe_directions,
     fingerprint,
@@ -52,9 +53,9 @@ def compute_run(
 ) -> dict[str, Any]:
     """The surface of a run's best checkpoint over a seeded, stratified subset of its reviews.
 
-    Writes ``surface.zarr``, ``directions.npz``, ``contour.png``, ``surface.png`` and ``surface.html`` to the run's
-    folder ``landscape`` and the entry ``landscape`` of its results.json. A surface that is already there with the
-    same settings is not computed again, an interrupted one goes on, and several processes share one.
+    Writes ``surface.zarr``, ``directions.npz`` and :data:`gruland.landscape.pictures.PICTURES` to the run's folder
+    ``landscape`` and the entry ``landscape`` of its results.json. A surface that is already there with the same
+    settings is not computed again, an interrupted one goes on, and several processes share one.
 
     Args:
         run: a run whose best checkpoint exists.
@@ -203,11 +204,8 @@ def objective_of(
         An objective for any number of planes through weights of this model.
     """
     settings = completed(settings)
-    split, seed = data.splits[settings["split"]], _reviews_seed(settings)
-    available = len(split.labels)
-    wanted = settings["reviews"] if reviews is None else reviews
-    rows = subset(split.labels, None if wanted == "all" else min(wanted, available), seed)
-    encoded, labels, precision = split.encoded.take(rows), split.labels[rows], settings["precision"]
+    encoded, labels, rows = reviews_of(data, settings, reviews)
+    precision, seed = settings["precision"], _reviews_seed(settings)
     if settings["objective"] == "training":
         masks: dict[str, Any] = {"draws": settings["draws"], "seed": seed, "keys": rows}
         evaluate: ReviewLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
@@ -216,7 +214,7 @@ def objective_of(
     gru = model.gru
     evaluate.about |= {
         "split": settings["split"],
-        "available": available,
+        "available": len(data.splits[settings["split"]].labels),
         "reviews_seed": seed,
         "data": data.report["fingerprint"],
         # Weights alone do not tell an evaluation with zoneout's expectation from one without.
@@ -228,6 +226,21 @@ def objective_of(
         },
     }
     return evaluate
+
+
+def reviews_of(
+    data: TextDataModule, settings: Mapping[str, Any], count: int | None = None
+) -> tuple[Encoded, np.ndarray, np.ndarray]:
+    """A seeded, stratified subset of the settings' split: reviews, labels and their row numbers in the split.
+
+    Args:
+        data, settings: as :func:`objective_of` takes them.
+        count: how many, at most all; None = as the settings say.
+    """
+    split, wanted = data.splits[settings["split"]], settings["reviews"] if count is None else count
+    number = None if wanted == "all" else min(wanted, len(split.labels))
+    rows = subset(split.labels, number, _reviews_seed(settings))
+    return split.encoded.take(rows), split.labels[rows], rows
 
 
 def _reviews_seed(settings: Mapping[str, Any]) -> int:
@@ -262,7 +275,7 @@ def plane_of(
         only = "*" if settings["only"] is None else settings["only"]
         return planes.random_plane(parameters, seed, **named, only=only, gates=gates_of(model))
     if kind == "trajectory":
-        path, best = _path(run, model, parameters)
+        path, best = _path(run, parameters)
         return planes.trajectory_plane(list(path.values()), list(path), origin=best)
     if kind == "hessian":
         return _hessian(run, settings, model, kept)
@@ -271,16 +284,12 @@ def plane_of(
     return planes.plane_through(parameters, others, seed=seed)
 
 
-def _path(
-    run: Run, model: Classifier, parameters: dict[str, Tensor]
-) -> tuple[dict[str, dict[str, Tensor]], str | None]:
+def _path(run: Run, parameters: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], str | None]:
     """The weights after each epoch by its number, and the number of the best: there they are the model's own."""
-    if len(run.epochs) < 3:
-        raise ValueError(
-            f"landscape.plane=trajectory: {run.path} keeps the weights of {len(run.epochs)} epochs, expected at "
-            "least 3: train with trainer.keep_epochs=true"
-        )
-    path = {str(epoch): _checkpoint(run, f"epoch-{epoch}", model) for epoch in run.epochs}
+    path = {
+        str(epoch): {name: weights[name].to(own) for name, own in parameters.items()}
+        for epoch, weights in run_checkpoints(run).items()
+    }
     best = str(run.results["training"]["best_epoch"])
     if best not in path:
         return path, None
@@ -320,18 +329,12 @@ def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Pat
     question = _question(model, settings)
     if kept is not None and (plane := _kept(kept, parameters, question)):
         return plane
-    loss = ComposedLoss(model, *_reviews(run.data, settings))
+    encoded, labels, _ = reviews_of(run.data, settings)
+    loss = ComposedLoss(model, encoded, labels)
     plane = hessian_plane(loss, parameters, seed=settings["seed"], label=f"{_name(run)}: eigenvectors")
     if kept is not None:
         _save_plane(kept, plane, question)
     return plane
-
-
-def _reviews(data: TextDataModule, settings: Mapping[str, Any]) -> tuple[Encoded, np.ndarray]:
-    split = data.splits[settings["split"]]
-    wanted, available = settings["reviews"], len(split.labels)
-    rows = subset(split.labels, None if wanted == "all" else min(wanted, available), _reviews_seed(settings))
-    return split.encoded.take(rows), split.labels[rows]
 
 
 def _question(model: Classifier, settings: Mapping[str, Any]) -> str:

@@ -6,22 +6,22 @@ python -m gruland.landscape compare PATH... [key=value ...] [--out FOLDER]
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gruland.errors import one_line_errors
+from gruland.overrides import overridden, split
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit status is 0."""
     paths, overrides, out = _parse(arguments)
-    from gruland.landscape.comparison.compare import compare
+    from gruland.landscape.comparison.compare import SETTINGS, compare
 
-    settings = _settings(overrides)
     folder = Path(out) if out else _common(paths) / "comparison"
-    print(compare(*paths, settings=settings, folder=folder))
+    print(compare(*paths, settings=overridden(SETTINGS, overrides), folder=folder))
     return 0
 
 
@@ -42,31 +42,14 @@ def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str], str |
         "--out", metavar="FOLDER", help="where to write (default: comparison, beside the runs)"
     )
     given = parser.parse_args(arguments)
-    words = [*given.path, *given.override]
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    paths = [word for word in words if word not in overrides]
+    paths, overrides = split([*given.path, *given.override])
     if not paths:
         parser.error("no PATH given: expected runs' folders, or folders of runs")
     return paths, overrides, given.out
 
 
-def _settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """The overrides as settings.
-
-    Raises:
-        ValueError: an override of something that is no setting, or with a value that cannot be read.
-    """
-    from gruland.landscape import DEFAULTS
-    from gruland.landscape.__main__ import overridden
-    from gruland.landscape.comparison.compare import SETTINGS
-
-    return overridden({**DEFAULTS, **SETTINGS}, overrides)
-
-
 def _common(paths: Sequence[str]) -> Path:
     """The folder that all paths are in, or the one path where it is a folder of runs."""
-    import os
-
     common = Path(os.path.commonpath([Path(path).absolute() for path in paths]))
     return common.parent if (common / "config.yaml").exists() else common
 

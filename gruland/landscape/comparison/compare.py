@@ -12,18 +12,27 @@ from gruland.landscape.comparison.models import Model, models
 from gruland.landscape.comparison.page import write_page
 from gruland.runs import Run
 
-#: What a comparison adds to the settings of a surface, or has other values of.
+#: What a comparison can be asked, and what it does unasked. Planes are random ones, whole and over the same reviews.
 SETTINGS: dict[str, Any] = {
     "directions": 10,  # planes of each run
+    "curvature": 256,  # reviews of the Hessian, ten minutes a run at 128 units and more above; 0: none
+    "barriers": True,  # between the seeds of a model
+    "paths": True,  # of trainings that kept their epochs
+    # Of each surface, as in conf/landscape:
     "size": 13,
     "extent": 1.0,
     "normalization": "filter",
-    "reviews": 1000,
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
     "seed": 0,  # of the first plane's directions; the next one's is one more
+    "reviews": 1000,
     "reviews_seed": 0,
-    "curvature": 256,  # reviews of the Hessian; 0: none
-    "barriers": True,  # between the seeds of a model
-    "paths": True,  # of trainings that kept their epochs
+    "split": "train",
+    "objective": "evaluation",
+    "draws": 8,
+    "precision": "auto",
+    "interpolation": None,
 }
 _OWN = ("directions", "curvature", "barriers", "paths")
 
@@ -33,7 +42,7 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
 
     Args:
         paths: runs' folders, or folders of runs.
-        settings: over :data:`SETTINGS`; the others are those of conf/landscape.
+        settings: over :data:`SETTINGS`.
         folder: where ``comparison.md``, ``comparison.json`` and the pictures go.
 
     Returns:
@@ -45,9 +54,9 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
     """
     from gruland.landscape.settings import check_settings, completed
 
-    asked = completed({**SETTINGS, **(settings or {})})
+    asked = {**SETTINGS, **(settings or {})}
     _check(asked)
-    surface = {key: value for key, value in asked.items() if key not in _OWN}
+    surface = completed({key: value for key, value in asked.items() if key not in _OWN})
     check_settings(surface)
     measured = Measured(asked, models(*paths))
     named = [
@@ -83,18 +92,22 @@ def _barriers(model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key not in SETTINGS:
+            raise ValueError(f"{key} is no setting of a comparison: expected one of {', '.join(SETTINGS)}")
     for key, least in (("directions", 1), ("curvature", 0)):
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
+    for key in ("barriers", "paths"):
+        if not isinstance(settings[key], bool):
+            raise ValueError(f"{key}={settings[key]}: expected true or false")
     size, extent = settings["size"], settings["extent"]
-    if any(isinstance(cells, int) and (cells < 5 or cells % 2 == 0) for cells in _pair(size)):
+    if isinstance(size, bool) or not isinstance(size, int) or size < 5 or size % 2 == 0:
         raise ValueError(
-            f"size={size}: expected odd numbers from 5 on, with the trained weights in the middle"
+            f"size={size}: expected an odd number from 5 on, with the trained weights in the middle"
         )
-    if any(isinstance(side, list) for side in _pair(extent)):
-        raise ValueError(f"extent={extent}: expected a positive number, or one for each axis")
-
-
-def _pair(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
+    if isinstance(extent, bool) or not isinstance(extent, (int, float)):
+        raise ValueError(f"extent={extent}: expected a positive number")
+    if settings["reviews_seed"] is None:
+        raise ValueError("reviews_seed=null: expected a number, since all planes are over the same reviews")

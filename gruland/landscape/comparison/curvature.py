@@ -13,13 +13,13 @@ EIGENVALUES, PROBES, STEPS, DRAWS, PERTURBATIONS = 5, 10, 40, 2, 10
 DEVIATION, RADIUS = 0.2, 0.5
 
 
-def curvature(bench: Bench, *, reviews: int, seed: int) -> dict[str, Any]:
+def curvature(bench: Bench, reviews: int) -> dict[str, Any]:
     """Eigenvalues, trace and spectral density of the Hessian of the evaluation loss, and four sharpnesses.
 
     Args:
         bench: the run.
-        reviews: how many of the split's reviews, a stratified subset.
-        seed: of the subset and of all random vectors.
+        reviews: how many of the split's reviews, a stratified subset; its seed is that of all random vectors, too. The
+            mean adaptive sharpness alone is that of the bench's own objective.
 
     Returns:
         ``eigenvalues``, ``smallest`` (the least eigenvalue), ``trace`` (estimate, low, high), ``density``
@@ -39,8 +39,10 @@ def curvature(bench: Bench, *, reviews: int, seed: int) -> dict[str, Any]:
         epsilon_sharpness,
         mean_adaptive_sharpness,
     )
+    from gruland.landscape.run import reviews_of
 
-    encoded, labels = bench.reviews(reviews, seed)
+    seed = bench.settings["reviews_seed"]
+    encoded, labels, _ = reviews_of(bench.run.data, bench.settings, reviews)
     loss, parameters = ComposedLoss(bench.model, encoded, labels), dict(bench.model.trainable())
     operator = hessian(loss, parameters)
     values, vectors = top_eigenvalues(operator, EIGENVALUES, seed, label=f"{bench.name}: eigenvalues")

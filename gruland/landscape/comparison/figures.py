@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Planes of a training seed that are shown.
 SHOWN = 4
-
-
 #: A picture's name, its caption and the figure.
 Drawn = tuple[str, str, Any]
 
@@ -144,18 +142,13 @@ def _barriers(measured: Measured) -> Iterator[Drawn]:
 
 
 def _lines(measured: Measured) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Excess losses along both axes of every plane, as far as it has cells there."""
-    lines: dict[str, np.ndarray] = {}
-    steps = None
+    """Excess losses along both axes of every plane [replicates, X] of each model, and the steps [X]."""
+    lines = {}
     for label, seeds in measured.surfaces.items():
-        found = []
-        for surface in (s for surfaces in seeds.values() for s in surfaces):
-            along = {"alpha": surface.loss.sel(beta=0.0), "beta": surface.loss.sel(alpha=0.0)}
-            steps = surface["alpha"].values
-            found += [line.values - surface.attrs["origin_loss"] for line in along.values()]
-        lines[label] = np.stack(found)
-    assert steps is not None
-    return lines, steps
+        found = [surface for surfaces in seeds.values() for surface in surfaces]
+        axes = [(s, s.loss.sel({axis: 0.0}).values) for s in found for axis in ("beta", "alpha")]
+        lines[label] = np.stack([values - surface.attrs["origin_loss"] for surface, values in axes])
+    return lines, next(iter(_first_planes(measured).values()))["alpha"].values
 
 
 def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[Any]]:

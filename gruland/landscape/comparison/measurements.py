@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import xarray
 
     from gruland.classifier import Classifier
-    from gruland.data import Encoded
     from gruland.landscape.comparison.models import Model
     from gruland.landscape.objective import ReviewLoss
     from gruland.landscape.planes import Weights
@@ -92,22 +91,16 @@ class Bench:
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
         from gruland.landscape.checkpoints import run_checkpoints, trajectory
-        from gruland.landscape.planes import trajectory_plane
-        from gruland.landscape.run import surface_of
+        from gruland.landscape.run import plane_of, surface_of
 
         if len(self.run.epochs) < 3:
             return None
         folder = self.folder / f"path-{_hash(self.settings)}"
+        settings = {**self.settings, "plane": "trajectory", "extent": None}
+        plane, label = plane_of(self.run, settings), f"{self.name}: plane of the path"
         checkpoints = run_checkpoints(self.run)
-        names = [str(epoch) for epoch in checkpoints]
-        plane = trajectory_plane(list(checkpoints.values()), names, origin=str(_best_epoch(self.run)))
         surface = surface_of(
-            self.run,
-            {**self.settings, "extent": None},
-            plane=plane,
-            evaluate=self.evaluate,
-            path=folder / "surface.zarr",
-            label=f"{self.name}: plane of the path",
+            self.run, settings, plane=plane, evaluate=self.evaluate, path=folder / "surface.zarr", label=label
         )
 
         def compute() -> dict[str, Any]:
@@ -119,13 +112,12 @@ class Bench:
             folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute
         )
 
-    def curvature(self, reviews: int, **options: Any) -> dict[str, Any]:
-        """Eigenvalues, trace and spectral density of the Hessian over a subset of the reviews."""
+    def curvature(self, reviews: int) -> dict[str, Any]:
+        """The Hessian and the sharpness, see :func:`gruland.landscape.comparison.curvature.curvature`."""
         from gruland.landscape.comparison.curvature import curvature
 
-        asked = {"reviews": reviews, "seed": self.settings["reviews_seed"], **options}
-        path = self.folder / f"curvature-{_hash(asked)}.json"
-        return self._kept(path, fingerprint(self.model.trainable()), lambda: curvature(self, **asked))
+        path = self.folder / f"curvature-{_hash([self.settings, reviews])}.json"
+        return self._kept(path, fingerprint(self.model.trainable()), lambda: curvature(self, reviews))
 
     def barrier(self, other: Bench) -> dict[str, Any]:
         """The loss on the line to another network of the same architecture, before and after its units are aligned."""
@@ -149,16 +141,9 @@ class Bench:
             result[stage] = {"loss": list(found.loss), "error": list(found.error), "curve": curve}
         return result
 
-    def reviews(self, count: int, seed: int) -> tuple[Encoded, Any]:
-        """A stratified subset of the split's reviews, and their labels."""
-        from gruland.data import subset
-
-        split = self.run.data.splits[self.settings["split"]]
-        rows = subset(split.labels, min(count, len(split.labels)), seed)
-        return split.encoded.take(rows), split.labels[rows]
-
     def _kept(self, path: Path, identity: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What ``compute`` gives, from the file if it was computed for the same weights."""
+        """What ``compute`` gives, from the file if it was computed of the same weights and data."""
+        identity = [identity, self.evaluate.about["data"]]
         if path.exists():
             found = read_json(path)
             if found["identity"] == identity:
@@ -166,10 +151,6 @@ class Bench:
         values = compute()
         write_json(path, {"identity": identity, "values": values})
         return values
-
-
-def _best_epoch(run: Run) -> int:
-    return int(run.results["training"]["best_epoch"])
 
 
 def _hash(settings: Any) -> str:

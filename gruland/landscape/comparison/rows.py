@@ -23,7 +23,7 @@ _OPPOSITE = {"flatter": "sharper", "sharper": "flatter", "smoother": "rougher", 
 
 def rows(measured: Measured) -> Iterator[Row]:
     """A row for each measure of a surface and, where they were computed, of the Hessian."""
-    radius = _radius(measured.settings["extent"])
+    radius = measured.settings["extent"]  # of the largest circle that the planes hold
     for key, measure in MEASURES.items():
         values = {
             label: {
@@ -43,11 +43,6 @@ def rows(measured: Measured) -> Iterator[Row]:
                     for label, seeds in measured.curvature.items()
                 },
             )
-
-
-def _radius(extent: Any) -> float:
-    """The radius of the largest circle around the origin that the planes hold."""
-    return float(min(extent)) if isinstance(extent, list) else float(extent)
 
 
 _CURVATURES: list[tuple[Quantity, Any]] = [

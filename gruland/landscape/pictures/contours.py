@@ -115,7 +115,7 @@ def color_bar(
     axes: Axes, colors: Any, scale: Scale, place: tuple[float, float, float, float] = (1.04, 0, 0.05, 1)
 ) -> Any:
     """A colour bar labelled with losses, as high as the axes, or at a place of theirs (left, bottom, width, height)."""
-    bar = axes.get_figure().colorbar(colors, cax=axes.inset_axes(place), label=scale.label)  # type: ignore[union-attr]
+    bar = axes.figure.colorbar(colors, cax=axes.inset_axes(place), label=scale.label)
     bar.set_ticks(list(scale.ticks), labels=list(scale.ticks.values()), minor=False)
     return bar
 
