@@ -58,8 +58,8 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         description="Compute the loss surface of finished runs and draw it into their folders. "
         "A surface that is complete is left alone, an interrupted one goes on, and several processes share one.",
         epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
-        "few reviews as keep differences to the centre within 1%% of the loss range, with interpolation=0.005 as few "
-        "cells as interpolate the others within 0.5%% of it; plane=trajectory extent=null the plane of a run's epochs. "
+        "few reviews as keep differences to the centre within 1% of the loss range, with interpolation=0.005 as few "
+        "cells as interpolate the others within 0.5% of it; plane=trajectory extent=null the plane of a run's epochs. "
         "Commands: export PATH FILE writes a run's surface for other tools, compare PATH... compares models. "
         "A folder of one of these names is given as ./export or ./compare.",
     )
