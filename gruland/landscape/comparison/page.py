@@ -43,9 +43,9 @@ def _text(measured: Measured, rows: Sequence[Row], drawn: Sequence[tuple[str, st
     parts = [
         "# Loss landscapes compared",
         _models_table(measured),
-        f"{about['objective']} on {about['reviews']:,} {about['split']} reviews, {len(first)} planes of random "
-        f"{settings['normalization']}-normalized directions (seeds {settings['seed']} to "
-        f"{settings['seed'] + len(first) - 1}, the same for every model), {first[0].loss.shape[1]} x "
+        f"Objective: {about['objective']} on {about['reviews']:,} {about['split']} reviews. Planes of random "
+        f"{settings['normalization']}-normalized directions: {len(first)} for each training (seed {settings['seed']} "
+        f"and on, the same for every model), {first[0].loss.shape[1]} x "
         f"{first[0].loss.shape[0]} cells, extent {settings['extent']}.",
         "Each value is the mean over training seeds and planes with its 95% interval (both factors random and crossed, "
         "see `gruland.stats`). The intervals speak of other training seeds and other directions, not of other reviews.",

@@ -182,7 +182,7 @@ def barrier_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str = "") 
 
     if not curves:
         raise ValueError("there is no pair of models to draw")
-    figure = Figure(figsize=(2.6 * len(curves) + 0.8, 3.4), dpi=200, layout="constrained")
+    figure = Figure(figsize=(max(4.8, 2.6 * len(curves) + 0.8), 3.6), dpi=200, layout="constrained")
     if title:
         figure.suptitle(title, fontsize="medium")
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -196,7 +196,7 @@ def barrier_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str = "") 
         axes.set_xticks([0, 0.5, 1], labels=["0", "0.5", "1"])
         _plain(axes)
     panels[0].set_ylabel("loss (nats)")
-    figure.supxlabel("position t on the straight line between the two models", fontsize=9)
+    panels[len(panels) // 2].set_xlabel("t, from the one model to the other", fontsize=9)
     handles = {
         label: handle
         for axes in panels
@@ -205,7 +205,7 @@ def barrier_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str = "") 
     figure.legend(
         handles.values(),
         handles.keys(),
-        loc="outside upper center",
+        loc="outside lower center",
         ncols=len(handles),
         frameon=False,
         fontsize=8,

@@ -101,6 +101,8 @@ def _draw_panel(
             e.estimate, names.index(e.model), xerr=spread, fmt=marker, color=color, markerfacecolor=face,
             markersize=5.5, capsize=2.5, linewidth=1.3,
         )  # fmt: skip
+    if len({value for e in estimates for value in (e.low, e.high)}) == 1:  # nothing to scale the axis by
+        axes.set_xlim(estimates[0].estimate - 0.5, estimates[0].estimate + 0.5)
     if differences:
         axes.axvline(0, color="#606060", linewidth=0.9, zorder=0)
     axes.set_title(estimates[0].measure, fontsize=9)
