@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import gruland
+from gruland.cells import Cell
 from gruland.landscape import __main__ as command
 from gruland.landscape.comparison.compare import compare
-from gruland.landscape.comparison.models import models
+from gruland.landscape.comparison.figures import _grids
+from gruland.landscape.comparison.measurements import Measured
+from gruland.landscape.comparison.models import Model, models
 from gruland.landscape.comparison.table import Quantity, markdown, row
 from gruland.stats import crossed_interval, paired_difference
 from gruland.train import train
@@ -138,6 +141,44 @@ def test_the_tables_have_a_cell_for_every_model_and_measure():
     assert lines[3].endswith("| – |")
     assert "larger: flatter" in lines[6]
     assert re.search(r"\+1\.\d+ \[", lines[6])
+
+
+# -- the pictures
+
+
+def swept(*cells):
+    """A comparison of one training of each cell; a cell's loss at its origin is its rate."""
+    from gruland.landscape import compute_surface
+
+    models, surfaces = [], {}
+    for cell in cells:
+        origin = {"w": torch.zeros(2)}
+
+        def loss(weights, cell=cell):
+            return torch.tensor([cell.rate + float((weights["w"] ** 2).sum())] * 2), torch.ones(2)
+
+        axes = [{"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])}]
+        models.append(Model(f"{cell.label}, {len(models)}", cell, {0: None}))
+        surfaces[models[-1].label] = {0: [compute_surface(loss, origin, axes, size=5)]}
+    return Measured({}, models, surfaces)
+
+
+def test_a_swept_grid_gets_a_sheet_with_every_cell_in_its_place():
+    cells = [Cell("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
+    found = list(_grids(swept(Cell("none", 0.0, 64), Cell("none", 0.0, 256), *cells[:3])))
+    assert [name for name, _, _ in found] == ["grid-zoneout"]  # no dropout has one rate: no grid
+    axes = np.array(found[0][2].axes[:4]).reshape(2, 2)
+    assert [panel.get_title() for panel in axes[0]] == ["rate 0.1", "rate 0.5"]
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == ["H = 64", "H = 256"]
+    assert [[panel.texts[0].get_text() for panel in row] for row in axes] == [
+        ["0.100", "0.500"],
+        ["0.100", "not run"],
+    ]
+
+
+def test_models_that_share_a_cell_are_no_grid():
+    cells = [Cell("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
+    assert not list(_grids(swept(*cells, cells[0])))
 
 
 # -- the whole

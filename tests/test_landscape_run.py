@@ -479,6 +479,26 @@ def test_the_plane_of_a_training(kept, no_pictures):
     assert sum(surface.attrs["plane"]["explained"]) <= 1 + 1e-9
 
 
+def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
+    kept, no_pictures, monkeypatch
+):
+    settings = {**SETTINGS, "plane": "trajectory", "extent": None, "precision": "float32"}
+    results = compute_run(kept, settings)
+    path = results["path"]
+    assert path["epoch"] == [0, 1, 2, 3]
+    expected = [loss_of(kept, f"epoch-{epoch}", settings) for epoch in path["epoch"]]
+    np.testing.assert_allclose(path["loss"], expected, rtol=1e-5)
+    points = [results["points"][str(epoch)] for epoch in path["epoch"]]
+    np.testing.assert_allclose(np.transpose([path["alpha"], path["beta"]]), points, atol=1e-5)
+    pictures = [kept.path / "landscape" / name for name in ("trajectory.png", "trajectory.pdf")]
+    assert all(picture.stat().st_size > 5000 for picture in pictures)
+    with monkeypatch.context() as patched:
+        patched.setattr("gruland.landscape.run.run_path", lambda *_: pytest.fail("computed again"))
+        assert compute_run(kept, settings) == results
+    compute_run(kept, SETTINGS)  # another plane: the path's pictures would not belong to it
+    assert not any(picture.exists() for picture in pictures)
+
+
 @pytest.mark.parametrize("plane", ["initial", "trajectory"])
 def test_planes_that_need_the_epochs(tmp_path, smoke_run, plane):
     with pytest.raises(ValueError, match=f"{smoke_run.path}.*: train with trainer.keep_epochs=true"):

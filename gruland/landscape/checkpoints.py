@@ -77,6 +77,21 @@ def trajectory(
     return _dataset(rows, list(checkpoints), plane)
 
 
+def run_path(evaluate: Evaluate, run: Run, plane: Plane) -> dict[str, Any]:
+    """:func:`trajectory` of the epochs that a run kept, as plain data.
+
+    Returns:
+        A list for ``epoch`` and for each of :data:`MEASURES`, and the plane's attributes ``explained`` (share of the
+        variance that each of its components holds) and ``random_walk`` (the same of a random walk).
+
+    Raises:
+        ValueError: as :func:`run_checkpoints` and :func:`trajectory`.
+    """
+    table = trajectory(evaluate, run_checkpoints(run), plane=plane)
+    columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
+    return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
+
+
 def _place(plane: Plane, weights: Weights) -> dict[str, float]:
     alpha, beta = plane.coordinates(weights)
     distance, residual = norm(difference(weights, plane.origin)), plane.residual(weights)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gruland.data import subset
-from gruland.landscape.checkpoints import run_checkpoints
+from gruland.landscape.checkpoints import run_checkpoints, run_path
 from gruland.landscape.directions import (
     describe_directions,
     fingerprint,
@@ -25,7 +25,7 @@ from gruland.landscape.directions import (
 )
 from gruland.landscape.masked import TrainingLoss
 from gruland.landscape.objective import ReviewLoss
-from gruland.landscape.pictures import PICTURES, Scale, write_pictures
+from gruland.landscape.pictures import PICTURES, Scale, trajectory_figure, write, write_pictures
 from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
 from gruland.landscape.settings import check_settings, completed
 from gruland.landscape.store import attributes_at
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DIRECTIONS = "directions.npz"
+#: What a plane through the epochs of a training has besides :data:`gruland.landscape.pictures.PICTURES`.
+PATH_PICTURES = ("trajectory.png", "trajectory.pdf")
 
 
 def compute_run(
@@ -54,8 +56,9 @@ def compute_run(
     """The surface of a run's best checkpoint over a seeded, stratified subset of its reviews.
 
     Writes ``surface.zarr``, ``directions.npz`` and :data:`gruland.landscape.pictures.PICTURES` to the run's folder
-    ``landscape`` and the entry ``landscape`` of its results.json. A surface that is already there with the same
-    settings is not computed again, an interrupted one goes on, and several processes share one.
+    ``landscape`` and the entry ``landscape`` of its results.json; for ``plane=trajectory`` also
+    :data:`PATH_PICTURES` and, as ``path``, each epoch's place and true loss. A surface that is already there with the
+    same settings is not computed again, an interrupted one goes on, and several processes share one.
 
     Args:
         run: a run whose best checkpoint exists.
@@ -80,11 +83,14 @@ def compute_run(
         run, settings, model=model, plane=plane, path=folder / "surface.zarr", label=f"{name}: loss surface"
     )
     results = _results(surface, settings)
+    if plane.kind == "trajectory" and results["complete"]:
+        results["path"] = _followed(run, settings, model, plane, results)
     with writing():
-        if not _written(folder) or run.results.get("landscape") != results:
+        if not _written(folder, results) or run.results.get("landscape") != results:
             _save_plane(folder / DIRECTIONS, plane, _question(model, settings))
             if results["min_loss"] is not None:
                 write_pictures(surface, folder, name)
+            _write_path(surface, folder, name, results)
             run.update_results(landscape=results)
     return results
 
@@ -93,8 +99,30 @@ def _name(run: Run) -> str:
     return str(run.results.get("name", run.path.name))
 
 
-def _written(folder: Path) -> bool:
-    return all((folder / file).exists() for file in (*PICTURES, DIRECTIONS))
+def _written(folder: Path, results: Mapping[str, Any]) -> bool:
+    path = PATH_PICTURES if "path" in results else ()
+    return all((folder / file).exists() for file in (*PICTURES, *path, DIRECTIONS))
+
+
+def _followed(
+    run: Run, settings: Mapping[str, Any], model: Classifier, plane: Plane, results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the epochs lie on their plane, and their true losses: those of an earlier call if nothing else changed."""
+    known = run.results.get("landscape") or {}
+    if "path" in known and known == {**results, "path": known["path"]}:
+        found: dict[str, Any] = known["path"]
+        return found
+    evaluate = objective_of(model, run.data, settings, reviews=results["reviews"])
+    return run_path(evaluate, run, plane)
+
+
+def _write_path(surface: xarray.Dataset, folder: Path, name: str, results: Mapping[str, Any]) -> None:
+    """Draw the path of the training; where the plane is not that of a path, no picture of an earlier one stays."""
+    if "path" in results:
+        write(trajectory_figure(surface, results["path"], name), folder / Path(PATH_PICTURES[0]).stem)
+        return
+    for file in PATH_PICTURES:
+        (folder / file).unlink(missing_ok=True)
 
 
 def surface_of(

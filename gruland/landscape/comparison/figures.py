@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gruland.cells import title
 from gruland.landscape.comparison.measurements import STAGES, Measured
 from gruland.landscape.comparison.rows import curves
 from gruland.landscape.comparison.table import Row
@@ -37,6 +38,7 @@ def draw(measured: Measured, rows: Sequence[Row], folder: Path) -> list[tuple[st
 
 def _figures(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
     yield from _planes(measured)
+    yield from _grids(measured)
     yield from _summaries(measured, rows)
     if measured.curvature:
         yield _spectra(measured)
@@ -70,6 +72,27 @@ def _planes(measured: Measured) -> Iterator[Drawn]:
             sheet, columns=min(SHOWN, max(map(len, seeds.values()))), title=label, scale=scale
         )
         yield f"planes-{measured.labels.index(label)}", f"{label}: planes of each training seed.", figure
+
+
+def _grids(measured: Measured) -> Iterator[Drawn]:
+    """A sheet for each regularizer that was swept over hidden units and rates."""
+    from gruland.landscape import pictures
+
+    cells = [model.cell for model in measured.models]
+    if len(set(cells)) < len(cells):
+        return  # models told apart by something else, which has no place in this grid
+    first = _first_planes(measured)
+    for regularizer in dict.fromkeys(cell.regularizer for cell in cells):
+        swept = {
+            (model.cell.hidden_size, model.cell.rate): first[model.label]
+            for model in measured.models
+            if model.cell.regularizer == regularizer
+        }
+        if all(len(set(values)) > 1 for values in zip(*swept, strict=True)):
+            caption = (
+                f"{title(regularizer)}: the first plane of each cell of the grid, one scale of loss for all."
+            )
+            yield f"grid-{regularizer}", caption, pictures.grid_sheet(swept, "H =", "rate")
 
 
 def _summaries(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:

@@ -90,7 +90,7 @@ class Bench:
 
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
-        from gruland.landscape.checkpoints import run_checkpoints, trajectory
+        from gruland.landscape.checkpoints import run_checkpoints, run_path
         from gruland.landscape.run import plane_of, surface_of
 
         if len(self.run.epochs) < 3:
@@ -98,18 +98,12 @@ class Bench:
         folder = self.folder / f"path-{_hash(self.settings)}"
         settings = {**self.settings, "plane": "trajectory", "extent": None}
         plane, label = plane_of(self.run, settings), f"{self.name}: plane of the path"
-        checkpoints = run_checkpoints(self.run)
         surface = surface_of(
             self.run, settings, plane=plane, evaluate=self.evaluate, path=folder / "surface.zarr", label=label
         )
-
-        def compute() -> dict[str, Any]:
-            table = trajectory(self.evaluate, checkpoints, plane=plane)
-            columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
-            return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
-
+        weights = [fingerprint(parameters) for parameters in run_checkpoints(self.run).values()]
         return surface, self._kept(
-            folder / "path.json", [fingerprint(w) for w in checkpoints.values()], compute
+            folder / "path.json", weights, lambda: run_path(self.evaluate, self.run, plane)
         )
 
     def curvature(self, reviews: int) -> dict[str, Any]:
