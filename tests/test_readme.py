@@ -15,15 +15,21 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def typed(text):
+    """The lines of the text's shell blocks, those that end in a backslash joined."""
+    joined = [block.replace("\\\n", " ") for block in blocks("sh", text)]
+    return [line.split(" #")[0].strip() for block in joined for line in block.splitlines() if line.strip()]
 
 
 def commands():
-    typed = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [
-        line for line in [*typed, *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)] if line
-    ]
+    return [*typed(README), *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)]
 
 
 def test_every_make_target_of_the_readme_exists():
@@ -64,9 +70,33 @@ def test_the_notebook_cells(code, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_the_commands_of_the_other_pages_are_understood(page, smoke_run):
+    """They take hours and data that is not here: what can be checked is that every word of them means something."""
+    from gruland.landscape import settings
+    from gruland.landscape.__main__ import _settings
+    from gruland.landscape.comparison import compare
+    from gruland.overrides import overridden
+
+    for line in typed(page.read_text()):
+        if not line.startswith("python -m gruland."):
+            continue
+        _, _, module, *words = shlex.split(line)
+        overrides = [word for word in words if "=" in word]
+        if module == "gruland.train":
+            several = [word for word in overrides if "," in word]
+            assert ("-m" in words) == bool(several), line
+            config.check(gruland.compose(*(word.split(",")[0] for word in overrides)))
+        elif module == "gruland.landscape" and words[0] == "compare":
+            compare._check(overridden(compare.SETTINGS, overrides))
+        elif module == "gruland.landscape":
+            settings.check_settings(settings.completed(_settings(smoke_run.config.landscape, overrides)))
 
 
 def test_the_group_table_is_the_configuration():
