@@ -15,7 +15,7 @@ from gruland.landscape import __main__ as command
 from gruland.landscape.comparison.compare import compare
 from gruland.landscape.comparison.figures import _grids
 from gruland.landscape.comparison.measurements import Measured
-from gruland.landscape.comparison.models import Model, models
+from gruland.landscape.comparison.models import Model, models, references
 from gruland.landscape.comparison.table import Quantity, markdown, row
 from gruland.stats import crossed_interval, paired_difference
 from gruland.train import train
@@ -62,6 +62,18 @@ def test_models_of_one_cell_are_told_apart(trained, tmp_path):
     ]
 
 
+def test_a_model_is_compared_with_the_one_of_its_size_that_has_no_regularizer():
+    cells = [Cell(kind, rate, size) for kind, rate in (("none", 0.0), ("zoneout", 0.1)) for size in (64, 256)]
+    cells.append(Cell("dropconnect", 0.1, 128))
+    assert references([Model(cell.label, cell, {}) for cell in cells]) == {
+        "No dropout, H=256": "No dropout, H=64",
+        "Zoneout 0.1, H=64": "No dropout, H=64",
+        "Zoneout 0.1, H=256": "No dropout, H=256",
+        "DropConnect 0.1, H=128": "No dropout, H=64",  # nothing of its size: the first
+    }
+    assert references([Model("one", cells[0], {})]) == {}
+
+
 def test_unfinished_runs_are_left_out_and_none_at_all_is_refused(trained, tmp_path):
     run = models(trained)[0].runs[0]
     folder = tmp_path / "outputs" / run.path.name
@@ -79,6 +91,7 @@ def test_unfinished_runs_are_left_out_and_none_at_all_is_refused(trained, tmp_pa
 # -- the table
 
 AREA = Quantity("area", "flat area", "1", "share", "flatter", "sharper")
+PAIR = {"zoneout": "none"}
 
 
 def measured(generator, *, shift, seeds=(0, 1, 2), directions=6):
@@ -94,19 +107,21 @@ def measured(generator, *, shift, seeds=(0, 1, 2), directions=6):
 def test_a_row_is_what_the_statistics_say():
     generator = np.random.default_rng(0)
     one, two = measured(generator, shift=0), measured(generator, shift=0.2)
-    found = row(AREA, {"none": one, "zoneout": two})
+    found = row(AREA, {"none": one, "zoneout": two}, PAIR)
     a, b = (np.array(list(values.values())) for values in (one, two))
     assert found.values == {"none": crossed_interval(a), "zoneout": crossed_interval(b)}
     assert found.differences == {"zoneout": paired_difference(b, a)}
     assert found.verdict("zoneout") == "larger: flatter"
-    assert row(AREA, {"none": two, "zoneout": one}).verdict("zoneout") == "smaller: sharper"
+    assert row(AREA, {"none": two, "zoneout": one}, PAIR).verdict("zoneout") == "smaller: sharper"
     # Far smaller than what seeds and directions do: pairing finds it.
     assert found.values["none"].width > 2 > 0.2 > found.differences["zoneout"].width
 
 
 def test_no_difference_is_called_that():
     generator = np.random.default_rng(1)
-    found = row(AREA, {"none": measured(generator, shift=0), "zoneout": measured(generator, shift=0.001)})
+    found = row(
+        AREA, {"none": measured(generator, shift=0), "zoneout": measured(generator, shift=0.001)}, PAIR
+    )
     assert not found.differences["zoneout"].excludes(0)
     assert found.verdict("zoneout") == "not distinguishable"
 
@@ -116,16 +131,16 @@ def test_only_what_both_models_have_is_compared():
     one = measured(generator, shift=0, seeds=(0, 1, 2))
     two = measured(generator, shift=0.2, seeds=(1, 2, 3), directions=6)
     two[3] = two[3][:4]  # a comparison on its way
-    found = row(AREA, {"none": one, "zoneout": two})
+    found = row(AREA, {"none": one, "zoneout": two}, PAIR)
     a = np.array([one[seed][:4] for seed in (1, 2)])
     b = np.array([two[seed][:4] for seed in (1, 2)])
     assert found.differences["zoneout"] == paired_difference(b, a)
 
 
 def test_one_training_says_nothing_of_others():
-    found = row(AREA, {"none": {0: [1.0, 1.1, 1.2]}, "zoneout": {0: [2.0, 2.1, 2.2]}})
+    found = row(AREA, {"none": {0: [1.0, 1.1, 1.2]}, "zoneout": {0: [2.0, 2.1, 2.2]}}, PAIR)
     assert found.verdict("zoneout") == "larger: flatter (these trainings alone)"
-    single = row(AREA, {"none": {0: [1.0]}, "zoneout": {0: [2.0]}})
+    single = row(AREA, {"none": {0: [1.0]}, "zoneout": {0: [2.0]}}, PAIR)
     assert single.verdict("zoneout").startswith("undetermined")
 
 
@@ -133,8 +148,8 @@ def test_the_tables_have_a_cell_for_every_model_and_measure():
     generator = np.random.default_rng(3)
     models_ = {name: measured(generator, shift=shift) for name, shift in (("a", 0), ("b", 1), ("c", 0))}
     rows = [
-        row(AREA, models_),
-        row(Quantity("x", "other", "nats", ""), {"a": models_["a"], "b": models_["b"]}),
+        row(AREA, models_, {"b": "a", "c": "a"}),
+        row(Quantity("x", "other", "nats", ""), {"a": models_["a"], "b": models_["b"]}, {"b": "a", "c": "a"}),
     ]
     lines = [line for line in markdown(rows, ["a", "b", "c"]).splitlines() if line.startswith("|")]
     assert [line.count("|") for line in lines] == [6] * 4 + [4] * 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,12 +115,19 @@ def _summaries(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
         if not table["model"]:
             continue
         what = (
-            f"less {labels[0]}; hollow: not distinguishable from zero"
+            f"{_less(measured.references)}; hollow: not distinguishable from zero"
             if differences
             else "mean of each model"
         )
         figure = pictures.interval_plot(table, differences=differences, models=labels)
         yield name, f"Measures with 95% intervals: {what}.", figure
+
+
+def _less(references: Mapping[str, str]) -> str:
+    """What is subtracted: one model from all, or from each its own."""
+    if len(set(references.values())) == 1:
+        return f"less {next(iter(references.values()))}"
+    return ", ".join(f"{label} less {reference}" for label, reference in references.items())
 
 
 def _spectra(measured: Measured) -> Drawn:

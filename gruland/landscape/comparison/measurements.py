@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gruland.files import read_json, write_json
+from gruland.landscape.comparison.models import Model, references
 from gruland.landscape.directions import fingerprint
 from gruland.runs import Run
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import xarray
 
     from gruland.classifier import Classifier
-    from gruland.landscape.comparison.models import Model
     from gruland.landscape.objective import ReviewLoss
     from gruland.landscape.planes import Weights
 
@@ -177,5 +177,10 @@ class Measured:
 
     @property
     def labels(self) -> list[str]:
-        """The models' labels; the first is what the others are compared with."""
+        """The models' labels."""
         return [model.label for model in self.models]
+
+    @property
+    def references(self) -> dict[str, str]:
+        """See :func:`gruland.landscape.comparison.models.references`."""
+        return references(self.models)

@@ -47,6 +47,25 @@ def models(*paths: str | Path) -> list[Model]:
     return [Model(label, cell, seeds) for label, (cell, _, seeds) in zip(labels, chosen, strict=True)]
 
 
+def references(models: Sequence[Model]) -> dict[str, str]:
+    """What each model is compared with, by label: like with like where that can be.
+
+    It is the model without a regularizer that has as many hidden units; where there is none, the first model, and the
+    difference is then one of sizes, too. The first model and those that are references themselves are compared with
+    the first.
+    """
+    plain: dict[int, str] = {}
+    for model in models:
+        if model.cell.regularizer == "none":
+            plain.setdefault(model.cell.hidden_size, model.label)
+    first = models[0].label
+    return {
+        model.label: plain.get(model.cell.hidden_size, first) if model.cell.regularizer != "none" else first
+        for model in models
+        if model.label != first
+    }
+
+
 def _without_seed(run: Run) -> dict[str, Any]:
     return {key: value for key, value in runs.identity(run.config).items() if key != "seed"}
 

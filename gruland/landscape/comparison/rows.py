@@ -33,7 +33,8 @@ def rows(measured: Measured) -> Iterator[Row]:
             for label, seeds in measured.surfaces.items()
         }
         meaning = (measure.larger, _OPPOSITE[measure.larger])
-        yield row(Quantity(key, measure.title, measure.unit, measure.definition, *meaning), values)
+        quantity = Quantity(key, measure.title, measure.unit, measure.definition, *meaning)
+        yield row(quantity, values, measured.references)
     if measured.curvature:
         for quantity, read in _CURVATURES:
             yield row(
@@ -42,6 +43,7 @@ def rows(measured: Measured) -> Iterator[Row]:
                     label: {seed: [read(found)] for seed, found in seeds.items()}
                     for label, seeds in measured.curvature.items()
                 },
+                measured.references,
             )
 
 

@@ -1,4 +1,4 @@
-"""The measures of each model with their intervals, and what tells a model from the first one.
+"""The measures of each model with their intervals, and what tells a model from its reference.
 
 S training seeds, D directions, X points of a curve.
 """
@@ -43,15 +43,17 @@ class Row:
 
     Attributes:
         values: from a model's label to its mean over training seeds and directions.
-        differences: from the label of every model but the first to its mean less that of the first, paired.
+        differences: from the label of every model that has a reference to its mean less the reference's, paired.
+        references: from that label to the reference's.
     """
 
     quantity: Quantity
     values: dict[str, Interval]
     differences: dict[str, Interval]
+    references: Mapping[str, str]
 
     def verdict(self, label: str) -> str:
-        """What the difference of a model to the first says, in a word or two."""
+        """What the difference of a model to its reference says, in a word or two."""
         difference = self.differences[label]
         if not math.isfinite(difference.width):
             return "undetermined (one training each)"
@@ -72,27 +74,30 @@ class Row:
             "definition": self.quantity.definition,
             "values": {label: _plain(interval) for label, interval in self.values.items()},
             "differences": {
-                label: {**_plain(interval), "verdict": self.verdict(label)}
+                label: {
+                    **_plain(interval),
+                    "less": self.references[label],
+                    "verdict": self.verdict(label),
+                }
                 for label, interval in self.differences.items()
             },
         }
 
 
-def row(quantity: Quantity, measured: Mapping[str, Values]) -> Row:
-    """A row from the values of each model; the first model is the one that the others are compared with.
+def row(quantity: Quantity, measured: Mapping[str, Values], references: Mapping[str, str]) -> Row:
+    """A row from the values of each model and the label of what it is compared with.
 
-    A model without values is left out; a run with fewer directions than the others cuts the model to those that all of
-    its runs have.
+    A model without values is left out, as is a difference that lacks one side; a run with fewer directions than the
+    others cuts the model to those that all of its runs have.
     """
     arrays = {label: _rectangle(values) for label, values in measured.items() if values}
     values = {label: crossed_interval(array) for label, (_, array) in arrays.items()}
-    differences = {}
-    first = next(iter(measured), None)
-    if first in arrays:
-        for label, (seeds, array) in arrays.items():
-            if label != first:
-                differences[label] = _difference(seeds, array, *arrays[first])
-    return Row(quantity, values, differences)
+    differences = {
+        label: _difference(*arrays[label], *arrays[reference])
+        for label, reference in references.items()
+        if label in arrays and reference in arrays
+    }
+    return Row(quantity, values, differences, references)
 
 
 def _rectangle(values: Values) -> tuple[list[int], np.ndarray]:
@@ -116,22 +121,23 @@ def _plain(interval: Interval) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
-    """The rows as two tables: each model's values, and the differences to the first model."""
+    """The rows as two tables: each model's values, and the differences to its reference."""
     values = [["measure", "unit", *labels], ["---"] * (2 + len(labels))]
     for item in rows:
         cells = [str(item.values[label]) if label in item.values else "–" for label in labels]
         values.append([item.quantity.title, item.quantity.unit, *cells])
-    others = labels[1:]
-    differences = [["measure", *others], ["---"] * (1 + len(others))]
+    references = rows[0].references
+    heads = [f"{label} **less** {reference}" for label, reference in references.items()]
+    differences = [["measure", *heads], ["---"] * (1 + len(heads))]
     for item in rows:
         cells = [
             f"{_signed(item.differences[label])}: {item.verdict(label)}" if label in item.differences else "–"
-            for label in others
+            for label in references
         ]
         differences.append([item.quantity.title, *cells])
     parts = [_grid(values)]
-    if others:
-        parts += [f"Less **{labels[0]}**, paired by training seed and direction seed:", _grid(differences)]
+    if references:
+        parts += ["Differences, paired by training seed and direction seed:", _grid(differences)]
     return "\n\n".join(parts)
 
 
