@@ -212,6 +212,10 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
     assert set(result["models"]) == {"No dropout, H=8", "Zoneout 0.1, H=8"}
     assert {"flat_area", "roughness", "top_eigenvalue", "trace", "worst_sharpness"} <= set(result["measures"])
     assert set(result["barriers"]) == set(result["models"])
+    for curve in result["area_curves"].values():
+        bounds = np.array([curve[key] for key in ("low", "estimate", "high")])
+        assert (np.diff(bounds, axis=0) >= 0).all()
+        assert bounds.min() >= 0 and bounds.max() <= 1  # a share
 
     def again(*_, **__):
         pytest.fail("computed again")

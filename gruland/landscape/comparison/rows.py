@@ -101,6 +101,8 @@ def curves(measured: Measured) -> dict[str, dict[str, list[float]]]:
             [flat_area_curve(surface, THRESHOLDS) for surface in found[:count]] for found in seeds.values()
         ]
         band = crossed_band(areas_SDX)
-        parts = {"thresholds": THRESHOLDS, "estimate": band.estimate, "low": band.low, "high": band.high}
+        # A share beyond 0 or 1 cannot be: an interval loses nothing without it.
+        low, high = band.low.clip(0, 1), band.high.clip(0, 1)
+        parts = {"thresholds": THRESHOLDS, "estimate": band.estimate, "low": low, "high": high}
         curves[label] = {name: values.tolist() for name, values in parts.items()}
     return curves
