@@ -215,7 +215,8 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
     for curve in result["area_curves"].values():
         bounds = np.array([curve[key] for key in ("low", "estimate", "high")])
         assert (np.diff(bounds, axis=0) >= 0).all()
-        assert bounds.min() >= 0 and bounds.max() <= 1  # a share
+        assert bounds.min() >= 0
+        assert bounds.max() <= 1  # a share
 
     def again(*_, **__):
         pytest.fail("computed again")
