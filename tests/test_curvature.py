@@ -91,6 +91,19 @@ def test_the_ends_of_a_spectrum_whose_lower_one_is_small():
     assert np.isnan(zero.ratio)
 
 
+def test_the_lower_end_is_not_mistaken_for_the_crowd_at_zero():
+    """As in a network's Hessian: 20,000 eigenvalues about zero, a large one, and a lower end far from the crowd.
+
+    The least Ritz value rests at zero with a small residual before the Krylov space reaches the lower end.
+    """
+    spectrum = 0.01 * torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spectrum[:60], spectrum[60], spectrum[61] = torch.linspace(0.1, 5, 60), 40.0, -2.0
+    parameters = {"w": torch.zeros(20_000, dtype=torch.float64)}
+    ends = extreme_eigenvalues(hessian(lambda p: (spectrum * p["w"] ** 2).sum() / 2, parameters))
+    assert ends.low == pytest.approx(-2, abs=0.4)  # 1% of the larger one
+    assert ends.high == pytest.approx(40, rel=0.01)
+
+
 def test_trace_within_its_interval_and_exact_where_all_is_deflated():
     loss, parameters, matrix, _ = quadratic(SPECTRUM)
     operator = hessian(loss, parameters)

@@ -226,6 +226,7 @@ def extreme_eigenvalues(
     diagonal: list[float] = []
     off: list[float] = []
     matrix, most = _checked(operator), min(most, size)
+    least = _steps_needed(size, tolerance)
     with _counted(operator, label, most):
         while True:
             following = matrix @ basis[-1]
@@ -235,10 +236,24 @@ def extreme_eigenvalues(
             rest = float(np.linalg.norm(following))
             values, vectors = eigh_tridiagonal(diagonal, off)
             error, largest = rest * float(np.abs(vectors[-1, [0, -1]]).max()), float(np.abs(values).max())
-            if error <= tolerance * largest or len(basis) == most:
+            found = error <= tolerance * largest and len(basis) >= least
+            if found or len(basis) == most or rest <= size * np.finfo(float).eps * largest:
                 return Extremes(float(values[0]), float(values[-1]), error)
             off.append(rest)
             basis.append(following / rest)
+
+
+def _steps_needed(size: int, tolerance: float) -> int:
+    """Lanczos steps from a random vector after which an extreme eigenvalue is found to a share of the spectrum's width.
+
+    The expected error after k steps is at most 0.103 (ln(n (k - 1)) / (k - 1))^2, whatever the n eigenvalues (Kuczynski
+    & Wozniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a random start",
+    SIAM Journal on Matrix Analysis and Applications 13(4), theorem 3.2).
+    """
+    steps = 4
+    while steps < size and 0.103 * (math.log(size * (steps - 1)) / (steps - 1)) ** 2 > tolerance:
+        steps += 1
+    return min(steps, size)
 
 
 def trace(
