@@ -133,7 +133,7 @@ class SplitScores(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if "metrics" in self._run.results:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
         with part(0.75, 0.8), Progress(2 * len(data.splits), f"{self._label}: scores") as progress:
             metrics: dict[str, Any] = {}
             for which in ("best", "last"):

@@ -379,7 +379,7 @@ class GRU(nn.Module):
 
 
 @contextmanager
-def test_time_dropout(module: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module]:  # noqa: PT028
+def test_time_dropout(module: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module]:  # noqa: PT028 - no test
     """Keep zoneout and DropConnect of all GRUs in ``module`` on in evaluation (Wang et al. 2018).
 
     Args:

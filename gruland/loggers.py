@@ -55,6 +55,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
     from pytorch_lightning.loggers import WandbLogger
 
     mode = _wandb_mode(cfg.logger.mode)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     begun = wandb.init(
         project=cfg.logger.project,
         entity=cfg.logger.entity,
@@ -72,7 +73,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
             f"hidden:{cfg.model.hidden_size}",
             f"seed:{cfg.seed}",
         ],
-        config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+        config=resolved,
         settings=wandb.Settings(silent=True, console="off"),
     )
     begun.define_metric("epoch")

@@ -78,7 +78,7 @@ def augmented(text: str, mode: str, rate: float, seed: int, constraints: Iterabl
 
 
 def samples_of_augmenter(text: str, mode: str, rate: float, constraints: Iterable[Any] = ()) -> list[str]:
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - what TextAttack draws from
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002
     result = [augmented(text, mode, rate, k, constraints) for k in range(SAMPLES)]
@@ -211,7 +211,7 @@ def test_seed_decides_alone() -> None:
     texts = [f"{EXAMPLE} {k}" for k in range(5)]
     forwards = [perturb(text, seed=(3, k)) for k, text in enumerate(texts)]
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002 - the state that must not be touched
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     backwards = [perturb(text, seed=(3, k)) for k, text in reversed(list(enumerate(texts)))]
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002

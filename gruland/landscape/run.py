@@ -90,7 +90,7 @@ def compute_run(
             _save_plane(folder / DIRECTIONS, plane, _question(model, settings))
             if results["min_loss"] is not None:
                 write_pictures(surface, folder, name)
-            _write_path(surface, folder, name, results)
+                _write_path(surface, folder, name, results)
             run.update_results(landscape=results)
     return results
 

@@ -51,8 +51,7 @@ def references(models: Sequence[Model]) -> dict[str, str]:
     """What each model is compared with, by label: like with like where that can be.
 
     It is the model without a regularizer that has as many hidden units; where there is none, the first model, and the
-    difference is then one of sizes, too. The first model and those that are references themselves are compared with
-    the first.
+    difference is then one of sizes, too. Other models without a regularizer are compared with the first.
     """
     plain: dict[int, str] = {}
     for model in models:
