@@ -271,6 +271,36 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
     assert bench.curvature(4)["eigenvalues"] == pytest.approx(before["eigenvalues"])
 
 
+def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
+    """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
+    from gruland.landscape.comparison.measurements import benches
+    from gruland.landscape.settings import completed
+
+    runs = [(f"seed {seed}", run) for seed, run in models(trained)[0].runs.items()][:2]
+    settings = completed({"size": 3, "extent": 1.0, "reviews": 9, "seed": 0, "reviews_seed": 0})
+    one, other = benches(runs, settings)
+    curvature, barrier = one.curvature(4), one.barrier(other)
+    computed = []
+    for name in ("curvature", "mean_sharpness"):
+        monkeypatch.setattr(
+            f"gruland.landscape.comparison.curvature.{name}",
+            lambda *_, name=name: computed.append(name) or {},
+        )
+    monkeypatch.setattr(type(one), "_barrier", lambda *_: computed.append("barrier") or {})
+    for change in ({"size": 5}, {"extent": 2.0}, {"seed": 3}, {"normalization": "unit"}):
+        one, other = benches(runs, {**settings, **change})
+        assert (one.curvature(4), one.barrier(other)) == (curvature, barrier), change
+    assert computed == []
+    one, other = benches(runs, {**settings, "reviews": 8})
+    one.curvature(4), one.barrier(other)
+    assert computed == ["mean_sharpness", "barrier"], "the Hessian has reviews of its own"
+    one.curvature(5)
+    assert computed[2:] == ["curvature"]
+    one, other = benches(runs, {**settings, "reviews_seed": 1})
+    one.curvature(4), one.barrier(other)
+    assert computed[3:] == ["curvature", "mean_sharpness", "barrier"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

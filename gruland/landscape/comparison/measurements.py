@@ -6,11 +6,13 @@
         planes-<hash>/seed-<k>.zarr       the surface over the plane of direction seed k
         path-<hash>/surface.zarr          the surface over the plane of the training's path
         path-<hash>/path.json             where its checkpoints lie, and their true losses
-        curvature-<hash>.json             eigenvalues, trace and spectral density of the Hessian
+        curvature-<hash>.json             eigenvalues, trace and spectral density of the Hessian, worst sharpnesses
+        sharpness-<hash>.json             the mean adaptive sharpness
         barrier-<hash>-<other run>.json   the loss on the way to another seed's weights
 
-A hash is that of the settings that matter, so that comparisons with other settings stay side by side. Several processes
-share a surface (:mod:`gruland.landscape.cells`); what is one file is computed by whoever comes first, or twice.
+A hash is that of the settings that matter, so that comparisons with other settings stay side by side; barriers
+and the Hessian are taken over to other planes. Several processes share a surface (:mod:`gruland.landscape.cells`); what
+is one file is computed by whoever comes first, or twice.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ log = logging.getLogger(__name__)
 STAGES = ("before alignment", "after alignment")
 #: Points of a line.
 BARRIER_POINTS = 13
+#: The settings that say which reviews, and which of them the objective depends on.
+REVIEWS = ("split", "reviews_seed")
+OBJECTIVE = (*REVIEWS, "reviews", "objective", "draws", "precision")
 
 
 class Bench:
@@ -107,15 +112,20 @@ class Bench:
         )
 
     def curvature(self, reviews: int) -> dict[str, Any]:
-        """The Hessian and the sharpness, see :func:`gruland.landscape.comparison.curvature.curvature`."""
-        from gruland.landscape.comparison.curvature import curvature
+        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.landscape.comparison.curvature`."""
+        from gruland.landscape.comparison.curvature import VERSION, curvature, mean_sharpness
 
-        path = self.folder / f"curvature-{_hash([self.settings, reviews])}.json"
-        return self._kept(path, fingerprint(self.model.trainable()), lambda: curvature(self, reviews))
+        weights = fingerprint(self.model.trainable())
+        hessian = self.folder / f"curvature-{self._hash_of(REVIEWS, VERSION, reviews)}.json"
+        mean = self.folder / f"sharpness-{self._hash_of(OBJECTIVE, VERSION)}.json"
+        return {
+            **self._kept(hessian, weights, lambda: curvature(self, reviews)),
+            **self._kept(mean, weights, lambda: mean_sharpness(self)),
+        }
 
     def barrier(self, other: Bench) -> dict[str, Any]:
         """The loss on the line to another network of the same architecture, before and after its units are aligned."""
-        path = self.folder / f"barrier-{_hash([self.settings, BARRIER_POINTS])}-{other.run.path.name}.json"
+        path = self.folder / f"barrier-{self._hash_of(OBJECTIVE, BARRIER_POINTS)}-{other.run.path.name}.json"
         both = [fingerprint(bench.model.trainable()) for bench in (self, other)]
         return self._kept(path, both, lambda: self._barrier(other))
 
@@ -134,6 +144,9 @@ class Bench:
             }
             result[stage] = {"loss": list(found.loss), "error": list(found.error), "curve": curve}
         return result
+
+    def _hash_of(self, keys: Sequence[str], *others: Any) -> str:
+        return _hash([{key: self.settings[key] for key in keys}, *others])
 
     def _kept(self, path: Path, identity: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``compute`` gives, from the file if it was computed of the same weights and data."""
