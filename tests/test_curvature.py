@@ -14,7 +14,7 @@ from torch.func import functional_call
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.landscape import ReviewLoss, tangent
-from gruland.landscape.composed import ComposedLoss, packed_reviews
+from gruland.landscape.composed import ComposedLoss
 from gruland.landscape.measures import curvature
 from gruland.landscape.measures.curvature import (
     curvature_ratio_map,
@@ -25,6 +25,7 @@ from gruland.landscape.measures.curvature import (
     top_eigenvalues,
     trace,
 )
+from gruland.landscape.packed import packed_reviews
 from gruland.task import Task
 
 # -- losses with a known Hessian
@@ -232,7 +233,9 @@ def test_composed_loss_is_the_evaluation_loss(reviews, batch_tokens):
     expected = ReviewLoss(model, encoded, labels, precision="float32")(moved)[0].mean()
     assert float(loss(moved)) == pytest.approx(float(expected), rel=1e-6)
     assert len(loss.batches) == {1: 8, 20: 4, 10_000: 1}[batch_tokens]
-    assert float(sum(batch(moved) for batch in loss.batches)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(sum(batch(loss.complete(moved)) for batch in loss.batches)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 def test_packed_reviews_are_the_words_step_by_step():
@@ -286,9 +289,10 @@ def places(parameters, names):
     return torch.cat([part for name, part in zip(parameters, parts, strict=True) if name in names])
 
 
-def test_products_of_a_part_of_the_parameters_with_nothing_kept(monkeypatch):
+@pytest.mark.parametrize("batch_tokens", [20, 10_000])
+def test_products_of_a_part_of_the_parameters_with_nothing_kept(monkeypatch, batch_tokens):
     model, encoded, labels = example(zoneout=0.2)
-    loss = ComposedLoss(model, encoded, labels, dtype=torch.float64)
+    loss = ComposedLoss(model, encoded, labels, batch_tokens=batch_tokens, dtype=torch.float64)
     whole = {name: p.double() for name, p in model.trainable().items()}
     part = {name: p for name, p in whole.items() if name in ("gru.weight_hh_l0", "head.weight")}
     expected = columns(hessian(loss, whole), places(whole, part))

@@ -1,34 +1,27 @@
 """A classifier's mean evaluation loss as a function that can be differentiated twice.
 
 The fused kernels and :mod:`gruland.kernels.torch` have explicit backward passes, without a second derivative. Here the
-recurrence is composed of differentiable steps; its Hessian-vector products are those of
-:mod:`gruland.landscape.tangent`, several times faster than a double backward pass through the steps.
-
-N reviews, B of a batch, T time steps, D numbers in a word vector, H hidden units; S rows of a packed batch: the running
-reviews of step 0, then those of step 1, ...
+recurrence is composed of differentiable steps (:mod:`gruland.landscape.packed`); its Hessian-vector products are those
+of :mod:`gruland.landscape.tangent`, several times faster than a double backward pass through the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
-from gruland.kernels import BETWEEN, Layer
+from gruland.landscape.packed import PackedBatch, Parameters, packed_reviews
 
 #: Words of a batch: what autograd keeps of a word is some 60 numbers for each hidden unit and layer.
 COMPOSED_TOKENS = 16_384
-
-Parameters = Mapping[str, Tensor]
 
 
 class ComposedLoss:
@@ -39,13 +32,13 @@ class ComposedLoss:
 
     Args:
         model: where the word vectors, the task and everything that is no parameter come from; never written to.
-        encoded: the reviews, N of them.
+        encoded: the N reviews.
         labels: [N], or [N, C] for a multilabel task.
         batch_tokens: words of a batch (or one review); bounds the memory and does not change the result.
         dtype: what the loss is computed in; None = the model's.
 
     Attributes:
-        batches: functions of the parameters whose sum is the loss: derivatives can be summed over them one by one.
+        batches: functions of all parameters (see :meth:`complete`) whose sum is the loss.
 
     Raises:
         ValueError: no reviews, or another number of labels.
@@ -65,13 +58,14 @@ class ComposedLoss:
         self.model, self.dtype = model, dtype or model.head.weight.dtype
         self._encoded, self._labels = encoded, torch.as_tensor(labels)
         self.batches = [
-            _Batch(self, packed_reviews(encoded.take(rows)), self._labels[rows])
+            PackedBatch(model, packed_reviews(encoded.take(rows)), self._labels[rows], 1 / encoded.size)
             for rows in length_sorted_batches(encoded.lengths, batch_tokens)
         ]
 
     def __call__(self, parameters: Parameters) -> Tensor:
         """The loss; a parameter that is not given is the model's own."""
-        return torch.stack([batch(parameters) for batch in self.batches]).sum()
+        weights = self.complete(parameters)
+        return torch.stack([batch(weights) for batch in self.batches]).sum()
 
     def complete(self, parameters: Parameters) -> dict[str, Tensor]:
         """All of the model's parameters in ``dtype``, those of ``parameters`` in the place of its own."""
@@ -105,7 +99,16 @@ class ComposedLoss:
         """
         from gruland.landscape.tangent import linearized
 
-        return None if "vectors" in parameters else linearized(self, parameters)
+        if "vectors" in parameters:
+            return None
+        weights = {name: p.detach() for name, p in self.complete(parameters).items()}
+        product = linearized(self.batches, weights)
+
+        def cast(vector: Parameters) -> dict[str, Tensor]:
+            moved = product({name: vector[name].to(self.dtype) for name in parameters})
+            return {name: part.to(parameters[name].dtype) for name, part in moved.items()}
+
+        return cast
 
 
 @contextmanager
@@ -119,80 +122,3 @@ def _evaluated(model: Classifier) -> Iterator[None]:
     finally:
         model.gru.precision = precision
         model.train(was_training)
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Reviews without padding, the longest first."""
-
-    tokens_S: Tensor  # int64, the words of step 0, then those of step 1, ...
-    running: list[int]  # [T] reviews that have a word at each step
-    last_B: Tensor  # the row of each review's last word
-
-
-def packed_reviews(encoded: Encoded) -> Packed:
-    """Reviews that are sorted by falling length, packed."""
-    tokens_BT, lengths_B = encoded.padded()
-    runs_TB = lengths_B > torch.arange(tokens_BT.shape[1]).unsqueeze(1)
-    running = runs_TB.sum(1)
-    starts = running.cumsum(0) - running
-    last_B = starts[lengths_B - 1] + torch.arange(len(lengths_B))
-    return Packed(tokens_BT.t()[runs_TB], running.tolist(), last_B)
-
-
-class _Batch:
-    """One batch's share of the loss."""
-
-    def __init__(self, loss: ComposedLoss, packed: Packed, labels_B: Tensor) -> None:
-        self.packed, self._loss, self._labels_B = packed, loss, labels_B
-        self._share = 1 / loss._encoded.size
-
-    def __call__(self, parameters: Parameters) -> Tensor:
-        weights, gru = self._loss.complete(parameters), self._loss.model.gru
-        x_SI = F.embedding(self.packed.tokens_S, self.vectors(weights))
-        for index in range(gru.num_layers):
-            x_SI = self.between(x_SI) if index else x_SI
-            x_SI, _ = run_layer(x_SI, layer_of(weights, index), self.packed.running, gru.zoneout)
-        return self.head_loss(x_SI[self.packed.last_B], weights["head.weight"], weights["head.bias"])
-
-    def vectors(self, weights: Parameters) -> Tensor:
-        """[V, D], trained or not."""
-        return weights.get("vectors", self._loss.model.vectors).to(self._loss.dtype)
-
-    def between(self, x_SH: Tensor) -> Tensor:
-        """The activation between two layers."""
-        activation = BETWEEN[self._loss.model.gru.between]
-        return x_SH if activation is None else activation(x_SH)
-
-    def head_loss(self, h_BH: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The batch's share of the mean loss from the last layer's final states."""
-        task = self._loss.model.task
-        return task.loss(F.linear(h_BH, weight, bias), self._labels_B, "none").sum() * self._share
-
-
-def layer_of(weights: Parameters, index: int) -> Layer:
-    """The weights of one of the model's layers."""
-    return Layer(*(weights[f"gru.{name}_l{index}"] for name in Layer._fields))
-
-
-def run_layer(
-    x_SI: Tensor, layer: Layer, running: Sequence[int], zoneout: float
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """A layer step by step (equations: :mod:`gruland.kernels.torch`; initial state zero).
-
-    Returns:
-        The states [S, H], and the gates' arguments from the input and from the previous state, [S, 3H] each (r, z, n;
-        both with their bias).
-    """
-    hidden = layer.weight_hh.shape[1]
-    inputs_S3H = F.linear(x_SI, layer.weight_ih, layer.bias_ih)
-    h, states, recurrent = x_SI.new_zeros(running[0], hidden), [], []
-    for a in inputs_S3H.split(list(running)):
-        h = h[: len(a)]
-        b = F.linear(h, layer.weight_hh, layer.bias_hh)
-        r, z = torch.sigmoid(a[:, : 2 * hidden] + b[:, : 2 * hidden]).chunk(2, 1)
-        n = torch.tanh(torch.addcmul(a[:, 2 * hidden :], r, b[:, 2 * hidden :]))
-        h = torch.lerp(n, h, zoneout + (1 - zoneout) * z)
-        states.append(h)
-        recurrent.append(b)
-    return torch.cat(states), (inputs_S3H, torch.cat(recurrent))

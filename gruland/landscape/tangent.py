@@ -24,8 +24,8 @@ S rows of a packed batch, B sequences, I inputs, H hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,10 +34,7 @@ from torch.nn import functional as F
 
 from gruland.kernels import Layer
 from gruland.kernels.torch import _previous
-from gruland.landscape.composed import layer_of, run_layer
-
-if TYPE_CHECKING:
-    from gruland.landscape.composed import ComposedLoss, Parameters, _Batch
+from gruland.landscape.packed import PackedBatch, Parameters, layer_of, run_layer
 
 #: Bytes that the forward and backward passes of all batches may take; beyond, they are computed for each product anew.
 MEMORY = 6 * 2**30
@@ -45,24 +42,36 @@ MEMORY = 6 * 2**30
 _ROWS = 1024
 
 
-def linearized(loss: ComposedLoss, parameters: Parameters) -> Callable[[Parameters], dict[str, Tensor]]:
-    """From v, by name like ``parameters``, to the Hessian of ``loss`` at ``parameters`` times v, in their dtypes."""
-    weights = {name: p.detach() for name, p in loss.complete(parameters).items()}
-    model = loss.model.gru
-    numbers = sum(len(b.packed.tokens_S) for b in loss.batches) * 17 * model.hidden_size * model.num_layers
-    keep = numbers * loss.batches[0].vectors(weights).element_size() <= MEMORY
-    kept = [_Linearized(loss, batch, weights) for batch in loss.batches] if keep else None
+def linearized(
+    batches: Sequence[PackedBatch], weights: Parameters
+) -> Callable[[Parameters], dict[str, Tensor]]:
+    """The Hessian of the batches' sum at fixed weights.
+
+    Args:
+        batches: functions of the weights.
+        weights: all of the model's parameters by name, of one dtype, without gradients.
+
+    Returns:
+        From a vector v, by the names of some of the weights and of their dtype, to the Hessian times v: the rows and
+        columns of those names.
+    """
+    gru, dtype = batches[0].gru, weights["head.weight"].dtype
+    numbers = sum(len(batch.packed.tokens_S) for batch in batches) * 17 * gru.hidden_size * gru.num_layers
+    keep = numbers * dtype.itemsize <= MEMORY
+    kept = [_Linearized(batch, weights) for batch in batches] if keep else None
 
     @torch.no_grad()
     def product(vector: Parameters) -> dict[str, Tensor]:
-        zeros = {name: torch.zeros_like(p) for name, p in weights.items()}
-        tangents = {**zeros, **{name: vector[name].to(loss.dtype) for name in parameters}}
-        total = zeros
-        for index, batch in enumerate(loss.batches):
-            point = kept[index] if kept else _Linearized(loss, batch, weights)
-            for name, part in point.product(tangents).items():
-                total[name] += part
-        return {name: total[name].to(p.dtype) for name, p in parameters.items()}
+        tangents = {
+            name: vector[name] if name in vector else torch.zeros_like(p) for name, p in weights.items()
+        }
+        total = {name: torch.zeros_like(part) for name, part in vector.items()}
+        for index, batch in enumerate(batches):
+            point = kept[index] if kept else _Linearized(batch, weights)
+            products = point.product(tangents)
+            for name, part in total.items():
+                part += products[name]
+        return total
 
     return product
 
@@ -71,8 +80,8 @@ class _Linearized:
     """The forward and backward pass of one batch at fixed weights."""
 
     @torch.no_grad()
-    def __init__(self, loss: ComposedLoss, batch: _Batch, weights: Mapping[str, Tensor]) -> None:
-        gru, self._batch = loss.model.gru, batch
+    def __init__(self, batch: PackedBatch, weights: Parameters) -> None:
+        gru, self._batch = batch.gru, batch
         x_SI = F.embedding(batch.packed.tokens_S, batch.vectors(weights))
         forwards: list[_Forward] = []
         for index in range(gru.num_layers):
@@ -90,7 +99,7 @@ class _Linearized:
             if forward is not forwards[0]:
                 grad_SH = vjp(batch.between, forward.raw_SI)[1](point.grad_x_SI)[0]
 
-    def product(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def product(self, tangents: Parameters) -> dict[str, Tensor]:
         """The batch's part of the Hessian times ``tangents``."""
         last_B = self._batch.packed.last_B
         movings: list[_Moving] = []
