@@ -1,11 +1,13 @@
-"""The Hessian and the sharpness of one run's best checkpoint, as plain data."""
+"""The Hessian and the sharpnesses of a model, as plain data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gruland.landscape.comparison.measurements import Bench
+    from gruland.classifier import Classifier
+    from gruland.landscape.composed import ComposedLoss
+    from gruland.landscape.objective import ReviewLoss
 
 #: Rises when the same weights and reviews give other numbers: what an earlier version kept is then computed anew.
 VERSION = 2
@@ -15,18 +17,18 @@ EIGENVALUES, PROBES, STEPS, DRAWS, PERTURBATIONS = 5, 10, 40, 2, 10
 DEVIATION, RADIUS = 0.2, 0.5
 
 
-def curvature(bench: Bench, reviews: int) -> dict[str, Any]:
+def curvature(loss: ComposedLoss, seed: int, name: str) -> dict[str, Any]:
     """Eigenvalues, trace and spectral density of the Hessian of the evaluation loss, and the worst sharpnesses.
 
     Args:
-        bench: the run.
-        reviews: how many of the split's reviews, a stratified subset; its seed is that of all random vectors, too.
+        loss: of some reviews, at its model's weights.
+        seed: of all random vectors.
+        name: what progress lines call it.
 
     Returns:
         ``eigenvalues``, ``smallest`` (the least eigenvalue), ``trace`` (estimate, low, high), ``density``
         (``eigenvalues``, ``density``), ``worst_sharpness`` (nats) and ``epsilon_sharpness`` (percent).
     """
-    from gruland.landscape.composed import ComposedLoss
     from gruland.landscape.measures.curvature import (
         extreme_eigenvalues,
         hessian,
@@ -35,26 +37,21 @@ def curvature(bench: Bench, reviews: int) -> dict[str, Any]:
         trace,
     )
     from gruland.landscape.measures.sharpness import adaptive_sharpness, epsilon_sharpness
-    from gruland.landscape.run import reviews_of
 
-    seed = bench.settings["reviews_seed"]
-    encoded, labels, _ = reviews_of(bench.run.data, bench.settings, reviews)
-    loss, parameters = ComposedLoss(bench.model, encoded, labels), dict(bench.model.trainable())
+    parameters = dict(loss.model.trainable())
     operator = hessian(loss, parameters)
-    values, vectors = top_eigenvalues(operator, EIGENVALUES, seed, label=f"{bench.name}: eigenvalues")
-    ends = extreme_eigenvalues(operator, seed, label=f"{bench.name}: smallest eigenvalue")
-    total = trace(operator, PROBES, seed, deflate=(values, vectors), label=f"{bench.name}: trace")
+    values, vectors = top_eigenvalues(operator, EIGENVALUES, seed, label=f"{name}: eigenvalues")
+    ends = extreme_eigenvalues(operator, seed, label=f"{name}: smallest eigenvalue")
+    total = trace(operator, PROBES, seed, deflate=(values, vectors), label=f"{name}: trace")
     density = spectral_density(
         operator,
         STEPS,
         DRAWS,
         seed,
         boundaries=(ends.low, ends.high),
-        label=f"{bench.name}: spectral density",
+        label=f"{name}: spectral density",
     )
-    relative = adaptive_sharpness(
-        loss, parameters, loss.gradient, radius=RADIUS, label=f"{bench.name}: sharpness"
-    )
+    relative = adaptive_sharpness(loss, parameters, loss.gradient, radius=RADIUS, label=f"{name}: sharpness")
     return {
         "eigenvalues": values.tolist(),
         "smallest": ends.low,
@@ -65,17 +62,13 @@ def curvature(bench: Bench, reviews: int) -> dict[str, Any]:
     }
 
 
-def mean_sharpness(bench: Bench) -> dict[str, Any]:
-    """The mean adaptive sharpness of the bench's own objective.
-
-    Returns:
-        ``mean_sharpness`` (estimate, low, high; nats).
-    """
+def mean_sharpness(evaluate: ReviewLoss, model: Classifier, seed: int) -> dict[str, Any]:
+    """The mean adaptive sharpness of an objective at the model's weights: ``mean_sharpness`` (estimate, low, high)."""
     from gruland.landscape.measures.sharpness import mean_adaptive_sharpness
 
     def loss(weights: Any) -> Any:
-        return bench.evaluate(weights)[0].mean()
+        return evaluate(weights)[0].mean()
 
-    parameters, seed = dict(bench.model.trainable()), bench.settings["reviews_seed"]
+    parameters = dict(model.trainable())
     found = mean_adaptive_sharpness(loss, parameters, deviation=DEVIATION, draws=PERTURBATIONS, seed=seed)
     return {"mean_sharpness": [found.estimate, found.low, found.high]}

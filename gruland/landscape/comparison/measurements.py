@@ -114,13 +114,21 @@ class Bench:
     def curvature(self, reviews: int) -> dict[str, Any]:
         """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.landscape.comparison.curvature`."""
         from gruland.landscape.comparison.curvature import VERSION, curvature, mean_sharpness
+        from gruland.landscape.composed import ComposedLoss
+        from gruland.landscape.run import reviews_of
 
-        weights = fingerprint(self.model.trainable())
-        hessian = self.folder / f"curvature-{self._hash_of(REVIEWS, VERSION, reviews)}.json"
-        mean = self.folder / f"sharpness-{self._hash_of(OBJECTIVE, VERSION)}.json"
+        model, seed = self.model, self.settings["reviews_seed"]
+
+        def hessian() -> dict[str, Any]:
+            encoded, labels, _ = reviews_of(self.run.data, self.settings, reviews)
+            return curvature(ComposedLoss(model, encoded, labels), seed, self.name)
+
+        weights = fingerprint(model.trainable())
+        over_reviews = self.folder / f"curvature-{self._hash_of(REVIEWS, VERSION, reviews)}.json"
+        over_objective = self.folder / f"sharpness-{self._hash_of(OBJECTIVE, VERSION)}.json"
         return {
-            **self._kept(hessian, weights, lambda: curvature(self, reviews)),
-            **self._kept(mean, weights, lambda: mean_sharpness(self)),
+            **self._kept(over_reviews, weights, hessian),
+            **self._kept(over_objective, weights, lambda: mean_sharpness(self.evaluate, model, seed)),
         }
 
     def barrier(self, other: Bench) -> dict[str, Any]:
