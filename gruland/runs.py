@@ -301,7 +301,7 @@ def load(path: str | Path) -> Run:
 
 
 def find(*paths: str | Path) -> list[Path]:
-    """Run folders at or below the paths, in order.
+    """Run folders at or below the paths, in order. What lies in hidden folders (``.trash``, ``.hydra``) is none.
 
     Raises:
         FileNotFoundError: a path does not exist, or holds no run.
@@ -310,7 +310,8 @@ def find(*paths: str | Path) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: expected a run folder or a folder of runs")
-        here = sorted(config.parent for config in path.rglob("config.yaml"))
+        below = (config.parent for config in path.rglob("config.yaml"))
+        here = sorted(run for run in below if not any(p.startswith(".") for p in run.relative_to(path).parts))
         if not here:
             raise FileNotFoundError(f"{path} holds no run (no config.yaml at or below it)")
         found += [run for run in here if run not in found]
