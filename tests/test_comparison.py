@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import numpy as np
@@ -115,6 +116,23 @@ def test_a_row_is_what_the_statistics_say():
     assert row(AREA, {"none": two, "zoneout": one}, PAIR).verdict("zoneout") == "smaller: sharper"
     # Far smaller than what seeds and directions do: pairing finds it.
     assert found.values["none"].width > 2 > 0.2 > found.differences["zoneout"].width
+
+
+def test_an_interval_ends_where_no_value_can_be():
+    share = Quantity("area", "flat area", "1", "share", bounds=(0.0, 1.0))
+    values = {
+        "none": {0: [0.9, 1.0], 1: [1.0, 0.8]},
+        "few": {0: [0.1, 0.0], 1: [0.0, 0.0]},
+        "one": {0: [0.5]},
+    }
+    found = row(share, values, {}).values
+    free = row(AREA, values, {}).values
+    assert free["none"].high > 1 > free["none"].low == found["none"].low
+    assert found["none"].high == 1
+    assert free["few"].low < 0 == found["few"].low
+    assert found["one"] == free["one"] and found["one"].width == math.inf, (
+        "it says nothing, and goes on doing so"
+    )
 
 
 def test_no_difference_is_called_that():

@@ -5,6 +5,7 @@ S training seeds, D directions, X points of a curve.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ def rows(measured: Measured) -> Iterator[Row]:
             for label, seeds in measured.surfaces.items()
         }
         meaning = (measure.larger, _OPPOSITE[measure.larger])
-        quantity = Quantity(key, measure.title, measure.unit, measure.definition, *meaning)
+        quantity = Quantity(key, measure.title, measure.unit, measure.definition, *meaning, measure.bounds)
         yield row(quantity, values, measured.references)
     if measured.curvature:
         for quantity, read in _CURVATURES:
@@ -64,7 +65,7 @@ _CURVATURES: list[tuple[Quantity, Any]] = [
     (
         Quantity(
             "ratio", "smallest to largest eigenvalue", "1", "how far the loss is from convex (Li et al. 2018)",
-            "less convex", "more convex",
+            "less convex", "more convex", (0.0, math.inf),
         ),
         lambda found: abs(found["smallest"] / found["eigenvalues"][0]),
     ),

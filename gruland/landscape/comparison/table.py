@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Quantity:
         title, unit, definition: for readers.
         larger: what a larger value means, e.g. ``"flatter"``; empty where it means nothing of the kind.
         smaller: what a smaller one means.
+        bounds: the least and the greatest value that there can be: a model's interval ends there.
     """
 
     key: str
@@ -35,6 +36,14 @@ class Quantity:
     definition: str
     larger: str = ""
     smaller: str = ""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    def within(self, interval: Interval) -> Interval:
+        """The interval without values that cannot be; its coverage is the same. One that says nothing stays so."""
+        if not math.isfinite(interval.width):
+            return interval
+        low, high = (min(max(end, self.bounds[0]), self.bounds[1]) for end in (interval.low, interval.high))
+        return replace(interval, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def row(quantity: Quantity, measured: Mapping[str, Values], references: Mapping[
     others cuts the model to those that all of its runs have.
     """
     arrays = {label: _rectangle(values) for label, values in measured.items() if values}
-    values = {label: crossed_interval(array) for label, (_, array) in arrays.items()}
+    values = {label: quantity.within(crossed_interval(array)) for label, (_, array) in arrays.items()}
     differences = {
         label: _difference(*arrays[label], *arrays[reference])
         for label, reference in references.items()

@@ -10,6 +10,7 @@ One number of one random plane says little: give S trainings x D planes to :func
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class Measure:
         source: where it is from.
         larger: what a larger value means: flatter, sharper, smoother or rougher.
         settings: the keywords that ``function`` takes.
+        bounds: the least and the greatest value that there can be.
     """
 
     function: Callable[..., float]
@@ -58,6 +60,7 @@ class Measure:
     source: str
     larger: str
     settings: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __call__(self, surface: xarray.Dataset, **settings: Any) -> float:
         """The measure of a surface; settings that other measures take are left aside."""
@@ -74,6 +77,7 @@ MEASURES: dict[str, Measure] = {
         "the area of minimum loss in pictures after Li et al. 2018, as a number",
         "flatter",
         ("threshold", "radius"),
+        (0.0, 1.0),
     ),
     "loss_gap": Measure(
         loss_gap,
@@ -91,6 +95,7 @@ MEASURES: dict[str, Measure] = {
         "root mean square of the plane's Hessian by second differences (Frobenius norm)",
         "thin-plate penalty: Green & Silverman 1994, chapter 7",
         "rougher",
+        bounds=(0.0, math.inf),
     ),
     "ripple": Measure(
         ripple,
@@ -100,6 +105,7 @@ MEASURES: dict[str, Measure] = {
         "quadratic smoother: Savitzky & Golay 1964",
         "rougher",
         ("reach",),
+        (0.0, math.inf),
     ),
     "convex_share": Measure(
         convex_share,
@@ -108,6 +114,7 @@ MEASURES: dict[str, Measure] = {
         "share of the cells in which the plane's Hessian is positive semidefinite",
         "convexity along the plane, after Li et al. 2018, section 6",
         "smoother",
+        bounds=(0.0, 1.0),
     ),
     "count_minima": Measure(
         count_minima,
@@ -117,5 +124,6 @@ MEASURES: dict[str, Measure] = {
         "0-dimensional persistence: Edelsbrunner & Harer 2010, section VII.1",
         "rougher",
         ("persistence", "rim"),
+        (0.0, math.inf),
     ),
 }
