@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ class GridSweeper(Sweeper):
             configs = [self._config(job) for job in jobs]
             for cfg in configs:
                 config.check(cfg)
-        with _Watch(configs):
+        with _Watch(configs), _terminable():
             errors = self._launch(jobs)
         _close([runs.folder(cfg) for cfg in configs], errors)
         return []
@@ -148,6 +150,20 @@ def progress_file(folder: Path) -> Path:
 def _cost(cfg: DictConfig) -> float:
     """A job's length in relative terms: stock layers of 64, 128, 256 units take 1 : 2 : 5."""
     return float(cfg.model.hidden_size) ** 1.15
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the jobs, too, as Ctrl-C does; left to itself it ends this process alone and they go on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Watch:

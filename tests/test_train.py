@@ -1,5 +1,6 @@
 """A run from configuration to folder: complete, repeatable, resumable, and clear about what is wrong."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -135,6 +136,45 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path
     assert whole.results["metrics"] == resumed.results["metrics"]
     columns = ["epoch", *MetricsFile.COLUMNS]
     assert whole.metrics[columns].equals(resumed.metrics[columns])
+
+
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "gruland.train",
+        "experiment=smoke",
+        f"output_dir={tmp_path}",
+        "seed=0,1",
+    ]
+    command += ["trainer.max_epochs=5000", "attack.enabled=false", "landscape.enabled=false", "-m"]
+    sweep = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        sweep.terminate()
+        said = sweep.communicate(timeout=60)[1]
+        assert "gruland: interrupted; the same command goes on from here" in said
+        assert "Traceback" not in said
+        assert sweep.returncode == 130
+        while group_lives(sweep.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not group_lives(sweep.pid), "a job goes on"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+    assert len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) == 2, "no job had begun"
 
 
 def test_a_killed_process_resumes(tmp_path):
