@@ -59,6 +59,10 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
     for key in ("rate", "zoneout", "dropconnect"):
         _between(cfg, f"regularizer.{key}", 0, 1, high_open=True)
+    if cfg.regularizer.name == "none" and cfg.regularizer.rate:
+        raise ValueError(
+            f"regularizer.rate={cfg.regularizer.rate}: regularizer=none has no rate, leave it out"
+        )
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
         _integer(cfg, key, 1)
     _integer(cfg, "seed", 0)

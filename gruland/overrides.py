@@ -41,4 +41,5 @@ def _value(override: str) -> Any:
     key, _, text = override.partition("=")
     if text.startswith("*"):  # a pattern, not YAML's alias
         return text
-    return OmegaConf.from_dotlist([override])[key]
+    settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+    return settings[key]

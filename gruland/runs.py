@@ -60,6 +60,11 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     return result
 
 
+def requested(cfg: DictConfig) -> dict[str, Any]:
+    """What is to be measured of the trained model, as a finished run's results.json has it."""
+    return {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")}
+
+
 def name(cfg: DictConfig) -> str:
     """A readable name and a short hash of :func:`identity`, e.g. ``zoneout-0.1-h128-s0-1a2b3c4d``."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]

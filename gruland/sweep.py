@@ -30,6 +30,8 @@ from gruland.progress import clock
 
 log = logging.getLogger("gruland")
 
+#: The regularizer without a rate, and the start of a word that gives one.
+_NONE, _RATE = "regularizer=none", "regularizer.rate="
 #: Set by a sweep with a failed job; the command's exit status.
 exit_status = 0
 
@@ -80,7 +82,7 @@ class GridSweeper(Sweeper):
         rest = [line for line, o in zip(arguments, overrides, strict=True) if o not in swept]
         jobs = []
         for (choice,) in self._split(swept[-1:]):
-            chosen = [choice, *rest]
+            chosen = [choice, *(line for line in rest if choice != _NONE or not line.startswith(_RATE))]
             jobs += self._grid(self._params_of(chosen), chosen)
         # The longest jobs first keep every worker busy to the end.
         return sorted(jobs, key=lambda job: -_cost(self._config(job)))
@@ -171,6 +173,7 @@ class _Watch:
 
     def __init__(self, configs: Sequence[DictConfig]) -> None:
         self._folders = [runs.folder(cfg) for cfg in configs]
+        self._asked = dict(zip(self._folders, map(runs.requested, configs), strict=True))
         self._costs = [_cost(cfg) for cfg in configs]
         self._terminal = sys.stderr.isatty()
         self._stop = threading.Event()
@@ -184,8 +187,10 @@ class _Watch:
             folder.parent.mkdir(parents=True, exist_ok=True)
             progress_file(folder).unlink(missing_ok=True)
         self._before = {folder: _stamp(folder) for folder in self._folders}
+        self._ended |= {folder for folder, asked in self._asked.items() if _is_finished(folder, asked)}
         self._first = self._share()
-        print(f"sweep: {len(self._folders)} jobs", file=sys.stderr, flush=True)
+        finished = f", {len(self._ended)} of them finished already" if self._ended else ""
+        print(f"sweep: {len(self._folders)} jobs{finished}", file=sys.stderr, flush=True)
         self._thread.start()
         return self
 
@@ -244,6 +249,14 @@ class _Watch:
         left = f", {clock(elapsed * (1 - share) / (share - self._first))} left" if share > self._first else ""
         now = "; ".join(label for _, label in map(self._state, self._folders) if label)
         return f"sweep: {len(self._ended)} of {len(self._folders)} jobs, {share:.0%}{left}{f' [{now}]' if now else ''}"
+
+
+def _is_finished(folder: Path, requested: dict[str, Any]) -> bool:
+    """Whether the job has nothing to do."""
+    try:
+        return runs.Run(folder).results.get("requested") == requested
+    except ValueError:  # a broken file is the job's to report
+        return False
 
 
 def _stamp(folder: Path) -> float:

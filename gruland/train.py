@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gruland import config, runs, sweep
 from gruland.errors import one_line, one_line_errors
@@ -44,7 +44,7 @@ def train(cfg: DictConfig) -> runs.Run:
     config.check(cfg)
     run = runs.prepare(cfg)
     with run.locked(), _log_file(run.path / "log.txt"), _recorded(run):
-        requested = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")}
+        requested = runs.requested(cfg)
         if run.results.get("requested") == requested:
             log.info("%s is finished already", run.path)
         else:

@@ -89,6 +89,18 @@ def test_unfinished_runs_are_left_out_and_none_at_all_is_refused(trained, tmp_pa
         models(trained, tmp_path)
 
 
+def test_seeds_of_a_model_are_of_one_data(trained):
+    folder = models(trained)[1].runs[1].path
+    results = json.loads((folder / "results.json").read_text())
+    changed = {**results, "data": {**results["data"], "fingerprint": "of another file"}}
+    (folder / "results.json").write_text(json.dumps(changed))
+    try:
+        with pytest.raises(ValueError, match=r"have one configuration but different data"):
+            models(trained)
+    finally:
+        (folder / "results.json").write_text(json.dumps(results))
+
+
 # -- the table
 
 AREA = Quantity("area", "flat area", "1", "share", "flatter", "sharper")
@@ -229,7 +241,9 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
     assert set(result["models"]) == {"No dropout, H=8", "Zoneout 0.1, H=8"}
     assert {"flat_area", "roughness", "top_eigenvalue", "trace", "worst_sharpness"} <= set(result["measures"])
     assert set(result["barriers"]) == set(result["models"])
-    for curve in result["area_curves"].values():
+    for label, curve in result["area_curves"].items():
+        area = result["measures"]["flat_area"]["values"][label]["estimate"]
+        assert np.interp(0.1, curve["thresholds"], curve["estimate"]) == pytest.approx(area, abs=0.02)
         bounds = np.array([curve[key] for key in ("low", "estimate", "high")])
         assert (np.diff(bounds, axis=0) >= 0).all()
         assert bounds.min() >= 0
@@ -316,6 +330,32 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     one, other = benches(runs, {**settings, "reviews_seed": 1})
     one.curvature(4), one.barrier(other)
     assert computed[3:] == ["curvature", "mean_sharpness", "barrier"]
+    one, other = benches(runs, settings)
+    one.evaluate.precision = "another"  # what auto came to on another machine
+    one.curvature(4), one.barrier(other)
+    assert computed[6:] == ["mean_sharpness", "barrier"], "the Hessian is in the model's own precision"
+
+
+def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatch):
+    """Lists among the settings, planes of less than a ripple's reach, and models of different data."""
+    monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
+    monkeypatch.setattr("gruland.landscape.comparison.models.Model.data", property(lambda self: self.label))
+    words = [
+        "directions=1",
+        "curvature=0",
+        "size=9",
+        "extent=0.2",
+        "reviews=10",
+        "barriers=false",
+        "paths=false",
+    ]
+    words += ["only=[gru.weight_hh_*,head.*]", "normalization=unit"]
+    assert command.main(["compare", str(trained), *words, "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "comparison.json").read_text())
+    assert result["settings"]["only"] == ["gru.weight_hh_*", "head.*"]
+    page = (tmp_path / "comparison.md").read_text()
+    assert "extent 0.2: flat areas are of the disc of that radius" in page
+    assert "**The models differ in their data**" in page
 
 
 @pytest.mark.parametrize(

@@ -373,7 +373,12 @@ def test_a_budget_that_runs_out_and_the_command_that_goes_on(tmp_path, no_pictur
         ({"vectors": "all"}, "landscape.vectors='all': expected ignore, tensor or with_row"),
         ({"only": []}, r"landscape.only=\[\]: expected a pattern"),
         ({"only": [1]}, r"landscape.only=\[1\]: expected a pattern"),
-        ({"gate": 1.5}, "landscape.gate=1.5: expected a gate's name or number, or null"),
+        ({"gate": 1.5}, "landscape.gate=1.5: expected reset, update, new, a number below 3, or null"),
+        ({"gate": "forget"}, "landscape.gate=forget: expected reset, update, new, "),
+        ({"gate": 3}, "landscape.gate=3: expected reset, update, new, "),
+        ({"gate": "new", "vectors": "tensor"}, "gate=new with landscape.vectors=tensor: expected vectors=with_row"),
+        ({"plane": "hessian", "only": "gru.*"}, r"only=gru.\*: expected None with landscape.plane=hessian, it is for"),
+        ({"plane": "initial", "normalization": "unit"}, "normalization=unit: expected filter with landscape.plane="),
         ({"max_seconds": 0}, "landscape.max_seconds=0: expected a positive number, or null"),
         ({"plane": "nowhere"}, "landscape.plane=nowhere: expected random, initial, final, trajectory, hessian or"),
         ({"plane": None}, "landscape.plane=None: expected random, "),
@@ -393,7 +398,6 @@ def test_settings_that_cannot_work(setting, message):
     ("setting", "message"),
     [
         ({"only": "gru.kernel*"}, r"nothing moves \(only=\['gru.kernel\*'\]\)"),
-        ({"gate": "forget"}, "gate 'forget': expected reset, update, new"),
     ],
 )
 def test_settings_that_do_not_fit_the_model(tmp_path, setting, message):

@@ -8,7 +8,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, RunMode
 
-from gruland import config, sweep
+from gruland import config, runs, sweep
 
 
 def sweeper(*arguments):
@@ -63,6 +63,30 @@ def test_several_regularizers_run_the_grid_of_each_the_longest_first():
     assert {(u, r) for n, u, r, _ in found if n == "dropconnect"} == GRID
     units = [u for _, u, _, _ in found]
     assert units == sorted(units, reverse=True)
+
+
+def test_the_baseline_takes_no_rate():
+    found = cells("regularizer=none,zoneout", "regularizer.rate=0.2,0.3")
+    assert sorted(found) == sorted(
+        [("none", units, 0.0, 0) for units in (64, 128, 256)]
+        + [("zoneout", units, rate, 0) for units in (64, 128, 256) for rate in (0.2, 0.3)]
+    )
+    with pytest.raises(ValueError, match=r"regularizer.rate=0.2: regularizer=none has no rate, leave it out"):
+        config.check(config.compose("regularizer=none", "regularizer.rate=0.2"))
+
+
+def test_jobs_that_are_finished_count_as_done(tmp_path, capsys):
+    configs = [config.compose(f"output_dir={tmp_path}", f"seed={seed}") for seed in range(4)]
+    for cfg in configs[:3]:
+        run = runs.prepare(cfg)
+        run.update_results(status="finished", requested=runs.requested(cfg))
+    runs.Run(runs.folder(configs[2])).update_results(requested={})  # another surface is asked for now
+    watch = sweep._Watch(configs)
+    with watch:
+        line = watch._line()
+    assert line.startswith("sweep: 2 of 4 jobs, 50%")
+    assert "left" not in line  # nothing was done yet that tells how long the rest takes
+    assert "sweep: 4 jobs, 2 of them finished already" in capsys.readouterr().err
 
 
 def test_the_table_names_the_best_cell_and_shows_failures(tmp_path, capsys):

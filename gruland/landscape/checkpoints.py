@@ -71,9 +71,11 @@ def trajectory(
     """
     if plane is None:
         plane = trajectory_plane(list(checkpoints.values()), [str(epoch) for epoch in checkpoints])
-    rows = [
-        {**_place(plane, weights), **_heights(evaluate, plane, weights)} for weights in checkpoints.values()
-    ]
+    devices = {name: origin.device for name, origin in plane.origin.items()}
+    rows = []
+    for given in checkpoints.values():
+        weights = {name: part.to(devices[name]) for name, part in given.items()}
+        rows.append({**_place(plane, weights), **_heights(evaluate, plane, weights)})
     return _dataset(rows, list(checkpoints), plane)
 
 

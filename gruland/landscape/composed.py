@@ -56,9 +56,11 @@ class ComposedLoss:
         if encoded.size < 1 or encoded.size != len(labels):
             raise ValueError(f"got {encoded.size} reviews and {len(labels)} labels: expected one for each")
         self.model, self.dtype = model, dtype or model.head.weight.dtype
-        self._encoded, self._labels = encoded, torch.as_tensor(labels)
+        self._encoded, self._labels = encoded, torch.as_tensor(labels).to(model.device)
         self.batches = [
-            PackedBatch(model, packed_reviews(encoded.take(rows)), self._labels[rows], 1 / encoded.size)
+            PackedBatch(
+                model, packed_reviews(encoded.take(rows), model.device), self._labels[rows], 1 / encoded.size
+            )
             for rows in length_sorted_batches(encoded.lengths, batch_tokens)
         ]
 
@@ -87,7 +89,8 @@ class ComposedLoss:
         return {name: total.to(leaves[name]) for (name, total) in zip(leaves, sums, strict=True)}
 
     def _gradient(self, leaves: Parameters, weights: Parameters, rows: np.ndarray) -> Sequence[Tensor]:
-        logits = functional_call(self.model, dict(weights), self._encoded.take(rows).padded())
+        tokens, lengths = self._encoded.take(rows).padded()
+        logits = functional_call(self.model, dict(weights), (tokens.to(self.model.device), lengths))
         loss = self.model.task.loss(logits, self._labels[rows], "none").sum() / len(self._labels)
         # The leaves' casts to dtype are shared by the batches.
         return torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)

@@ -29,14 +29,14 @@ class Packed:
     last_B: Tensor  # the row of each review's last word
 
 
-def packed_reviews(encoded: Encoded) -> Packed:
-    """Reviews that are sorted by falling length, packed."""
+def packed_reviews(encoded: Encoded, device: torch.device | str = "cpu") -> Packed:
+    """Reviews that are sorted by falling length, packed, on a device."""
     tokens_BT, lengths_B = encoded.padded()
     runs_TB = lengths_B > torch.arange(tokens_BT.shape[1]).unsqueeze(1)
     running = runs_TB.sum(1)
     starts = running.cumsum(0) - running
     last_B = starts[lengths_B - 1] + torch.arange(len(lengths_B))
-    return Packed(tokens_BT.t()[runs_TB], running.tolist(), last_B)
+    return Packed(tokens_BT.t()[runs_TB].to(device), running.tolist(), last_B.to(device))
 
 
 class PackedBatch:

@@ -9,12 +9,19 @@ from typing import Any
 
 from gruland.data.splits import NAMES as SPLITS
 from gruland.landscape import DEFAULTS
-from gruland.landscape.directions import check_draw
+from gruland.landscape.directions import GATES, check_draw
 from gruland.landscape.objective import PRECISIONS
 
 OBJECTIVES = ("evaluation", "training")
 #: Planes that a run has by itself; any other word is the path of another run.
 PLANES = ("random", "initial", "final", "trajectory", "hessian")
+#: What random planes alone can be asked for, as it is with others.
+OF_RANDOM_PLANES: dict[str, Any] = {
+    "normalization": "filter",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+}
 #: What one or two of make a plane through weights, besides paths.
 CHECKPOINTS = ("initial", "final")
 
@@ -59,6 +66,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if seconds is not None and not (_number(seconds) and seconds > 0):
         raise ValueError(f"landscape.max_seconds={seconds}: expected a positive number, or null")
     _check_plane(settings["plane"])
+    _check_random(settings)
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -107,8 +115,25 @@ def _check_moving(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"landscape.only={only}: expected a pattern of parameters' names, a list of them, or null"
         )
-    if gate is not None and not isinstance(gate, str) and not _whole(gate, 0):
-        raise ValueError(f"landscape.gate={gate}: expected a gate's name or number, or null")
+    names = GATES[3]  # of a GRU
+    if gate is not None and gate not in names and not (_whole(gate, 0) and gate < len(names)):
+        raise ValueError(
+            f"landscape.gate={gate}: expected {', '.join(names)}, a number below {len(names)}, or null"
+        )
+    if gate is not None and settings["vectors"] == "tensor":
+        raise ValueError(
+            f"landscape.gate={gate} with landscape.vectors=tensor: expected vectors=with_row or ignore"
+        )
+
+
+def _check_random(settings: Mapping[str, Any]) -> None:
+    """What only random directions take is refused with others, which would leave it aside."""
+    for key, usual in OF_RANDOM_PLANES.items():
+        if settings["plane"] != "random" and settings[key] != usual:
+            raise ValueError(
+                f"landscape.{key}={settings[key]}: expected {usual} with landscape.plane={settings['plane']}, "
+                "it is for random planes"
+            )
 
 
 def _check_plane(plane: Any) -> None:

@@ -104,7 +104,8 @@ def _summaries(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
         for label, curve in curves(measured).items()
     }
     caption = (
-        "Share of the plane within a threshold of the trained loss, with 95% bands over seeds and planes."
+        f"Share of the disc of radius {measured.settings['extent']:g} within a threshold of the trained loss, "
+        "with 95% bands over seeds and planes."
     )
     yield "areas", caption, pictures.area_curves(areas, models=labels)
     lines, steps = _lines(measured)

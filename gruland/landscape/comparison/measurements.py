@@ -97,18 +97,20 @@ class Bench:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
         from gruland.landscape.checkpoints import run_checkpoints, run_path
         from gruland.landscape.run import plane_of, surface_of
+        from gruland.landscape.settings import OF_RANDOM_PLANES
 
         if len(self.run.epochs) < 3:
             return None
         folder = self.folder / f"path-{_hash(self.settings)}"
-        settings = {**self.settings, "plane": "trajectory", "extent": None}
+        settings = {**self.settings, **OF_RANDOM_PLANES, "plane": "trajectory", "extent": None}
         plane, label = plane_of(self.run, settings), f"{self.name}: plane of the path"
         surface = surface_of(
             self.run, settings, plane=plane, evaluate=self.evaluate, path=folder / "surface.zarr", label=label
         )
         weights = [fingerprint(parameters) for parameters in run_checkpoints(self.run).values()]
+        identity = [weights, self.evaluate.precision]
         return surface, self._kept(
-            folder / "path.json", weights, lambda: run_path(self.evaluate, self.run, plane)
+            folder / "path.json", identity, lambda: run_path(self.evaluate, self.run, plane)
         )
 
     def curvature(self, reviews: int) -> dict[str, Any]:
@@ -123,19 +125,22 @@ class Bench:
             encoded, labels, _ = reviews_of(self.run.data, self.settings, reviews)
             return curvature(ComposedLoss(model, encoded, labels), seed, self.name)
 
+        def mean() -> dict[str, Any]:
+            return mean_sharpness(self.evaluate, model, seed)
+
         weights = fingerprint(model.trainable())
         over_reviews = self.folder / f"curvature-{self._hash_of(REVIEWS, VERSION, reviews)}.json"
         over_objective = self.folder / f"sharpness-{self._hash_of(OBJECTIVE, VERSION)}.json"
         return {
             **self._kept(over_reviews, weights, hessian),
-            **self._kept(over_objective, weights, lambda: mean_sharpness(self.evaluate, model, seed)),
+            **self._kept(over_objective, [weights, self.evaluate.precision], mean),
         }
 
     def barrier(self, other: Bench) -> dict[str, Any]:
         """The loss on the line to another network of the same architecture, before and after its units are aligned."""
         path = self.folder / f"barrier-{self._hash_of(OBJECTIVE, BARRIER_POINTS)}-{other.run.path.name}.json"
         both = [fingerprint(bench.model.trainable()) for bench in (self, other)]
-        return self._kept(path, both, lambda: self._barrier(other))
+        return self._kept(path, [both, self.evaluate.precision], lambda: self._barrier(other))
 
     def _barrier(self, other: Bench) -> dict[str, Any]:
         from gruland.landscape.alignment import align, barrier, hidden_units

@@ -27,13 +27,18 @@ class Model:
     cell: Cell
     runs: dict[int, Run]
 
+    @property
+    def data(self) -> str:
+        """A hash of the data that its runs share: word ids, labels and vectors."""
+        return _data(next(iter(self.runs.values())))
+
 
 def models(*paths: str | Path) -> list[Model]:
     """The finished runs at or below the paths, as models; models without a regularizer first.
 
     Raises:
         FileNotFoundError: a path does not exist, or holds no run.
-        ValueError: no run is finished, or two are the same model and seed.
+        ValueError: no run is finished, two are the same model and seed, or two of one model are of different data.
     """
     found = [run for path in runs.find(*paths) if (run := Run(path)).results.get("status") == "finished"]
     if not found:
@@ -74,6 +79,10 @@ def _cell(run: Run) -> Cell:
     return Cell(str(model["regularizer"]), float(model.get("rate") or 0), int(model["hidden_size"]))
 
 
+def _data(run: Run) -> str:
+    return str(run.results["data"]["fingerprint"])
+
+
 def _by_seed(group: Sequence[Run]) -> dict[int, Run]:
     seeds: dict[int, Run] = {}
     for run in sorted(group, key=lambda run: int(run.results["seed"])):
@@ -83,6 +92,12 @@ def _by_seed(group: Sequence[Run]) -> dict[int, Run]:
                 f"{seeds[seed].path} and {run.path} are the same model and seed: give one of them"
             )
         seeds[seed] = run
+        first = next(iter(seeds.values()))
+        if _data(run) != _data(first):
+            raise ValueError(
+                f"{first.path} and {run.path} have one configuration but different data (a file given by "
+                "data.path or embedding.path): they are not one model, give one of them"
+            )
     return seeds
 
 

@@ -43,10 +43,12 @@ def _text(measured: Measured, rows: Sequence[Row], drawn: Sequence[tuple[str, st
     parts = [
         "# Loss landscapes compared",
         _models_table(measured),
+        _other_data(measured),
         f"Objective: {about['objective']} on {about['reviews']:,} {about['split']} reviews. Planes of random "
         f"{settings['normalization']}-normalized directions: {len(first)} for each training (seed {settings['seed']} "
         f"and on, the same for every model), {first[0].loss.shape[1]} x "
-        f"{first[0].loss.shape[0]} cells, extent {settings['extent']}.",
+        f"{first[0].loss.shape[0]} cells, extent {settings['extent']}: flat areas are "
+        "of the disc of that radius, loss gaps of its circle.",
         "Each value is the mean over training seeds and planes with its 95% interval (both factors random and crossed, "
         "see `gruland.stats`). The intervals speak of other training seeds and other directions, not of other reviews.",
         markdown(rows, measured.labels),
@@ -55,6 +57,17 @@ def _text(measured: Measured, rows: Sequence[Row], drawn: Sequence[tuple[str, st
         "Definitions: " + "; ".join(f"{r.quantity.title}: {r.quantity.definition}" for r in rows) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _other_data(measured: Measured) -> str:
+    """A warning where the models were not trained on the same reviews and word vectors."""
+    by_data: dict[str, list[str]] = {}
+    for model in measured.models:
+        by_data.setdefault(model.data, []).append(model.label)
+    if len(by_data) < 2:
+        return ""
+    groups = "; ".join(", ".join(labels) for labels in by_data.values())
+    return f"**The models differ in their data** (reviews or word vectors), and their differences in that: {groups}."
 
 
 def _models_table(measured: Measured) -> str:

@@ -24,11 +24,13 @@ _OPPOSITE = {"flatter": "sharper", "sharper": "flatter", "smoother": "rougher", 
 
 def rows(measured: Measured) -> Iterator[Row]:
     """A row for each measure of a surface and, where they were computed, of the Hessian."""
-    radius = measured.settings["extent"]  # of the largest circle that the planes hold
+    radius = _radius(measured)
+    # Ripples within a third of the unit, or of a plane that is smaller than that.
+    settings = {"radius": radius, "reach": min(1.0, radius) / 3}
     for key, measure in MEASURES.items():
         values = {
             label: {
-                seed: [measure(surface, radius=radius) for surface in surfaces]
+                seed: [measure(surface, **settings) for surface in surfaces]
                 for seed, surfaces in seeds.items()
             }
             for label, seeds in measured.surfaces.items()
@@ -93,13 +95,19 @@ _CURVATURES: list[tuple[Quantity, Any]] = [
 ]  # fmt: skip
 
 
+def _radius(measured: Measured) -> float:
+    """Of the largest circle that the planes hold: of the disc of flat areas, of the circle of loss gaps."""
+    return float(measured.settings["extent"])
+
+
 def curves(measured: Measured) -> dict[str, dict[str, list[float]]]:
     """The flat area against its threshold, with its band, of each model."""
     curves = {}
     for label, seeds in measured.surfaces.items():
         count = min(map(len, seeds.values()))
         areas_SDX = [
-            [flat_area_curve(surface, THRESHOLDS) for surface in found[:count]] for found in seeds.values()
+            [flat_area_curve(surface, THRESHOLDS, radius=_radius(measured)) for surface in found[:count]]
+            for found in seeds.values()
         ]
         band = crossed_band(areas_SDX)
         # A share beyond 0 or 1 cannot be: an interval loses nothing without it.

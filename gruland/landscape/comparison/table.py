@@ -65,7 +65,7 @@ class Row:
         """What the difference of a model to its reference says, in a word or two."""
         difference = self.differences[label]
         if not math.isfinite(difference.width):
-            return "undetermined (one training each)"
+            return "undetermined"
         if not difference.excludes(0.0):
             return "not distinguishable"
         sign, meaning = (
