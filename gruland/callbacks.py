@@ -6,6 +6,7 @@ They run within ``trainer.fit`` and, on the checkpoint of least validation loss,
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,22 @@ from gruland.progress import Progress, part
 from gruland.runs import Run
 
 
+class MovableCheckpoint(ModelCheckpoint):
+    """Lightning's, which on resuming in a folder that was moved would forget the best epoch and overwrite it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up, the paths in it where the run's folder is now."""
+        state: dict[str, Any] = {
+            key: self._here(value) if key.endswith("_path") else value for key, value in state_dict.items()
+        }
+        best: dict[str, Any] = state["best_k_models"]
+        scores = {self._here(path): score for path, score in best.items()}
+        super().load_state_dict({**state, "best_k_models": scores, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+
 def checkpoints(run: Run) -> list[ModelCheckpoint]:
     """Keep the epoch of least validation loss (section 5.1 of the paper) and the last one."""
     common: dict[str, Any] = {
@@ -27,8 +44,8 @@ def checkpoints(run: Run) -> list[ModelCheckpoint]:
         "enable_version_counter": False,
         "auto_insert_metric_name": False,
     }
-    best = ModelCheckpoint(filename="best", monitor="val/loss", mode="min", save_top_k=1, **common)
-    last = ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common)
+    best = MovableCheckpoint(filename="best", monitor="val/loss", mode="min", save_top_k=1, **common)
+    last = MovableCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common)
     return [best, last]
 
 

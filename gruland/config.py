@@ -59,10 +59,8 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
     for key in ("rate", "zoneout", "dropconnect"):
         _between(cfg, f"regularizer.{key}", 0, 1, high_open=True)
-    if cfg.regularizer.name == "none" and cfg.regularizer.rate:
-        raise ValueError(
-            f"regularizer.rate={cfg.regularizer.rate}: regularizer=none has no rate, leave it out"
-        )
+    _named_as_it_is(cfg.regularizer)
+    _optimizable(cfg)
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
         _integer(cfg, key, 1)
     _integer(cfg, "seed", 0)
@@ -95,6 +93,30 @@ def _integer(cfg: DictConfig, key: str, low: int) -> None:
     expected = f"a whole number of at least {low}"
     if _value(cfg, key, int, expected) < low:
         raise ValueError(f"{key}={OmegaConf.select(cfg, key)}: expected {expected}")
+
+
+def _named_as_it_is(regularizer: DictConfig) -> None:
+    """Runs are found and compared by the regularizer's name and rate: both say what is trained."""
+    name, rate = regularizer.name, regularizer.rate
+    if name == "none" and rate:
+        raise ValueError(f"regularizer.rate={rate}: regularizer=none has no rate, leave it out")
+    for key in ("zoneout", "dropconnect"):
+        expected = rate if key == name else 0.0
+        if name in ("none", "zoneout", "dropconnect") and regularizer[key] != expected:
+            raise ValueError(
+                f"regularizer.{key}={regularizer[key]}: expected {expected} with regularizer={name} at rate {rate}; "
+                "both at once are a regularizer with a name of its own in conf/regularizer"
+            )
+
+
+def _optimizable(cfg: DictConfig) -> None:
+    rate = OmegaConf.select(cfg, "optimizer.lr")
+    if "lr" in cfg.optimizer and (
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0
+    ):
+        raise ValueError(f"optimizer.lr={rate}: expected a number above 0")
+    if cfg.trainer.get("threads") is not None:
+        _integer(cfg, "trainer.threads", 1)
 
 
 def _kept_epochs(cfg: DictConfig) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -125,10 +126,11 @@ def load_torchtext(
         ImportError: torchtext is missing.
         OSError: nothing can be fetched.
     """
-    folder = cache_folder(cache_dir) / "torchtext"
-    path = folder / f"glove.{name}.{dimension}d.txt"
-    if not path.exists():
-        _fetch(name, dimension, folder)
+    path = cached(
+        cache_folder(cache_dir) / f"torchtext-{name}",
+        lambda folder: folder / f"glove.{name}.{dimension}d.txt",
+        lambda folder: _fetch(name, dimension, folder),
+    )
     return load(path, dimension=dimension, freeze=freeze, cache_dir=cache_dir)
 
 
@@ -146,7 +148,7 @@ def _fetch(name: str, dimension: int, folder: Path) -> None:
         )
     try:
         GloVe(name, dimension, cache=str(folder))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, BadZipFile) as error:
         reason = getattr(error, "reason", error)
         raise OSError(
             f"torchtext cannot fetch GloVe {name} {dimension}-d ({reason}): go online, or give "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 import socket
@@ -61,7 +62,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         entity=cfg.logger.entity,
         dir=run.path,
         mode=mode,
-        id=name(cfg),
+        id=_dashboard_id(run),
         name=name(cfg),
         resume="allow" if mode == "online" else None,
         group=cfg.logger.group or f"{cfg.experiment_name}-{cfg.regularizer.name}",
@@ -82,6 +83,11 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         for metric in ("accuracy", "f1"):
             begun.define_metric(f"{stage}/{metric}", step_metric="epoch", summary="max")
     return [WandbLogger(experiment=begun)]
+
+
+def _dashboard_id(run: Run) -> str:
+    """The same for a run that is resumed, another for the same cell in another experiment or folder."""
+    return f"{run.path.name}-{hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:8]}"
 
 
 def _wandb_mode(asked: str) -> Any:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from gruland import runs
 
         run = runs.load(options.run)
-        reviews = options.reviews or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        reviews = options.reviews or [line for line in sys.stdin if line.strip()]
         if not reviews:
             raise ValueError("no reviews: give them as arguments, or one a line on standard input")
         for review, (label, confidence) in zip(reviews, predict(run, reviews), strict=True):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from gruland.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from gruland.classifier import Classifier
     from gruland.data import TextDataModule
@@ -41,6 +43,7 @@ SCHEMA = 1
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
 _NOT_IDENTITY = {"path", "cache_dir", "num_workers", "eval_batch_size", "backend"}
+_FILES = ("data.path", "embedding.path")
 _TRAINER_IDENTITY = ("max_epochs", "precision", "gradient_clip_val")
 
 
@@ -194,7 +197,7 @@ def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # torch raises many types for a broken file, each naming its own internals
         raise ValueError(
             f"{path} is not a readable checkpoint ({type(error).__name__}): it may be truncated; "
-            "remove it and train again"
+            "remove the run's folder and train again"
         ) from error
     shapes = {key: tuple(value.shape) for key, value in expected.items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
@@ -251,18 +254,34 @@ def prepare(cfg: DictConfig) -> Run:
         ValueError: the folder holds a run of another configuration.
     """
     run = Run(folder(cfg))
-    file = run.path / "config.yaml"
-    if file.exists():
+    run.path.mkdir(parents=True, exist_ok=True)
+    if (run.path / "config.yaml").exists():
         _refuse_other(Run(run.path), cfg)
-    with atomic_path(file) as temporary:
-        temporary.write_text(OmegaConf.to_yaml(_with_absolute_paths(cfg), resolve=True))
     return run
+
+
+def write_config(run: Run, cfg: DictConfig) -> None:
+    """Write config.yaml into the folder of :func:`prepare`, which the caller has locked.
+
+    Where it names other files than an earlier one did, they must hold the data that the run has seen: files are no
+    part of a run's identity, so that they may be moved.
+
+    Raises:
+        ValueError: they hold other data.
+    """
+    file, new = run.path / "config.yaml", _with_absolute_paths(cfg)
+    if file.exists():
+        before = Run(run.path).config
+        if any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in _FILES):
+            run.check_data(build_data(new))
+    with atomic_path(file) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(new, resolve=True))
 
 
 def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
     """A copy that can be loaded from another folder."""
     copy = resolved(cfg)
-    for key in ("data.path", "embedding.path"):
+    for key in _FILES:
         if OmegaConf.select(copy, key):
             OmegaConf.update(copy, key, str(Path(OmegaConf.select(copy, key)).expanduser().absolute()))
     return copy
@@ -306,7 +325,7 @@ def load(path: str | Path) -> Run:
 
 
 def find(*paths: str | Path) -> list[Path]:
-    """Run folders at or below the paths, in order. What lies in hidden folders (``.trash``, ``.hydra``) is none.
+    """Run folders at or below the paths, in order. What lies in a run or in a hidden folder (``.trash``) is none.
 
     Raises:
         FileNotFoundError: a path does not exist, or holds no run.
@@ -315,29 +334,43 @@ def find(*paths: str | Path) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: expected a run folder or a folder of runs")
-        below = (config.parent for config in path.rglob("config.yaml"))
-        here = sorted(run for run in below if not any(p.startswith(".") for p in run.relative_to(path).parts))
+        here = sorted(_below(path))
         if not here:
             raise FileNotFoundError(f"{path} holds no run (no config.yaml at or below it)")
         found += [run for run in here if run not in found]
     return found
 
 
-def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]:
-    """The entries of results.json that are known before training."""
-    import pytorch_lightning
-    import torch
+def _below(path: Path) -> Iterator[Path]:
+    for folder, inside, files in os.walk(path):
+        if "config.yaml" in files:
+            inside.clear()  # what loggers keep in a run's folder has such files, too
+            yield Path(folder)
+        inside[:] = [name for name in inside if not name.startswith(".")]
 
-    from gruland import kernels
 
-    precision, dtype = model.gru.precision, model.head.weight.dtype
-    backend = kernels.choose(cfg.model.backend, model.device, dtype, training=True, precision=precision)
+def named(cfg: DictConfig) -> dict[str, Any]:
+    """The entries of results.json that say which run it is."""
     return {
         "schema": SCHEMA,
         "gruland": gruland.__version__,
         "name": name(cfg),
         "experiment": str(cfg.experiment_name),
         "seed": cfg.seed,
+    }
+
+
+def describe(cfg: DictConfig, model: Classifier, threads: int, device: torch.device) -> dict[str, Any]:
+    """The entries of results.json that are known before training, which runs on ``device``."""
+    import pytorch_lightning
+    import torch
+
+    from gruland import kernels
+
+    precision, dtype = model.gru.precision, model.head.weight.dtype
+    backend = kernels.choose(cfg.model.backend, device, dtype, training=True, precision=precision)
+    return {
+        **named(cfg),
         "model": {
             "regularizer": cfg.regularizer.name,
             "rate": cfg.regularizer.rate,
@@ -352,7 +385,7 @@ def describe(cfg: DictConfig, model: Classifier, threads: int) -> dict[str, Any]
             "torch": torch.__version__,
             "pytorch_lightning": pytorch_lightning.__version__,
             "platform": platform.platform(),
-            "device": str(model.device),
+            "device": str(device),
             "threads": threads,
         },
     }

@@ -43,13 +43,16 @@ def train(cfg: DictConfig) -> runs.Run:
     """
     config.check(cfg)
     run = runs.prepare(cfg)
-    with run.locked(), _log_file(run.path / "log.txt"), _recorded(run):
-        requested = runs.requested(cfg)
-        if run.results.get("requested") == requested:
-            log.info("%s is finished already", run.path)
-        else:
-            _fit_and_measure(cfg, run)
-            run.update_results(status="finished", requested=requested)
+    with run.locked():
+        runs.write_config(run, cfg)
+        with _log_file(run.path / "log.txt"), _recorded(run, cfg):
+            requested = runs.requested(cfg)
+            if run.results.get("requested") == requested:
+                _refuse_untrained_epochs(run, cfg)
+                log.info("%s is finished already", run.path)
+            else:
+                _fit_and_measure(cfg, run)
+                run.update_results(status="finished", requested=requested)
     return runs.load(run.path)
 
 
@@ -65,14 +68,15 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         data = run.data
     model = runs.build_model(cfg, data)
     _refuse_foreign_checkpoint(run, model)
-    run.update_results(
-        **runs.describe(cfg, model, threads), data=data.report, status=_status(run, "running"), error=None
-    )
     metrics = MetricsFile(run)
     callbacks = [metrics, *_measurements(cfg, run), *checkpoints(run)]
     attached = loggers.build(cfg, run)
     with loggers.finished(attached, run):
         trainer = build_trainer(cfg.trainer, callbacks, attached)
+        device = trainer.strategy.root_device
+        # What is measured later, perhaps elsewhere, does not change what is said of the training.
+        described = {} if "metrics" in run.results else runs.describe(cfg, model, threads, device)
+        run.update_results(**described, data=data.report, status=_status(run, "running"), error=None)
         resume = run.checkpoint("last")
         with part(0.05, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
@@ -114,6 +118,13 @@ def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
     if cfg.attack.enabled:
         result.append(callbacks.AdversarialEvaluation(run, cfg.attack))
     return result
+
+
+def _refuse_untrained_epochs(run: runs.Run, cfg: DictConfig) -> None:
+    if cfg.trainer.get("keep_epochs") and 0 not in run.epochs:
+        raise ValueError(
+            f"{run.path} is trained already, without trainer.keep_epochs=true: move it away or give another output_dir"
+        )
 
 
 def _refuse_foreign_checkpoint(run: runs.Run, model: Any) -> None:
@@ -163,14 +174,15 @@ def _log_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded(run: runs.Run) -> Iterator[None]:
+def _recorded(run: runs.Run, cfg: DictConfig) -> Iterator[None]:
     """Write a failure to results.json and its traceback to the log."""
     try:
         yield
     except Exception as error:
         with open(run.path / "log.txt", "a") as file:
             traceback.print_exc(file=file)
-        run.update_results(status=_status(run, "failed"), error=one_line(error), name=run.path.name)
+        known = {} if "metrics" in run.results else runs.named(cfg)
+        run.update_results(**known, status=_status(run, "failed"), error=one_line(error))
         raise
 
 

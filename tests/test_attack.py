@@ -362,6 +362,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., runs.Run
             *overrides,
         )
         run = runs.prepare(cfg)
+        runs.write_config(run, cfg)
         run.checkpoint().parent.mkdir()
         torch.save({"state_dict": runs.build_model(cfg, run.data).state_dict()}, run.checkpoint())
         run.update_results(status="finished", data=run.data.report)
@@ -549,7 +550,7 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "rat=0.5"], "attack.rat is unknown: expected the keys"),
+        (["{run}", "rat=0.5"], "rat=0.5: expected one of"),
         (["{run}", "rate=0.5", "mode=both"], "attack.mode=both: expected sequence or composite"),
         (["{run}", "rate=half"], "attack.rate=half: expected a number in [0, 1]"),
         (["{run}/nowhere"], "does not exist"),

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import gruland
-from gruland import loggers
+from gruland import loggers, runs
 from gruland.train import train
 
 pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gruland[wandb]'")
@@ -103,6 +103,14 @@ def test_without_a_network_a_key_does_not_make_it_hang(monkeypatch):
     start = time.monotonic()
     assert loggers._wandb_mode("auto") == "offline"
     assert time.monotonic() - start < 10
+
+
+def test_a_cell_has_a_dashboard_run_of_its_own_in_each_experiment(tmp_path):
+    ids = {
+        loggers._dashboard_id(runs.Run(tmp_path / name / "none-h8-s0-1a2b3c4d")) for name in ("a", "b", "b")
+    }
+    assert len(ids) == 2
+    assert all(id.startswith("none-h8-s0-1a2b3c4d-") for id in ids)
 
 
 def test_an_explicit_mode_is_kept(monkeypatch):

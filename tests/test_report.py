@@ -27,7 +27,7 @@ from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
 from gruland.report import collect, commands, write
 from gruland.report.__main__ import main
-from gruland.report.collect import studies
+from gruland.report.collect import Run, landscape_setting, studies
 from gruland.runs import identity
 
 NONE, ZONEOUT, DROPCONNECT = Cell("none", 0.0, 128), Cell("zoneout", 0.1, 128), Cell("dropconnect", 0.05, 256)
@@ -285,6 +285,20 @@ def test_the_papers_figures_stand_in_tables_1_to_3(page: Tables) -> None:
     assert [row[1] for row in page.tables["s1-table-2"][1:4]] == ["1.208", "1.353", "0.544"]
     assert page.row("s1-table-3", "With dropout at test time, paper")[:2] == ["1.365", "0.537"]
     assert page.row("s1-table-3", "Without dropout at test time, paper")[:2] == ["1.353", "0.544"]
+
+
+def test_surfaces_are_captioned_by_what_they_are_of(tmp_path: Path) -> None:
+    def run(**landscape: Any) -> Run:
+        return Run(tmp_path, "finished", None, {"landscape": landscape}, {})
+
+    usual = run(split="train", objective="evaluation loss", plane="random")
+    random = "two seeded random directions, normalized to the weights"
+    assert landscape_setting([usual, usual]) == f"training reviews, evaluation mode; {random}"
+    other = run(split="test", objective="training loss", draws=8, plane="trajectory")
+    masks = "test reviews with masks as in training (mean of 8 draws)"
+    assert landscape_setting([other]) == f"{masks}; a trajectory plane"
+    both = f"training reviews, evaluation mode or {masks}; {random} or a trajectory plane"
+    assert landscape_setting([usual, other]) == both
 
 
 def test_table_1_holds_the_runs_losses(page: Tables) -> None:

@@ -32,7 +32,7 @@ def test_the_best_of_each_regularizer_among_finished_runs(tmp_path):
 
 def test_a_folder_given_twice_counts_once(tmp_path):
     path = make(tmp_path, "a", "none", 0.5)
-    for hidden in (tmp_path / ".trash" / "old", path / ".hydra"):
+    for hidden in (tmp_path / ".trash" / "old", path / ".hydra", path / "wandb" / "run-1" / "files"):
         hidden.mkdir(parents=True)
         (hidden / "config.yaml").write_text("{}")
     assert runs.find(tmp_path, path) == [path]

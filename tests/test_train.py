@@ -138,6 +138,71 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path
     assert whole.metrics[columns].equals(resumed.metrics[columns])
 
 
+def test_a_run_that_was_moved_while_interrupted_keeps_its_best_epoch(tmp_path, monkeypatch):
+    overrides = ("optimizer.lr=1.0", "trainer.max_epochs=4")  # too fast: the best epoch is an early one
+    whole = train(plain(tmp_path / "whole", *overrides))
+    original = MetricsFile.on_train_epoch_start
+
+    def fail_late(self, trainer, module):
+        original(self, trainer, module)
+        if trainer.current_epoch == 2:
+            raise OSError("power cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsFile, "on_train_epoch_start", fail_late)
+        with pytest.raises(OSError, match="power cut"):
+            train(plain(tmp_path / "here", *overrides))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    losses = whole.metrics.validation_loss
+    assert losses.idxmin() < 2
+    assert losses[2] > losses.min()  # Lightning's own callback would take this epoch for the best
+    assert same_weights(whole, train(plain(tmp_path / "there", *overrides)))
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_file(tmp_path):
+    rows = [
+        f"{'good' if n % 2 else 'bad'} film number {n},{'positive' if n % 2 else 'negative'}"
+        for n in range(160)
+    ]
+    for name, part in (("one.csv", rows), ("two.csv", rows[::-1])):
+        (tmp_path / name).write_text("\n".join(["review,sentiment", *part]))
+    run = train(plain(tmp_path / "runs", f"data.path={tmp_path}/one.csv"))
+    config, results = (run.path / "config.yaml").read_text(), run.results
+    with pytest.raises(ValueError, match="was trained on other data"):
+        train(plain(tmp_path / "runs", f"data.path={tmp_path}/two.csv"))
+    assert ((run.path / "config.yaml").read_text(), run.results) == (config, results)
+    shutil.move(tmp_path / "one.csv", tmp_path / "moved.csv")
+    assert train(plain(tmp_path / "runs", f"data.path={tmp_path}/moved.csv")).config.data.path.endswith(
+        "moved.csv"
+    )
+
+
+def test_a_failure_before_the_training_is_what_the_report_shows(tmp_path):
+    from gruland.report.collect import read_run
+
+    cfg = plain(tmp_path, "data.limit=1000000")
+    with pytest.raises(ValueError, match="limit") as failure:
+        train(cfg)
+    found = read_run(runs.folder(cfg))
+    assert (found.status, found.seed, found.experiment) == ("failed", 0, "smoke")
+    assert found.error == " ".join(str(failure.value).split())
+
+
+def test_what_was_trained_where_stays_after_a_later_measurement(tmp_path, monkeypatch):
+    run = train(plain(tmp_path))
+    run.update_results(environment={"device": "cuda:0"})
+    assert train(smoke(tmp_path, "landscape.size=3")).results["environment"] == {"device": "cuda:0"}
+    model = runs.build_model(run.config, run.data)
+    described = runs.describe(run.config, model, 1, torch.device("meta"))
+    assert described["environment"]["device"] == "meta"
+
+
+def test_epochs_that_were_not_kept_are_not_passed_over(tmp_path):
+    train(plain(tmp_path))
+    with pytest.raises(ValueError, match=r"is trained already, without trainer\.keep_epochs=true"):
+        train(plain(tmp_path, "trainer.keep_epochs=true"))
+
+
 def group_lives(group):
     try:
         os.killpg(group, 0)
@@ -250,6 +315,7 @@ def test_trained_vectors_are_part_of_the_checkpoint(tmp_path):
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
     cfg = plain(tmp_path)
     run = runs.prepare(cfg)
+    runs.write_config(run, cfg)
     with run.locked(), pytest.raises(ValueError, match="another process"):
         train(cfg)
 

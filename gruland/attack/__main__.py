@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from gruland.errors import one_line_errors
-from gruland.overrides import split
+from gruland.overrides import overridden, split
 
 _SETTINGS = """settings, each the run's own unless given:
   reviews=200       test reviews
@@ -46,17 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _attack(paths: Sequence[str], overrides: Sequence[str]) -> None:
     import logging
 
-    from omegaconf import OmegaConf
-
     from gruland import runs
     from gruland.attack.evaluate import Settings, evaluate_run
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    assert isinstance(changes, dict)
     found = [runs.load(path) for path in runs.find(*paths)]
-    settings = [{**run.config.attack, **changes} for run in found]
+    every = {field.name: None for field in fields(Settings)}  # an older run's configuration may lack some
+    settings = [overridden({**every, **run.config.attack}, overrides) for run in found]
     for one in settings:
         Settings.of(one)  # a typo is refused before the first run is touched
     for run, one in zip(found, settings, strict=True):

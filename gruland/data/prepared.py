@@ -49,9 +49,9 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"data.{key}={value} is unknown: expected {' or '.join(known)}")
-        numbers = all(isinstance(f, int | float) and f > 0 for f in self.fractions)
-        if len(self.fractions) != 3 or not numbers:
-            raise ValueError(f"data.fractions={list(self.fractions)}: expected three numbers above 0")
+        given = list(self.fractions) if isinstance(self.fractions, Sequence) else [self.fractions]
+        if len(given) != 3 or not all(isinstance(f, int | float) and f > 0 for f in given):
+            raise ValueError(f"data.fractions={given}: expected three numbers above 0")
         check_whole("split_seed", self.split_seed, 0)
         check_whole("max_length", self.max_length, 1, "whole reviews")
         limits = self.limit if isinstance(self.limit, Mapping) else {"train": self.limit}

@@ -100,6 +100,24 @@ class Run:
         return self.results.get("attack")
 
 
+def landscape_setting(runs: Iterable[Run]) -> str:
+    """What the runs' surfaces are of, in words: the reviews, the loss and the plane."""
+    losses, planes = [], []
+    for measured in (run.results["landscape"] for run in runs):
+        split = str(measured.get("split", "train")).replace("train", "training")
+        masks = ", evaluation mode"
+        if measured.get("objective") == "training loss":
+            masks = f" with masks as in training (mean of {measured['draws']} draws)"
+        losses.append(f"{split} reviews{masks}")
+        kind = measured.get("plane", "random")
+        planes.append(
+            "two seeded random directions, normalized to the weights"
+            if kind == "random"
+            else f"a {kind} plane"
+        )
+    return "; ".join(" or ".join(dict.fromkeys(words)) for words in (losses, planes))
+
+
 def collect(paths: Sequence[str | Path]) -> list[Run]:
     """Read every run folder at or below ``paths``, each once, in the order of the tables.
 
@@ -243,4 +261,7 @@ def _setting(run: Run) -> str:
         OmegaConfBaseException,
     ):  # no configuration: the sizes of the data must do
         same = {"sizes": (run.results.get("data") or {}).get("sizes")}
+    same["fingerprint"] = (run.results.get("data") or {}).get(
+        "fingerprint"
+    )  # files are no part of the identity
     return json.dumps([run.experiment, same], sort_keys=True, default=str)

@@ -16,7 +16,7 @@ from gruland.cells import Cell, by_cell, title
 from gruland.landscape.pictures import Scale, contour_figure, figure_3d, surface_figure
 from gruland.landscape.store import load_surface
 from gruland.report import paper
-from gruland.report.collect import Run, Study
+from gruland.report.collect import Run, Study, landscape_setting
 
 if TYPE_CHECKING:
     import xarray
@@ -291,10 +291,9 @@ def surfaces(study: Study, found: Sequence[tuple[Run, xarray.Dataset]]) -> Surfa
         _surface(run, dataset, scale, f"{study.key}-surface-{i}") for i, (run, dataset) in enumerate(found, 1)
     ]
     caption = (
-        "Loss on training reviews, evaluation mode, around the best checkpoint. Colours, contour levels and "
-        f"height share one scale: {scale.label}, {scale.low:.3g} to {scale.high:.3g}. The axes are steps "
-        "along two random directions, normalized to the weights. Circle: the trained weights; cross: the "
-        "least loss. Turn one surface, and the others follow."
+        f"Loss around the best checkpoint ({landscape_setting(run for run, _ in found)}). Colours, contour levels and "
+        f"height share one scale: {scale.label}, {scale.low:.3g} to {scale.high:.3g}. Circle: the trained weights; "
+        "cross: the least loss. Turn one surface, and the others follow."
     )
     return Surfaces(f"{study.key}-surfaces", "Loss surfaces (figure 4)", caption, items)
 
@@ -344,7 +343,7 @@ def _plotly(dataset: xarray.Dataset, scale: Scale) -> dict[str, Any]:
 
 
 def read_surfaces(runs: Sequence[Run]) -> list[tuple[Run, xarray.Dataset]]:
-    """The runs' surfaces that can be read and hold a finite loss."""
+    """The runs' surfaces that can be read and hold a finite loss, and that results.json speaks of."""
     found = []
     for run in runs:
         if run.surface_path is None:
@@ -353,7 +352,9 @@ def read_surfaces(runs: Sequence[Run]) -> list[tuple[Run, xarray.Dataset]]:
             dataset = load_surface(run.surface_path)
         except (OSError, ValueError):
             continue
-        if np.isfinite(dataset["loss"].values).any():
+        # While a new surface is on its way, the store holds the one before it.
+        whole = bool(run.results["landscape"].get("complete", True)) or not dataset.attrs.get("complete")
+        if whole and np.isfinite(dataset["loss"].values).any():
             found.append((run, dataset))
     return found
 

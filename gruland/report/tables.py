@@ -9,7 +9,7 @@ from typing import Any
 
 from gruland.cells import Cell
 from gruland.report import commands, paper
-from gruland.report.collect import Run, Study
+from gruland.report.collect import Run, Study, landscape_setting
 
 SPLITS = ("train", "validation", "test")
 NOT_RUN = "not run"
@@ -331,9 +331,8 @@ def landscapes(study: Study, areas: dict[Run, float]) -> Table:
         ],
         rows,
         [
-            "Best checkpoint, evaluation mode, training reviews; two seeded random directions over the "
-            "trained weights, normalized as named (filter: Li et al. 2018; tensor: the paper’s formula to "
-            "the letter).",
+            f"Best checkpoint; {landscape_setting(areas)}. Normalized as named (filter: Li et al. 2018; tensor: the "
+            "paper’s formula to the letter).",
             "Area: the share of the grid’s cells whose loss is at most 0.1 nats above the least on the grid, "
             "the paper’s “area of minimum loss” as a number. It changes with the seed of the directions.",
             "Cells: where some are interpolated, those that were evaluated come first.",

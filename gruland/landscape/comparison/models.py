@@ -80,7 +80,7 @@ def _cell(run: Run) -> Cell:
 
 
 def _data(run: Run) -> str:
-    return str(run.results["data"]["fingerprint"])
+    return str(run.results.get("data", {}).get("fingerprint"))
 
 
 def _by_seed(group: Sequence[Run]) -> dict[int, Run]:
