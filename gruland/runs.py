@@ -43,8 +43,9 @@ SCHEMA = 1
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
 _NOT_IDENTITY = {"path", "cache_dir", "num_workers", "eval_batch_size", "backend"}
-_FILES = ("data.path", "embedding.path")
 _TRAINER_IDENTITY = ("max_epochs", "precision", "gradient_clip_val")
+#: The keys that name files: what these hold counts, not where they lie.
+_FILES = ("data.path", "embedding.path")
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
@@ -334,19 +335,20 @@ def find(*paths: str | Path) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: expected a run folder or a folder of runs")
-        here = sorted(_below(path))
+        here = sorted(folders(path, "config.yaml"))
         if not here:
             raise FileNotFoundError(f"{path} holds no run (no config.yaml at or below it)")
         found += [run for run in here if run not in found]
     return found
 
 
-def _below(path: Path) -> Iterator[Path]:
+def folders(path: Path, *names: str) -> Iterator[Path]:
+    """Folders at or below ``path`` that hold one of the files; none that is hidden or inside such a folder."""
     for folder, inside, files in os.walk(path):
-        if "config.yaml" in files:
+        if not set(names).isdisjoint(files):
             inside.clear()  # what loggers keep in a run's folder has such files, too
             yield Path(folder)
-        inside[:] = [name for name in inside if not name.startswith(".")]
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
 
 
 def named(cfg: DictConfig) -> dict[str, Any]:

@@ -44,11 +44,11 @@ def train(cfg: DictConfig) -> runs.Run:
     config.check(cfg)
     run = runs.prepare(cfg)
     with run.locked():
+        _refuse_untrained_epochs(run, cfg)
         runs.write_config(run, cfg)
         with _log_file(run.path / "log.txt"), _recorded(run, cfg):
             requested = runs.requested(cfg)
             if run.results.get("requested") == requested:
-                _refuse_untrained_epochs(run, cfg)
                 log.info("%s is finished already", run.path)
             else:
                 _fit_and_measure(cfg, run)
@@ -121,7 +121,7 @@ def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
 
 
 def _refuse_untrained_epochs(run: runs.Run, cfg: DictConfig) -> None:
-    if cfg.trainer.get("keep_epochs") and 0 not in run.epochs:
+    if cfg.trainer.get("keep_epochs") and "metrics" in run.results and 0 not in run.epochs:
         raise ValueError(
             f"{run.path} is trained already, without trainer.keep_epochs=true: move it away or give another output_dir"
         )

@@ -110,21 +110,25 @@ def test_same_seed_and_config_give_the_same_weights_and_another_seed_others(tmp_
     assert not torch.equal(weights(a)["head.weight"], weights(c)["head.weight"])
 
 
-@pytest.mark.parametrize("regularizer", ["none", "zoneout", "dropconnect"])
-def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path, monkeypatch, regularizer):
-    overrides = (f"regularizer={regularizer}", "trainer.max_epochs=4")
-    whole = train(plain(tmp_path / "whole", *overrides))
+def cut_in_the_third_epoch(monkeypatch, cfg):
     original = MetricsFile.on_train_epoch_start
 
-    def fail_in_the_third_epoch(self, trainer, module):
+    def fail(self, trainer, module):
         original(self, trainer, module)
         if trainer.current_epoch == 2:
             raise OSError("power cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr(MetricsFile, "on_train_epoch_start", fail_in_the_third_epoch)
+        patched.setattr(MetricsFile, "on_train_epoch_start", fail)
         with pytest.raises(OSError, match="power cut"):
-            train(plain(tmp_path / "cut", *overrides))
+            train(cfg)
+
+
+@pytest.mark.parametrize("regularizer", ["none", "zoneout", "dropconnect"])
+def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path, monkeypatch, regularizer):
+    overrides = (f"regularizer={regularizer}", "trainer.max_epochs=4")
+    whole = train(plain(tmp_path / "whole", *overrides))
+    cut_in_the_third_epoch(monkeypatch, plain(tmp_path / "cut", *overrides))
     run = runs.Run(runs.folder(plain(tmp_path / "cut", *overrides)))
     assert run.results["status"] == "failed"
     assert run.results["error"] == "power cut"
@@ -141,17 +145,7 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path
 def test_a_run_that_was_moved_while_interrupted_keeps_its_best_epoch(tmp_path, monkeypatch):
     overrides = ("optimizer.lr=1.0", "trainer.max_epochs=4")  # too fast: the best epoch is an early one
     whole = train(plain(tmp_path / "whole", *overrides))
-    original = MetricsFile.on_train_epoch_start
-
-    def fail_late(self, trainer, module):
-        original(self, trainer, module)
-        if trainer.current_epoch == 2:
-            raise OSError("power cut")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MetricsFile, "on_train_epoch_start", fail_late)
-        with pytest.raises(OSError, match="power cut"):
-            train(plain(tmp_path / "here", *overrides))
+    cut_in_the_third_epoch(monkeypatch, plain(tmp_path / "here", *overrides))
     shutil.move(tmp_path / "here", tmp_path / "there")
     losses = whole.metrics.validation_loss
     assert losses.idxmin() < 2
@@ -198,9 +192,11 @@ def test_what_was_trained_where_stays_after_a_later_measurement(tmp_path, monkey
 
 
 def test_epochs_that_were_not_kept_are_not_passed_over(tmp_path):
-    train(plain(tmp_path))
+    run = train(plain(tmp_path))
+    before = (run.path / "config.yaml").read_text(), run.results
     with pytest.raises(ValueError, match=r"is trained already, without trainer\.keep_epochs=true"):
         train(plain(tmp_path, "trainer.keep_epochs=true"))
+    assert ((run.path / "config.yaml").read_text(), run.results) == before
 
 
 def group_lives(group):

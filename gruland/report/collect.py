@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gruland.cells import Cell, by_cell
 from gruland.files import read_json
-from gruland.runs import SCHEMA, identity
+from gruland.runs import SCHEMA, folders, identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +125,8 @@ def collect(paths: Sequence[str | Path]) -> list[Run]:
         ValueError: there is no run folder, or none holds a finished run.
     """
     where = ", ".join(str(path) for path in paths)
-    folders = {folder.resolve(): folder for path in paths for folder in _run_folders(Path(path))}
-    runs = sorted((read_run(folder) for folder in folders.values()), key=_order)
+    found = {folder.resolve(): folder for path in paths for folder in _run_folders(Path(path))}
+    runs = sorted((read_run(folder) for folder in found.values()), key=_order)
     if not runs:
         raise ValueError(
             f"no run folder in {where}: expected a results.json, as python -m gruland.train leaves it"
@@ -148,11 +147,7 @@ def _run_folders(path: Path) -> Iterator[Path]:
         )
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is a file: give run folders, or folders that contain run folders")
-    for folder, inside, files in os.walk(path):
-        if "results.json" in files or "config.yaml" in files:
-            inside.clear()
-            yield Path(folder)
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+    yield from folders(path, "results.json", "config.yaml")
 
 
 def read_run(folder: Path) -> Run:
