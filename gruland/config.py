@@ -105,7 +105,7 @@ def _named_as_it_is(regularizer: DictConfig) -> None:
         if name in ("none", "zoneout", "dropconnect") and regularizer[key] != expected:
             raise ValueError(
                 f"regularizer.{key}={regularizer[key]}: expected {expected} with regularizer={name} at rate {rate}; "
-                "both at once are a regularizer with a name of its own in conf/regularizer"
+                "give regularizer=zoneout or dropconnect and regularizer.rate; both at once need a name of their own"
             )
 
 

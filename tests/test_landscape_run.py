@@ -377,7 +377,7 @@ def test_a_budget_that_runs_out_and_the_command_that_goes_on(tmp_path, no_pictur
         ({"gate": "forget"}, "landscape.gate=forget: expected reset, update, new, "),
         ({"gate": 3}, "landscape.gate=3: expected reset, update, new, "),
         ({"gate": "new", "vectors": "tensor"}, "gate=new with landscape.vectors=tensor: expected vectors=with_row"),
-        ({"plane": "hessian", "only": "gru.*"}, r"only=gru.\*: expected None with landscape.plane=hessian, it is for"),
+        ({"plane": "hessian", "only": "gru.*"}, r"only=gru.\*: expected null with landscape.plane=hessian, it is for"),
         ({"plane": "initial", "normalization": "unit"}, "normalization=unit: expected filter with landscape.plane="),
         ({"max_seconds": 0}, "landscape.max_seconds=0: expected a positive number, or null"),
         ({"plane": "nowhere"}, "landscape.plane=nowhere: expected random, initial, final, trajectory, hessian or"),

@@ -131,7 +131,7 @@ def _check_random(settings: Mapping[str, Any]) -> None:
     for key, usual in OF_RANDOM_PLANES.items():
         if settings["plane"] != "random" and settings[key] != usual:
             raise ValueError(
-                f"landscape.{key}={settings[key]}: expected {usual} with landscape.plane={settings['plane']}, "
+                f"landscape.{key}={settings[key]}: expected {'null' if usual is None else usual} with landscape.plane={settings['plane']}, "
                 "it is for random planes"
             )
 
