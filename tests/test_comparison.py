@@ -13,11 +13,11 @@ import torch
 import gruland
 from gruland.cells import Cell
 from gruland.landscape import __main__ as command
-from gruland.landscape.comparison.compare import compare
-from gruland.landscape.comparison.figures import _grids
-from gruland.landscape.comparison.measurements import Measured
-from gruland.landscape.comparison.models import Model, models, references
-from gruland.landscape.comparison.table import Quantity, markdown, row
+from gruland.report.landscapes.compare import compare
+from gruland.report.landscapes.figures import _grids
+from gruland.report.landscapes.measurements import Measured
+from gruland.report.landscapes.models import Model, models, references
+from gruland.report.landscapes.table import Quantity, markdown, row
 from gruland.stats import crossed_interval, paired_difference
 from gruland.train import train
 
@@ -285,8 +285,8 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
 
 def test_a_changed_model_is_measured_anew(trained, tmp_path):
     """What is kept belongs to the weights that it was computed of."""
-    from gruland.landscape.comparison.measurements import benches
     from gruland.landscape.settings import completed
+    from gruland.report.landscapes.measurements import benches
 
     settings = completed(
         {"size": 3, "extent": 1.0, "normalization": "filter", "reviews": 10, "seed": 0, "reviews_seed": 0}
@@ -304,8 +304,8 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
 
 def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
-    from gruland.landscape.comparison.measurements import benches
     from gruland.landscape.settings import completed
+    from gruland.report.landscapes.measurements import benches
 
     runs = [(f"seed {seed}", run) for seed, run in models(trained)[0].runs.items()][:2]
     settings = completed({"size": 3, "extent": 1.0, "reviews": 9, "seed": 0, "reviews_seed": 0})
@@ -314,7 +314,7 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     computed = []
     for name in ("curvature", "mean_sharpness"):
         monkeypatch.setattr(
-            f"gruland.landscape.comparison.curvature.{name}",
+            f"gruland.report.landscapes.curvature.{name}",
             lambda *_, name=name: computed.append(name) or {},
         )
     monkeypatch.setattr(type(one), "_barrier", lambda *_: computed.append("barrier") or {})
@@ -339,7 +339,7 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
 def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatch):
     """Lists among the settings, planes of less than a ripple's reach, and models of different data."""
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    monkeypatch.setattr("gruland.landscape.comparison.models.Model.data", property(lambda self: self.label))
+    monkeypatch.setattr("gruland.report.landscapes.models.Model.data", property(lambda self: self.label))
     words = [
         "directions=1",
         "curvature=0",

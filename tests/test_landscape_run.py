@@ -573,7 +573,7 @@ def test_a_locked_run_is_waited_for(tmp_path):
 def test_compare_is_a_command_even_where_a_folder_has_its_name(tmp_path, monkeypatch, two_runs):
     given = []
     module = SimpleNamespace(main=lambda words: given.append(words) or 3)
-    monkeypatch.setitem(sys.modules, "gruland.landscape.comparison.__main__", module)
+    monkeypatch.setitem(sys.modules, "gruland.report.landscapes.__main__", module)
     (tmp_path / "compare").mkdir()
     assert command.main(["compare", "one", "planes=3"]) == 3
     assert given == [["one", "planes=3"]]

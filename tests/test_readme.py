@@ -81,8 +81,8 @@ def test_the_commands_of_the_other_pages_are_understood(page, smoke_run):
     """They take hours and data that is not here: what can be checked is that every word of them means something."""
     from gruland.landscape import settings
     from gruland.landscape.__main__ import _settings
-    from gruland.landscape.comparison import compare
     from gruland.overrides import overridden
+    from gruland.report.landscapes import compare
 
     for line in typed(page.read_text()):
         if not line.startswith("python -m gruland."):

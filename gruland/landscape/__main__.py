@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["export"]:
         return _export(words[1:])
     if words[:1] == ["compare"]:
-        from gruland.landscape.comparison.__main__ import main as compare
+        from gruland.report.landscapes.__main__ import main as compare
 
         return compare(words[1:])
     return _compute_all(*_parse(words))

@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gruland.landscape.comparison.measurements import Bench, Measured, benches
-from gruland.landscape.comparison.models import Model, models
-from gruland.landscape.comparison.page import write_page
+from gruland.report.landscapes.measurements import Bench, Measured, benches
+from gruland.report.landscapes.models import Model, models
+from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
 
 #: What a comparison can be asked, and what it does unasked. Planes are random ones, whole and over the same reviews.

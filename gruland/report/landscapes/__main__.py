@@ -18,7 +18,7 @@ from gruland.overrides import overridden, split
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit status is 0."""
     paths, overrides, out = _parse(arguments)
-    from gruland.landscape.comparison.compare import SETTINGS, compare
+    from gruland.report.landscapes.compare import SETTINGS, compare
 
     folder = Path(out) if out else _common(paths) / "comparison"
     print(compare(*paths, settings=overridden(SETTINGS, overrides), folder=folder))

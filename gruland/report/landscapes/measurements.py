@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gruland.files import read_json, write_json
-from gruland.landscape.comparison.models import Model, references
 from gruland.landscape.directions import fingerprint
+from gruland.report.landscapes.models import Model, references
 from gruland.runs import Run
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ class Bench:
         )
 
     def curvature(self, reviews: int) -> dict[str, Any]:
-        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.landscape.comparison.curvature`."""
-        from gruland.landscape.comparison.curvature import VERSION, curvature, mean_sharpness
+        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.curvature`."""
         from gruland.landscape.composed import ComposedLoss
         from gruland.landscape.run import reviews_of
+        from gruland.report.landscapes.curvature import VERSION, curvature, mean_sharpness
 
         model, seed = self.model, self.settings["reviews_seed"]
 
@@ -208,5 +208,5 @@ class Measured:
 
     @property
     def references(self) -> dict[str, str]:
-        """See :func:`gruland.landscape.comparison.models.references`."""
+        """See :func:`gruland.report.landscapes.models.references`."""
         return references(self.models)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gruland.cells import title
-from gruland.landscape.comparison.measurements import STAGES, Measured
-from gruland.landscape.comparison.rows import curves
-from gruland.landscape.comparison.table import Row
+from gruland.report.landscapes.measurements import STAGES, Measured
+from gruland.report.landscapes.rows import curves
+from gruland.report.landscapes.table import Row
 
 if TYPE_CHECKING:
     import xarray

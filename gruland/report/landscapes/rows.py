@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gruland.landscape.comparison.measurements import Measured
-from gruland.landscape.comparison.table import Quantity, Row, row
 from gruland.landscape.measures import MEASURES, flat_area_curve
+from gruland.report.landscapes.measurements import Measured
+from gruland.report.landscapes.table import Quantity, Row, row
 from gruland.stats import crossed_band
 
 #: Excess losses of the area curve, in nats.

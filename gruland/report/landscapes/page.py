@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gruland.files import atomic_path, write_json
-from gruland.landscape.comparison.figures import draw
-from gruland.landscape.comparison.measurements import STAGES, Measured
-from gruland.landscape.comparison.rows import curves, rows
-from gruland.landscape.comparison.table import Row, markdown
+from gruland.report.landscapes.figures import draw
+from gruland.report.landscapes.measurements import STAGES, Measured
+from gruland.report.landscapes.rows import curves, rows
+from gruland.report.landscapes.table import Row, markdown
 
 
 def write_page(measured: Measured, folder: Path) -> Path:
