@@ -38,8 +38,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	-env PATH="$(abspath $(BIN)):/usr/bin:/bin" $(RUN) pip install --no-build-isolation -c constraints.txt haste-pytorch-cpu
 	touch $@
 
-test: setup  ## the test suite
-	$(RUN) pytest
+test: setup  ## the test suite, on every core
+	$(RUN) pytest -n auto --dist loadfile
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

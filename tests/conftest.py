@@ -14,10 +14,11 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory):
-    """A cache of the suite's own, so that no test depends on what an earlier one left."""
+def _cache(tmp_path_factory, worker_id):
+    """A cache of the suite's own, so that no test depends on what an earlier one left; its workers share it."""
     before = os.environ.get("GRULAND_CACHE")
-    os.environ["GRULAND_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()
+    os.environ["GRULAND_CACHE"] = str((base if worker_id == "master" else base.parent) / "cache")
     yield
     if before is None:
         del os.environ["GRULAND_CACHE"]
