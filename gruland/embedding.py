@@ -37,8 +37,6 @@ class Vocabulary:
         # Copy on write: torch warns about arrays that cannot be written.
         self.vectors: np.ndarray = np.asarray(np.load(folder / "vectors.npy", mmap_mode="c"))
         self._words = folder / "words.txt"
-        if self._words.stat().st_size != int((folder / "size").read_text()):
-            raise ValueError("words.txt was cut short")
 
     def __len__(self) -> int:
         """V."""
@@ -92,7 +90,7 @@ def load(
         raise FileNotFoundError(
             f"embedding.path={path}: no such file; expected vectors in GloVe's text format"
         )
-    hash = content_hash(source, cache)
+    hash = content_hash(list(source.iterdir()) if source.is_dir() else source, cache)
     name = source.name.removesuffix(".txt") if path is not None else "glove.6B.50d"
 
     def write(folder: Path) -> None:
@@ -101,8 +99,7 @@ def load(
         np.save(
             folder / "vectors.npy", np.concatenate([*special, vectors], dtype=np.float32, casting="same_kind")
         )
-        size = (folder / "words.txt").write_bytes("\n".join(words).encode())
-        (folder / "size").write_text(str(size))
+        (folder / "words.txt").write_bytes("\n".join(words).encode())
 
     vocabulary = cached(cache / f"vectors-{hash[:16]}", lambda f: Vocabulary(f, name, hash, freeze), write)
     if dimension not in (None, vocabulary.dimension):
@@ -127,7 +124,7 @@ def load_torchtext(
         OSError: nothing can be fetched.
     """
     path = cached(
-        cache_folder(cache_dir) / f"torchtext-{name}",
+        cache_folder(cache_dir) / f"torchtext-{name}-{dimension}d",
         lambda folder: folder / f"glove.{name}.{dimension}d.txt",
         lambda folder: _fetch(name, dimension, folder),
     )
@@ -146,6 +143,7 @@ def _fetch(name: str, dimension: int, folder: Path) -> None:
         raise ValueError(
             f"embedding.name={name} is unknown to torchtext: expected one of {', '.join(GloVe.url)}"
         )
+    wanted = f"glove.{name}.{dimension}d.txt"
     try:
         GloVe(name, dimension, cache=str(folder))
     except (OSError, RuntimeError, BadZipFile) as error:
@@ -154,6 +152,9 @@ def _fetch(name: str, dimension: int, folder: Path) -> None:
             f"torchtext cannot fetch GloVe {name} {dimension}-d ({reason}): go online, or give "
             "embedding.path=FILE, or take the packaged vectors (embedding=glove_6b_50d)"
         ) from error
+    for path in folder.iterdir():  # the archive and the other dimensions, which each start would check
+        if path.name != wanted:
+            path.unlink()
 
 
 def _read_package(folder: Path) -> tuple[list[str], np.ndarray]:

@@ -3,10 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from gruland import cache as cache_module
 from gruland.cache import cache_folder, cached, content_hash
 
 WRITER = """
@@ -73,6 +77,62 @@ def test_a_damaged_entry_is_made_again(tmp_path, caplog):
     assert str(entry) in caplog.text
 
 
+@pytest.mark.parametrize("damage", [b"43", b"", b"421"])
+def test_an_entry_that_is_not_as_it_was_written_is_made_again(tmp_path, caplog, damage):
+    entry = tmp_path / "entry"
+    cached(entry, read, write)
+    (entry / "value").write_bytes(damage)
+    assert cached(entry, read, write) == "42"
+    (message,) = caplog.messages
+    assert f"{entry} is damaged (value is not what was written)" in message
+    assert cached(entry, read, lambda folder: pytest.fail("written again")) == "42"
+
+
+def test_an_entry_without_checksums_is_made_again(tmp_path, caplog):
+    entry = tmp_path / "entry"
+    entry.mkdir()
+    (entry / "value").write_text("43")
+    assert cached(entry, read, write) == "42"
+    assert "damaged" in caplog.text
+
+
+@pytest.fixture
+def read_only():
+    """A folder without write permission, for root, too."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "cache"
+
+        @contextmanager
+        def closed():
+            for path in (folder.parent, *folder.parent.rglob("*")):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            user = os.geteuid()
+            os.seteuid(65534 if user == 0 else user)
+            try:
+                yield folder
+            finally:
+                os.seteuid(user)
+                for path in (folder.parent, *folder.parent.rglob("*")):
+                    path.chmod(0o755)
+
+        folder.mkdir()
+        yield folder, closed
+
+
+def test_a_filled_cache_is_read_without_write_permission(read_only, later):
+    folder, closed = read_only
+    source = folder.parent / "source"
+    source.write_text("one")
+    cached(folder / "entry", read, write)
+    with closed():
+        assert cache_folder(folder) == folder
+        first = content_hash(source, folder)
+        assert content_hash(source, folder) == first
+        assert cached(folder / "entry", read, write) == "42"
+        with pytest.raises(OSError, match=r"cache folder .* cannot be used \(no permission to write\)"):
+            cached(folder / "other", read, write)
+
+
 def test_a_defect_in_reading_is_not_hidden(tmp_path):
     with pytest.raises(FileNotFoundError):
         cached(tmp_path / "entry", read, lambda folder: None)
@@ -95,27 +155,64 @@ def test_folder_below_a_file(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_content_hash(tmp_path):
+@pytest.fixture
+def later(monkeypatch):
+    """The clock stands an hour ahead: files that a test has just written count as settled."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+
+
+def test_content_hash_is_remembered_and_checked(tmp_path, later, monkeypatch):
     file, cache = tmp_path / "file", tmp_path / "cache"
     file.write_text("one")
     first = content_hash(file, cache)
+    (memory,) = (cache / "hashes").iterdir()
+    content = memory.read_text()
+    for damaged in ("{", "", content.replace(first[:8], "0" * 8)):
+        memory.write_text(damaged)
+        assert content_hash(file, cache) == first
+        assert memory.read_text() == content
+    monkeypatch.setattr(cache_module, "_file_hash", lambda path: pytest.fail("read again"))
     assert content_hash(file, cache) == first
+
+
+def test_content_hash_follows_the_content(tmp_path):
+    file, cache = tmp_path / "file", tmp_path / "cache"
+    file.write_text("one")
+    first = content_hash(file, cache)
     file.write_text("two!")
     assert content_hash(file, cache) != first
     file.write_text("one")
     os.utime(file, ns=(1, 1))
     assert content_hash(file, cache) == first
-    for damaged in (cache / "hashes").iterdir():
-        damaged.write_text("{")
-    assert content_hash(file, cache) == first
 
 
-def test_content_hash_of_a_folder(tmp_path):
+def test_a_change_in_place_with_the_same_size_and_time_stamp_is_seen(tmp_path, later):
+    file, cache = tmp_path / "file", tmp_path / "cache"
+    file.write_text("one")
+    stat, first = file.stat(), content_hash(file, cache)
+    while file.stat().st_ctime_ns == stat.st_ctime_ns:  # the file system's clock ticks every few milliseconds
+        file.write_text("two")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert content_hash(file, cache) != first
+
+
+def test_a_file_that_changed_just_now_is_not_trusted_to_stay(tmp_path):
+    """Within a tick of the clock it could change again and keep its time stamps."""
+    file = tmp_path / "file"
+    file.write_text("one")
+    content_hash(file, tmp_path / "cache")
+    assert not (tmp_path / "cache" / "hashes").exists()
+
+
+def test_content_hash_of_several_files_holds_their_names(tmp_path):
     def fill(folder: Path, names):
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name[-1])
-        return content_hash(folder, tmp_path / "cache")
+        return content_hash([p for p in folder.rglob("*") if p.is_file()], tmp_path / "cache")
 
     one = fill(tmp_path / "one", ["x/a", "y/b"])
     assert fill(tmp_path / "two", ["x/a", "y/b"]) == one

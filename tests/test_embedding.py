@@ -56,12 +56,18 @@ def test_hash_follows_the_content(file, tmp_path):
     assert changed.vectors[2, 2] == 4
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "words.txt", "size"])
-def test_damaged_cache_is_made_again(file, tmp_path, name, caplog):
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+@pytest.mark.parametrize("name", ["vectors.npy", "words.txt", "checksums.json"])
+def test_a_damaged_cache_is_made_again_with_a_line_that_says_so(file, tmp_path, name, damage, caplog):
     load(file, cache_dir=tmp_path / "cache")
     (damaged,) = (tmp_path / "cache").glob(f"vectors-*/{name}")
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    np.testing.assert_array_equal(load(file, cache_dir=tmp_path / "cache").vectors[2:], VECTORS)
+    content = damaged.read_bytes()
+    damaged.write_bytes(
+        content[:-4] if damage == "cut" else content[:-4] + bytes([content[-4] ^ 1]) + content[-3:]
+    )
+    again = load(file, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(again.vectors[2:], VECTORS)
+    assert again.words == ["the", "n't", "\u00e9"]
     assert "damaged" in caplog.text
 
 

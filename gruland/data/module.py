@@ -121,7 +121,9 @@ class TextDataModule(LightningDataModule):
         if hasattr(self, "splits"):
             return
         cache = cache_folder(self.cache_dir)
-        source_hash = content_hash(self.source.locate(cache), cache)
+        located = self.source.locate(cache)
+        files = [p for p in located.rglob("*") if p.is_file()] if located.is_dir() else located
+        source_hash = content_hash(files, cache)
         key = self.settings.key(self.source.name, source_hash, self.vocabulary.hash)
         prepared = cached(
             cache / f"reviews-{key[:16]}",

@@ -92,7 +92,7 @@ class Prepared:
     facts: dict[str, Any]
 
     def fingerprint(self, vocabulary: Vocabulary) -> str:
-        """A hash of what a model gets to see: word ids, labels and vectors."""
+        """A hash of what a model gets to see: word ids, labels and vectors; it knows the run's data again."""
         digest = hashlib.sha256(vocabulary.hash.encode())
         for part in self.parts.values():
             for array in (*part.encoded, part.labels):
