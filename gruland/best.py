@@ -19,19 +19,28 @@ def best(*paths: str | Path) -> dict[str, runs.Run]:
 
     Raises:
         FileNotFoundError: a path does not exist, or holds no run.
-        ValueError: no run is finished.
+        ValueError: no run is finished, or they were trained on different data: their losses do not compare.
     """
     chosen: dict[str, tuple[float, runs.Run]] = {}
+    seen: dict[str, runs.Run] = {}  # by fingerprint, the first run on these data
     for folder in runs.find(*paths):
         run = runs.Run(folder)
         results = run.results
         if results.get("status") != "finished":
             continue
+        data = results.get("data") or {}
+        seen.setdefault(f"{data.get('source')} ({str(data.get('fingerprint'))[:8]})", run)
         loss, kind = results["metrics"]["best"]["validation"]["loss"], results["model"]["regularizer"]
         if kind not in chosen or loss < chosen[kind][0]:
             chosen[kind] = loss, run
     if not chosen:
         raise ValueError(f"no finished run at or below {', '.join(map(str, paths))}")
+    if len(seen) > 1:
+        groups = "; ".join(f"{run.path} on {data}" for data, run in seen.items())
+        raise ValueError(
+            f"the runs were trained on {len(seen)} different data sets or parts of one, and their losses do not "
+            f"compare ({groups}): give the runs of one"
+        )
     return {kind: run for kind, (_, run) in chosen.items()}
 
 

@@ -17,15 +17,24 @@ if TYPE_CHECKING:
     from gruland.runs import Run
 
 
-def predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float]]:
-    """The likeliest class of each review and its probability.
+def predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float] | None]:
+    """The likeliest class of each review and its probability; None for a review without a word.
 
     For a multilabel task: all classes of at least 0.5, joined, and the least of their probabilities.
     """
+    from gruland.data import words_of
+
+    clean = run.config.data.get("clean", "none")
+    spoken = [review for review in reviews if words_of(review, clean)]
+    found = iter(_predict(run, spoken) if spoken else [])
+    return [next(found) if words_of(review, clean) else None for review in reviews]
+
+
+def _predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float]]:
     from gruland.evaluation import logits
 
     task = run.model.task
-    probabilities = task.probabilities(logits(run.model, run.data.encode(reviews)))
+    probabilities = task.probabilities(logits(run.model, run.encode(reviews)))
     if task.kind != "multilabel":
         best, index = probabilities.max(1)
         return [(task.classes[int(i)], float(p)) for i, p in zip(index, best, strict=True)]
@@ -42,17 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gruland.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("reviews", nargs="*", help="reviews; without any, one a line from standard input")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="NAME",
+        help="a module, class or function of your own that the run's configuration may name",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     with one_line_errors():
         from gruland import runs
 
-        run = runs.load(options.run)
-        reviews = options.reviews or [line for line in sys.stdin if line.strip()]
+        run = runs.load(options.run, options.allow)
+        reviews = options.reviews or [line.rstrip("\r\n") for line in sys.stdin]
         if not reviews:
             raise ValueError("no reviews: give them as arguments, or one a line on standard input")
-        for review, (label, confidence) in zip(reviews, predict(run, reviews), strict=True):
+        for review, prediction in zip(reviews, predict(run, reviews), strict=True):
             start = " ".join(review.split())
-            print(f"{label}  {confidence:.1%}  {start[:100]}{'…' if len(start) > 100 else ''}")
+            said = f"{prediction[0]}  {prediction[1]:.1%}" if prediction else "no words"
+            print(f"{said}  {start[:100]}{'…' if len(start) > 100 else ''}".rstrip())
 
 
 if __name__ == "__main__":

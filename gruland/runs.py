@@ -18,16 +18,20 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import gruland
+from gruland import trust
 from gruland.config import resolved
+from gruland.errors import USER_ERRORS, one_line
 from gruland.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
@@ -35,10 +39,16 @@ if TYPE_CHECKING:
     import torch
 
     from gruland.classifier import Classifier
-    from gruland.data import TextDataModule
+    from gruland.data import Encoded, TextDataModule
+    from gruland.embedding import Vocabulary
+    from gruland.task import Task
 
 #: Version of results.json; it rises when a reader of an older one would go wrong.
 SCHEMA = 1
+
+_RETRAIN = "run gruland.train again, or move the run away"
+#: The end of a run's name; a folder that was given another name does not have it.
+_DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
@@ -82,19 +92,31 @@ def folder(cfg: DictConfig) -> Path:
 
 
 class Run:
-    """A run's folder. ``config``, ``data`` and ``model`` are built when they are first asked for."""
+    """A run's folder. ``config``, ``data`` and ``model`` are built when they are first asked for.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    Args:
+        path: the folder.
+        allow: classes that its configuration may name besides this package's, see :mod:`gruland.trust`.
+    """
+
+    def __init__(self, path: str | Path, allow: Iterable[str] = ()) -> None:
+        self.path, self.allow = Path(path), tuple(allow)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.results.get('status', 'new')})"
 
     @property
     def results(self) -> dict[str, Any]:
-        """results.json, empty where nothing was measured yet."""
+        """results.json, empty where nothing was measured yet.
+
+        Raises:
+            ValueError: it is no JSON object.
+        """
         path = self.path / "results.json"
-        return read_json(path) if path.exists() else {}
+        results: Any = read_json(path) if path.exists() else {}
+        if not isinstance(results, dict):
+            raise ValueError(f"{path} holds a {type(results).__name__}, expected an object: {_RETRAIN}")
+        return results
 
     def update_results(self, **values: Any) -> None:
         """Set top-level entries of results.json, atomically."""
@@ -121,10 +143,43 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The resolved configuration."""
-        cfg = OmegaConf.load(self.path / "config.yaml")
-        assert isinstance(cfg, DictConfig)
-        return cfg
+        """The resolved configuration.
+
+        Raises:
+            ValueError: it cannot be read, or names a class that is not allowed.
+        """
+        config = trust.read_config(self.path / "config.yaml")
+        try:
+            trust.check(config, self.allow)
+        except ValueError as error:
+            raise ValueError(f"{self.path / 'config.yaml'}: {error}") from error
+        for group in ("data", "embedding"):
+            cache = (config.get(group) or {}).get("cache_dir")
+            if cache and not Path(cache).expanduser().is_dir():  # another machine's
+                config[group]["cache_dir"] = None
+        return DictConfig(config)
+
+    def check(self) -> None:
+        """Hold the configuration and the results against the name that the run was given when it was trained.
+
+        Raises:
+            ValueError: one of them was changed since, or is not what this version can read.
+        """
+        results = self.results
+        check_results(results, self.path / "results.json")
+        try:
+            now = name(self.config)
+        except (KeyError, AttributeError, TypeError, OmegaConfBaseException) as error:
+            raise ValueError(f"{self.path / 'config.yaml'} lacks {one_line(error)}: {_RETRAIN}") from error
+        known = {"results.json": results.get("name", now)}
+        if digest := _DIGEST.search(self.path.resolve().name):
+            known["folder's name"] = f"{now[:-8]}{digest[1]}"
+        for where, before in known.items():
+            if before != now:
+                raise ValueError(
+                    f"{self.path / 'config.yaml'} is not the run's own: it describes {now}, the {where} says {before}; "
+                    "take config.yaml from a copy of the run, or move the run away"
+                )
 
     @cached_property
     def data(self) -> TextDataModule:
@@ -133,9 +188,42 @@ class Run:
         Raises:
             ValueError: what the configuration names today is other data than the run saw.
         """
-        data = build_data(self.config)
+        data = build_data(self.config, self.vocabulary)
         self.check_data(data)
         return data
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words that have a vector.
+
+        Raises:
+            ValueError: they are not those that the run was trained with.
+        """
+        vocabulary = build_vocabulary(self.config)
+        before = (self.results.get("data") or {}).get("vocabulary", {}).get("hash")
+        if before is not None and before != vocabulary.hash:
+            raise ValueError(
+                f"{self.path} was trained with other vectors ({vocabulary.name} has the hash {vocabulary.hash[:8]}, "
+                f"expected {before[:8]}): give embedding.path as it was"
+            )
+        return vocabulary
+
+    @property
+    def task(self) -> Task:
+        """What the data ask of the model."""
+        from gruland.task import Task
+
+        kept = self.results.get("task")
+        return self.data.task if kept is None else Task.from_dict(kept)
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Texts as the model sees them. The data that it was trained on need not be on this machine."""
+        from gruland.data import encode_texts
+
+        data = self.config.data
+        if data.get("_target_") != "gruland.data.TextDataModule":  # only it knows how it reads
+            return self.data.encode(texts)
+        return encode_texts(texts, self.vocabulary, data.get("clean", "none"), data.get("max_length"))
 
     def check_data(self, data: TextDataModule) -> None:
         """Refuse data other than those that the run was started with."""
@@ -157,7 +245,7 @@ class Run:
         Raises:
             ValueError: the checkpoint is truncated, or of another model.
         """
-        model = build_model(self.config, self.data)
+        model = build_model(self.config, self)
         model.load_state_dict(read_weights(self.checkpoint(which), model.state_dict()))
         return model.eval()
 
@@ -208,24 +296,32 @@ def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def build_data(cfg: DictConfig) -> TextDataModule:
-    """The data module that a configuration describes, set up."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+def build_vocabulary(cfg: DictConfig) -> Vocabulary:
+    """The word vectors that a configuration names."""
+    return _instantiate(cfg.embedding)
 
-    try:
-        data = instantiate(cfg.data, vocabulary=instantiate(cfg.embedding), seed=cfg.seed)
-    except InstantiationException as error:
-        raise error.__cause__ or error from None
+
+def build_data(cfg: DictConfig, vocabulary: Vocabulary | None = None) -> TextDataModule:
+    """The data module that a configuration describes, set up."""
+    data = _instantiate(cfg.data, vocabulary=vocabulary or build_vocabulary(cfg), seed=cfg.seed)
     data.prepare_data()
     data.setup()
     return data
 
 
-def build_model(cfg: DictConfig, data: TextDataModule) -> Classifier:
-    """An untrained classifier, its weights drawn from the configuration's seed."""
-    import torch
+def _instantiate(node: DictConfig, **more: Any) -> Any:
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **more)
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
+
+
+def build_model(cfg: DictConfig, data: TextDataModule | Run) -> Classifier:
+    """An untrained classifier for the task and the vocabulary of ``data``, its weights drawn from the seed."""
+    import torch
 
     from gruland.classifier import Classifier
 
@@ -243,7 +339,7 @@ def build_model(cfg: DictConfig, data: TextDataModule) -> Classifier:
             backend=cfg.model.backend,
             precision=cfg.model.get("precision", "float32"),  # absent in older runs
             freeze=data.vocabulary.freeze,
-            optimizer=instantiate(cfg.optimizer),
+            optimizer=_instantiate(cfg.optimizer),
             seed=cfg.seed,
         )
 
@@ -254,10 +350,11 @@ def prepare(cfg: DictConfig) -> Run:
     Raises:
         ValueError: the folder holds a run of another configuration.
     """
-    run = Run(folder(cfg))
+    run = Run(folder(cfg), allow=trust.targets(cfg))  # whoever composes a configuration trusts it
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "config.yaml").exists():
-        _refuse_other(Run(run.path), cfg)
+        _refuse_other(Run(run.path, run.allow), cfg)
+    run.config = _with_absolute_paths(cfg)
     return run
 
 
@@ -272,7 +369,7 @@ def write_config(run: Run, cfg: DictConfig) -> None:
     """
     file, new = run.path / "config.yaml", _with_absolute_paths(cfg)
     if file.exists():
-        before = Run(run.path).config
+        before = Run(run.path, run.allow).config
         if any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in _FILES):
             run.check_data(build_data(new))
     with atomic_path(file) as temporary:
@@ -306,14 +403,19 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, allow: Iterable[str] = ()) -> Run:
     """Open a finished run: the only loader there is.
+
+    Args:
+        path: its folder.
+        allow: modules, classes or functions that its configuration may name besides this package's, as dotted
+            names; only what you trust. See :mod:`gruland.trust`.
 
     Raises:
         FileNotFoundError: no run lies there.
-        ValueError: the run is not finished.
+        ValueError: the run is not finished, or its files are not what they were when it was.
     """
-    run = Run(path)
+    run = Run(path, allow)
     if not (run.path / "config.yaml").is_file():
         raise FileNotFoundError(
             f"{path} is no run folder (no config.yaml in it): give a folder that gruland.train made"
@@ -322,7 +424,36 @@ def load(path: str | Path) -> Run:
         raise ValueError(
             f"{path} is not finished (status {run.results.get('status')}): run gruland.train again"
         )
+    run.check()
     return run
+
+
+def readable(*paths: str | Path, allow: Iterable[str] = ()) -> tuple[list[Run], dict[Path, str]]:
+    """The finished runs at or below the paths, and why each of the others is left out, in a line.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or holds no run.
+    """
+    found, refused = [], {}
+    for path in find(*paths):
+        try:
+            found.append(load(path, allow))
+        except USER_ERRORS as error:
+            refused[path] = one_line(error)
+    return found, refused
+
+
+def check_results(results: Mapping[str, Any], path: Path) -> None:
+    """Refuse a finished run's results.json where it lacks what every reader needs, or holds it in another form.
+
+    Raises:
+        ValueError: the first such key.
+    """
+    if results.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"{path} has schema {results['schema']!r}, this version reads {SCHEMA}: {_RETRAIN}")
+    for key, value in flat({"metrics": results.get("metrics") or {}}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{path}: {key} is {value!r}, expected a number: {_RETRAIN}")
 
 
 def find(*paths: str | Path) -> list[Path]:

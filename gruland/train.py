@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> runs.Run:
             else:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)
-    return runs.load(run.path)
+    return runs.load(run.path, run.allow)
 
 
 def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
@@ -76,7 +76,13 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         device = trainer.strategy.root_device
         # What is measured later, perhaps elsewhere, does not change what is said of the training.
         described = {} if "metrics" in run.results else runs.describe(cfg, model, threads, device)
-        run.update_results(**described, data=data.report, status=_status(run, "running"), error=None)
+        run.update_results(
+            **described,
+            task=data.task.to_dict(),
+            data=data.report,
+            status=_status(run, "running"),
+            error=None,
+        )
         resume = run.checkpoint("last")
         with part(0.05, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)

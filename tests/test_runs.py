@@ -30,6 +30,17 @@ def test_the_best_of_each_regularizer_among_finished_runs(tmp_path):
     assert best.overrides(found["none"]) == "regularizer=none model.hidden_size=64"
 
 
+def test_runs_of_different_data_are_not_compared(tmp_path):
+    for name, data in (("a", "reviews"), ("b", "imdb.csv")):
+        path = make(tmp_path, name, "none", 0.5)
+        results = json.loads((path / "results.json").read_text())
+        (path / "results.json").write_text(
+            json.dumps({**results, "data": {"source": data, "fingerprint": data}})
+        )
+    with pytest.raises(ValueError, match=r"trained on 2 different data.*/a on reviews.*/b on imdb\.csv"):
+        best.best(tmp_path)
+
+
 def test_a_folder_given_twice_counts_once(tmp_path):
     path = make(tmp_path, "a", "none", 0.5)
     for hidden in (tmp_path / ".trash" / "old", path / ".hydra", path / "wandb" / "run-1" / "files"):

@@ -67,3 +67,10 @@ def encode(reviews: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Encoded:
     ids = [vocabulary.ids(words) if words else np.array([UNKNOWN], np.int32) for words in reviews]
     offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)])
     return Encoded(np.concatenate([np.empty(0, np.int32), *ids]), offsets)
+
+
+def encode_texts(
+    texts: Iterable[str], vocabulary: Vocabulary, clean: str = "none", max_length: int | None = None
+) -> Encoded:
+    """Texts to ids: cleaned, cut into words, the first ``max_length`` of them."""
+    return encode((words_of(text, clean)[:max_length] for text in texts), vocabulary)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from gruland.cache import cache_folder, cached, content_hash
 from gruland.data.batches import Batch, LengthBuckets, LengthSorted, loader, padding
-from gruland.data.encoded import Encoded, encode, words_of
+from gruland.data.encoded import Encoded, encode_texts
 from gruland.data.prepared import Prepared, Settings, check_whole, prepare
 from gruland.data.sources import Corpus, Source, open_source
 from gruland.data.splits import NAMES, Limit
@@ -172,8 +172,7 @@ class TextDataModule(LightningDataModule):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Texts as the model sees them: the training's cleaning, tokenizer and ``max_length``."""
-        reviews = (words_of(text, self.settings.clean)[: self.settings.max_length] for text in texts)
-        return encode(reviews, self.vocabulary)
+        return encode_texts(texts, self.vocabulary, self.settings.clean, self.settings.max_length)
 
     def set_epoch(self, epoch: int) -> None:
         """Order the training batches, of loaders handed out before and after, as in that epoch (from 0).

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gruland import trust
 from gruland.cells import Cell, by_cell
 from gruland.files import read_json
 from gruland.runs import SCHEMA, folders, identity
@@ -170,13 +171,10 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return trust.read_config(folder / "config.yaml")
+    except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _check(results: Any) -> None:
