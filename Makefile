@@ -68,13 +68,13 @@ report: setup  ## report.html and report.md of all runs below OUT
 	$(RUN) gruland.report $(OUT)
 
 study: setup  ## both grids and the three sizes on the embedded reviews, surfaces, attacks, the report
-	$(RUN) gruland.train $(STUDY) experiment_name=$(NAME) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack.enabled=false -m
+	$(RUN) gruland.train $(STUDY) experiment_name=$(NAME) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack=none -m
 	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/$(NAME)
 
 paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=glove.6B.100d.txt
-	$(RUN) gruland.train $(PAPER) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack.enabled=false -m
+	$(RUN) gruland.train $(PAPER) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack=none -m
 	cells=$$($(RUN) gruland.best --overrides $(OUT)/paper) && echo "$$cells" | while read -r cell; do \
-	  $(RUN) gruland.train $(PAPER) output_dir=$(OUT) $$cell seed=$(SEEDS) landscape.enabled=false attack.enabled=false -m || exit 1; done
+	  $(RUN) gruland.train $(PAPER) output_dir=$(OUT) $$cell seed=$(SEEDS) landscape.enabled=false attack=none -m || exit 1; done
 	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/paper
 
 bench: $(VENV)/bench/.ready  ## speed beside the peers: docs/performance.md

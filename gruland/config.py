@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,29 @@ _PACKAGE = Path(__file__).parent
 
 #: In a wheel the configuration lies inside the package, in a checkout beside it.
 CONF = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
+
+#: What a key was called before, and how the same is said now.
+RENAMED = {
+    "attack.enabled": "attack=none, or attack=typing_errors",
+    "attack.reviews": "attack.typing_errors.reviews",
+    "attack.rate": "attack.typing_errors.rate",
+    "attack.mode": "attack.typing_errors.mode",
+    "attack.seed": "attack.typing_errors.seed",
+    "attack.draws": "attack.typing_errors.draws",
+    "attack.dropout_seed": "attack.typing_errors.dropout_seed",
+}
+
+
+def refuse_renamed(overrides: Iterable[str]) -> None:
+    """Refuse a key by an earlier name.
+
+    Raises:
+        ValueError: with the new one.
+    """
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        if key in RENAMED:
+            raise ValueError(f"{override}: {key} is no longer a key, give {RENAMED[key]}")
 
 
 def cores() -> int:
@@ -34,6 +58,7 @@ def compose(*overrides: str) -> DictConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    refuse_renamed(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -69,9 +94,7 @@ def check(cfg: DictConfig) -> None:
     for axis in axes:
         _integer(cfg, f"landscape.size{axis}", 1)
     _kept_epochs(cfg)
-    _integer(cfg, "attack.reviews", 1)
-    _integer(cfg, "attack.draws", 1)
-    _between(cfg, "attack.rate", 0, 1)
+    _attacks(cfg.attack)
     _writable(Path(cfg.output_dir))
 
 
@@ -127,6 +150,12 @@ def _kept_epochs(cfg: DictConfig) -> None:
             raise ValueError(
                 f"landscape.plane={plane} needs the weights of each epoch: give trainer.keep_epochs=true"
             )
+
+
+def _attacks(attack: DictConfig) -> None:
+    from gruland.attack import build
+
+    build(attack)
 
 
 def _writable(folder: Path) -> None:

@@ -102,44 +102,58 @@ def evaluate(model: Classifier, encoded: Encoded, labels: np.ndarray, **options:
     )
 
 
-def evaluate_with_dropout(
+def logits_of_draws(
     model: Classifier,
     encoded: Encoded,
-    labels: np.ndarray,
     *,
     draws: int = 1,
     seed: int = 0,
     keys: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Dropout at test time: the masks stay on (Wang et al. 2018, section 4.4 of the paper).
+) -> Tensor:
+    """Logits [S, N, K] in float64 with dropout on, under S = ``draws`` draws of the masks.
 
     The masks of draw k are those of seed ``seed + k``, so that two sets of reviews with the same keys meet the
     same masks (common random numbers).
-
-    Returns:
-        ``loss``, ``accuracy``, ``f1``, ``loss_se``: means over the draws (``loss_se``: standard error over the
-        reviews of the loss averaged over draws); ``loss_of_mean_probability`` and
-        ``accuracy_of_mean_probability``: of the probability averaged over draws; ``draws``, ``count``.
 
     Raises:
         ValueError: fewer than one draw.
     """
     if draws < 1:
         raise ValueError(f"draws={draws}: expected at least 1")
-    task, target = model.task, torch.as_tensor(labels)
-    outputs = [logits(model, encoded, mask_seed=seed + k, keys=keys).double() for k in range(draws)]
-    losses = torch.stack([task.loss(output, target, "none") for output in outputs])
+    return torch.stack([logits(model, encoded, mask_seed=seed + k, keys=keys).double() for k in range(draws)])
+
+
+def scores_of_draws(task: Task, outputs: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Scores of logits [S, N, K] under several draws of the masks.
+
+    Returns:
+        ``loss``, ``accuracy``, ``f1``, ``loss_se``: means over the draws (``loss_se``: standard error over the
+        reviews of the loss averaged over draws); ``loss_of_mean_probability`` and
+        ``accuracy_of_mean_probability``: of the probability averaged over draws; ``draws``, ``count``.
+    """
+    losses = torch.stack([task.loss(output, labels, "none") for output in outputs])
     probabilities = torch.stack([task.probabilities(output) for output in outputs])
     mean = probabilities.mean(0)
-    each = [scores(task, losses[k], probabilities[k], target) for k in range(draws)]
-    pooled = scores(task, losses.mean(0), mean, target)
+    each = [scores(task, *draw, labels) for draw in zip(losses, probabilities, strict=True)]
+    pooled = scores(task, losses.mean(0), mean, labels)
     return {
         "loss": pooled.loss,
         "accuracy": float(np.mean([s.accuracy for s in each])),
         "f1": float(np.mean([s.f1 for s in each])),
         "count": pooled.count,
         "loss_se": pooled.loss_se,
-        "draws": draws,
-        "loss_of_mean_probability": float(task.loss_of_probabilities(mean, target)),
+        "draws": len(outputs),
+        "loss_of_mean_probability": float(task.loss_of_probabilities(mean, labels)),
         "accuracy_of_mean_probability": pooled.accuracy,
     }
+
+
+def evaluate_with_dropout(
+    model: Classifier, encoded: Encoded, labels: np.ndarray, **options: Any
+) -> dict[str, Any]:
+    """Dropout at test time: the masks stay on (Wang et al. 2018, section 4.4 of the paper).
+
+    ``options`` go to :func:`logits_of_draws`; the result is that of :func:`scores_of_draws`.
+    """
+    outputs = logits_of_draws(model, encoded, **options)
+    return scores_of_draws(model.task, outputs, torch.as_tensor(labels))

@@ -140,13 +140,12 @@ def _publish(experiment: Any, run: Run) -> None:
         media[f"landscape/{picture.stem}"] = wandb.Image(str(picture))
     for page in sorted((run.path / "landscape").glob("*.html")):
         media[f"landscape/{page.stem}_interactive"] = wandb.Html(str(page))
-    texts = run.path / "attack" / "texts.csv"
-    if texts.exists():
-        with open(texts, newline="") as file:
+    for attack, entry in results.get("attacks", {}).items():
+        with open(run.path / "attack" / attack / "texts.csv", newline="") as file:
             rows: list[list[Any]] = list(csv.reader(file))
-        media["attack/examples"] = wandb.Table(columns=rows[0], data=rows[1 : 1 + EXAMPLES])
-        for kind, scores in results["attack"]["scores"].items():
-            experiment.summary[f"attack/{kind}/loss"] = scores["plain"]["loss"]
-            experiment.summary[f"attack/{kind}/accuracy"] = scores["plain"]["accuracy"]
+        media[f"attack/{attack}/examples"] = wandb.Table(columns=rows[0], data=rows[1 : 1 + EXAMPLES])
+        for form, scores in entry["scores"].items():
+            experiment.summary[f"attack/{attack}/{form}/loss"] = scores["plain"]["loss"]
+            experiment.summary[f"attack/{attack}/{form}/accuracy"] = scores["plain"]["accuracy"]
     if media:
         experiment.log(media)

@@ -103,6 +103,12 @@ class Task:
             return float(multiclass_f1_score(predicted, labels, len(self.classes), average="macro"))
         return float(multilabel_f1_score(predicted, labels.long(), len(self.classes), average="macro"))
 
+    def name_of(self, label: Any) -> str:
+        """The name of a label's class; of a multilabel task the names of all its classes, ``"grain, ship"``."""
+        if self.kind == "multilabel":
+            return ", ".join(name for name, there in zip(self.classes, label, strict=True) if there)
+        return self.classes[int(label)]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as checkpoints and results hold it."""
         return {"kind": self.kind, "classes": list(self.classes)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -113,7 +114,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], attached: list[
 
 
 def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
-    from gruland import callbacks
+    from gruland import attack, callbacks
 
     label = runs.name(cfg)
     result: list[pl.Callback] = [callbacks.TrainingProgress(label), callbacks.SplitScores(run, label)]
@@ -121,8 +122,8 @@ def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
         result.append(callbacks.EpochWeights(run))
     if cfg.landscape.enabled:
         result.append(callbacks.LossSurface(run, cfg.landscape))
-    if cfg.attack.enabled:
-        result.append(callbacks.AdversarialEvaluation(run, cfg.attack))
+    if cfg.attack:
+        result.append(callbacks.AdversarialEvaluation(attack.build(cfg.attack), run.path))
     return result
 
 
@@ -230,6 +231,7 @@ def main() -> None:
     """The command; exits with 1 where the run, or a job of the sweep, failed."""
     sweep.register()
     with one_line_errors():
+        config.refuse_renamed(sys.argv[1:])
         _main()
     raise SystemExit(sweep.exit_status)
 

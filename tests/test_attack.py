@@ -7,10 +7,12 @@ import importlib.metadata
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,12 @@ import torch
 from scipy.stats import chi2_contingency
 
 from gruland import compose, runs
-from gruland.attack import Settings, attack, evaluate_run, swaps
-from gruland.attack import evaluate as evaluate_module
+from gruland.attack import Outcome, TypingErrors, build, evaluate_run, swaps
 from gruland.attack import perturb as perturb_module
+from gruland.attack import typing_errors as typing_errors_module
 from gruland.attack.__main__ import main as command
 from gruland.attack.perturb import MODES, Perturbed, perturb, strip
+from gruland.attack.victims import texts_of, victim_of
 from gruland.evaluation import evaluate, evaluate_with_dropout
 from gruland.task import Task
 
@@ -230,10 +233,10 @@ def test_random_states_survive_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "swap"}, r"attack\.mode=swap: expected sequence or composite"),
-        ({"rate": 1.5}, r"attack\.rate=1\.5: expected a number in \[0, 1\]"),
-        ({"rate": "much"}, r"attack\.rate=much: expected a number"),
-        ({"rate": float("nan")}, r"attack\.rate=nan: expected a number"),
+        ({"mode": "swap"}, r"mode=swap: expected sequence or composite"),
+        ({"rate": 1.5}, r"rate=1\.5: expected a number in \[0, 1\]"),
+        ({"rate": "much"}, r"rate=much: expected a number"),
+        ({"rate": float("nan")}, r"rate=nan: expected a number"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
@@ -357,8 +360,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., runs.Run
             f"output_dir={tmp_path_factory.mktemp('outputs')}",
             "data.limit=null",
             "model.hidden_size=5",
-            "attack.reviews=20",
-            "attack.draws=3",
+            "attack.typing_errors.reviews=20",
+            "attack.typing_errors.draws=3",
             *overrides,
         )
         run = runs.prepare(cfg)
@@ -376,14 +379,24 @@ def zoneout(make_run: Callable[..., runs.Run]) -> runs.Run:
     return make_run("regularizer=zoneout", "regularizer.rate=0.3")
 
 
+def own(run: runs.Run, **changes: Any) -> TypingErrors:
+    """The attack of a run's configuration."""
+    (attack,) = build(run.config.attack).values()
+    assert isinstance(attack, TypingErrors)
+    return replace(attack, **changes)
+
+
+def attacked(run: runs.Run, **changes: Any) -> Outcome:
+    return own(run, **changes)(victim_of(run.model, run.data), texts_of(run.data))
+
+
 def table_of(run: runs.Run) -> list[dict[str, str]]:
-    with open(run.path / "attack" / "texts.csv", newline="") as file:
+    with open(run.path / "attack" / "typing_errors" / "texts.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_scores_are_those_of_the_chosen_reviews(zoneout: runs.Run) -> None:
-    settings = Settings.of(zoneout.config.attack)
-    results, columns = attack(zoneout.model, zoneout.data, settings)
+    results, columns = attacked(zoneout)
     test = zoneout.data.splits["test"]
     rows = np.array([list(test.ids).index(key) for key in columns["id"]])
     assert len(set(rows)) == results["reviews"] == 20
@@ -399,7 +412,7 @@ def test_scores_are_those_of_the_chosen_reviews(zoneout: runs.Run) -> None:
             encoded,
             test.labels[rows],
             draws=3,
-            seed=settings.dropout_seed,
+            seed=0,
             keys=test.ids[rows],
         )
         assert results["scores"][form]["dropout"] == with_dropout
@@ -411,30 +424,25 @@ def test_scores_are_those_of_the_chosen_reviews(zoneout: runs.Run) -> None:
 def test_every_form_meets_the_same_masks(
     make_run: Callable[..., runs.Run], monkeypatch: pytest.MonkeyPatch, regularizer: str
 ) -> None:
-    run = make_run(f"regularizer={regularizer}", "regularizer.rate=0.3", "attack.draws=1")
-    monkeypatch.setattr(evaluate_module, "strip", lambda text: text)
-    scores = attack(run.model, run.data, Settings.of(run.config.attack)).results["scores"]
+    run = make_run(f"regularizer={regularizer}", "regularizer.rate=0.3", "attack.typing_errors.draws=1")
+    monkeypatch.setattr(typing_errors_module, "strip", lambda text: text)
+    scores = attacked(run).results["scores"]
     assert scores["raw"] == scores["stripped"] != scores["perturbed"]
     assert scores["raw"]["dropout"]["loss"] != scores["raw"]["plain"]["loss"]
-    other = attack(run.model, run.data, Settings.of({**run.config.attack, "dropout_seed": 1})).results[
-        "scores"
-    ]
+    other = attacked(run, dropout_seed=1).results["scores"]
     assert other["raw"]["plain"] == scores["raw"]["plain"]
     assert other["raw"]["dropout"]["loss"] != scores["raw"]["dropout"]["loss"]
 
 
 def test_no_dropout_without_regularization(make_run: Callable[..., runs.Run]) -> None:
-    run = make_run("regularizer=none", "attack.reviews=7")
-    results, columns = attack(run.model, run.data, Settings.of(run.config.attack))
+    run = make_run("regularizer=none", "attack.typing_errors.reviews=7")
+    results, columns = attacked(run)
     assert len(columns["id"]) == results["reviews"] == 7
     assert [scores["dropout"] for scores in results["scores"].values()] == [None] * 3
 
 
 def test_a_review_keeps_its_errors_and_masks_in_a_larger_part(zoneout: runs.Run) -> None:
-    config = zoneout.config.attack
-    small, large = (
-        attack(zoneout.model, zoneout.data, Settings.of({**config, "reviews": n})) for n in (8, 10_000)
-    )
+    small, large = (attacked(zoneout, reviews=n) for n in (8, 10_000))
     assert large.results["reviews"] == zoneout.data.splits["test"].encoded.size
     position = [large.columns["id"].index(key) for key in small.columns["id"]]
     for name, values in small.columns.items():
@@ -442,7 +450,7 @@ def test_a_review_keeps_its_errors_and_masks_in_a_larger_part(zoneout: runs.Run)
 
 
 def test_rates_follow_from_the_texts(zoneout: runs.Run) -> None:
-    results, columns = attack(zoneout.model, zoneout.data, Settings.of(zoneout.config.attack))
+    results, columns = attacked(zoneout)
     words = changed = 0
     for stripped, perturbed in zip(columns["stripped"], columns["perturbed"], strict=True):
         pairs = list(zip(stripped.split(" "), perturbed.split(" "), strict=True))
@@ -452,14 +460,18 @@ def test_rates_follow_from_the_texts(zoneout: runs.Run) -> None:
     assert results["hit_again_rate"] == sum(columns["hit_again"]) / words
 
 
+def evaluated(run: runs.Run, **changes: Any) -> dict[str, Any]:
+    return evaluate_run(run, {"typing_errors": own(run, **changes)})["typing_errors"]
+
+
 def test_run_is_written_and_skipped(
     make_run: Callable[..., runs.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("regularizer=dropconnect", "regularizer.rate=0.2")
-    config = run.config.attack
-    entry = evaluate_run(run, config)
-    assert run.results["attack"] == entry
-    assert entry["settings"] == {key: config[key] for key in config if key != "enabled"}
+    entry = evaluated(run)
+    assert run.results["attacks"] == {"typing_errors": entry}
+    config = run.config.attack.typing_errors
+    assert entry["settings"] == {key: config[key] for key in config if key != "_target_"}
     rows = table_of(run)
     assert len(rows) == entry["reviews"]
     assert all(re.fullmatch(r"[01]\.\d+", row["probability_perturbed"]) for row in rows)
@@ -467,40 +479,50 @@ def test_run_is_written_and_skipped(
         sum(int(row["changed"]) for row in rows) / sum(int(row["words"]) for row in rows)
         == entry["achieved_rate"]
     )
-    assert [path.name for path in (run.path / "attack").iterdir()] == ["texts.csv"]
+    folder = run.path / "attack" / "typing_errors"
+    assert [path.name for path in folder.iterdir()] == ["texts.csv"]
 
-    counted: list[Settings] = []
-    again = evaluate_module.attack
-    monkeypatch.setattr(evaluate_module, "attack", lambda *a, **k: counted.append(a[2]) or again(*a, **k))
-    assert evaluate_run(run, config) == entry
+    counted: list[TypingErrors] = []
+    again = TypingErrors.__call__
+    monkeypatch.setattr(TypingErrors, "__call__", lambda *a: counted.append(a[0]) or again(*a))
+    assert evaluated(run) == entry
     assert counted == []
-    evaluate_run(run, {**config, "rate": 0.1})
-    evaluate_run(run, config)  # the texts are those of another rate now
+    evaluated(run, rate=0.1)
+    evaluated(run)  # the texts are those of another rate now
     assert len(counted) == 2
-    (run.path / "attack" / "texts.csv").write_text("cut short")
-    evaluate_run(run, config)
+    (folder / "texts.csv").write_text("cut short")
+    evaluated(run)
     torch.save(torch.load(run.checkpoint()) | {"epoch": 1}, run.checkpoint())
-    evaluate_run(run, config)
+    evaluated(run)
     assert len(counted) == 4
-    assert {k: v for k, v in run.results["attack"].items() if k not in ("seconds", "checkpoint")} == {
-        k: v for k, v in entry.items() if k not in ("seconds", "checkpoint")
-    }
+    assert {
+        k: v for k, v in run.results["attacks"]["typing_errors"].items() if k not in ("seconds", "checkpoint")
+    } == {k: v for k, v in entry.items() if k not in ("seconds", "checkpoint")}
+
+
+def test_attacks_lie_side_by_side(make_run: Callable[..., runs.Run]) -> None:
+    run = make_run("regularizer=none")
+    few, many = own(run, rate=0.1), own(run, rate=0.6)
+    entries = evaluate_run(run, {"few": few, "many": many})
+    assert evaluate_run(run, {"few": few}) == {"few": entries["few"]}
+    assert run.results["attacks"] == entries
+    assert entries["few"]["achieved_rate"] < entries["many"]["achieved_rate"]
+    texts = {name: (run.path / "attack" / name / "texts.csv").read_text() for name in entries}
+    assert texts["few"] != texts["many"]
 
 
 def test_runs_share_the_perturbed_texts(zoneout: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings.of({**zoneout.config.attack, "seed": 5})
-    first = attack(zoneout.model, zoneout.data, settings)
+    first = attacked(zoneout, seed=5)
     monkeypatch.setattr(swaps, "load", lambda: 1 / 0)
-    assert attack(zoneout.model, zoneout.data, settings) == first
+    assert attacked(zoneout, seed=5) == first
     with pytest.raises(ZeroDivisionError):
-        attack(zoneout.model, zoneout.data, Settings.of({**zoneout.config.attack, "seed": 6}))
+        attacked(zoneout, seed=6)
 
 
 def test_multilabel_and_empty_reviews() -> None:
     task = Task("multilabel", ("grain", "trade", "ship"))
-    assert evaluate_module._name(task, np.array([1.0, 0.0, 1.0])) == "grain, ship"
-    assert evaluate_module._rates([Perturbed("", 0, 0, 0)]) == {
-        "reviews": 1,
+    assert task.name_of(np.array([1.0, 0.0, 1.0])) == "grain, ship"
+    assert typing_errors_module._rates([Perturbed("", 0, 0, 0)]) == {
         "achieved_rate": 0.0,
         "hit_again_rate": 0.0,
     }
@@ -509,37 +531,42 @@ def test_multilabel_and_empty_reviews() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reviews": 0}, "attack.reviews=0: expected a whole number of at least 1"),
-        ({"draws": 2.5}, "attack.draws=2.5: expected a whole number of at least 1"),
-        ({"seed": True}, "attack.seed=True: expected a whole number of at least 0"),
-        ({"mode": None}, "attack.mode=None: expected sequence or composite"),
-        (
-            {"review": 3},
-            "attack.review is unknown: expected the keys reviews, rate, mode, seed, draws, dropout_seed",
-        ),
+        ("reviews=0", "attack.typing_errors: reviews=0: expected a whole number of at least 1"),
+        ("draws=2.5", "attack.typing_errors: draws=2.5: expected a whole number of at least 1"),
+        ("seed=true", "attack.typing_errors: seed=True: expected a whole number of at least 0"),
+        ("mode=null", "attack.typing_errors: mode=None: expected sequence or composite"),
+        ("_target_=builtins.dict", "attack.typing_errors._target_=builtins.dict: expected a dataclass"),
+        ("_target_=null", "attack.typing_errors: expected attacks by name, each with a _target_"),
     ],
 )
-def test_wrong_settings(change: dict[str, Any], message: str) -> None:
-    config = compose().attack
+def test_wrong_settings(change: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Settings.of({**config, **change})
+        build(compose(f"attack.typing_errors.{change}").attack)
+
+
+def test_the_earlier_spelling_is_refused_with_the_new_one() -> None:
+    with pytest.raises(ValueError, match=r"attack\.enabled=false: .* give attack=none"):
+        compose("attack.enabled=false")
+    with pytest.raises(ValueError, match=r"give attack\.typing_errors\.rate"):
+        compose("attack.rate=0.5")
+
+
+def test_no_attack_and_several_compose() -> None:
+    assert compose("attack=none").attack == {}
+    assert compose("experiment=smoke", "attack=none").attack == {}
+    assert list(compose("attack=[typing_errors,none]").attack) == ["typing_errors"]
 
 
 # ---- the command ----
 
 
 def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
-    command([str(zoneout.path), "rate=0.5", "reviews=10", "draws=2"])
-    entry = zoneout.results["attack"]
-    assert entry["settings"] == {
-        **Settings.of(zoneout.config.attack).__dict__,
-        "rate": 0.5,
-        "reviews": 10,
-        "draws": 2,
-    }
+    assert command([str(zoneout.path), "rate=0.5", "typing_errors.reviews=10", "draws=2"]) == 0
+    entry = zoneout.results["attacks"]["typing_errors"]
+    assert entry["settings"] == {**own(zoneout).__dict__, "rate": 0.5, "reviews": 10, "draws": 2}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        f"{zoneout.path.name}: 10 test reviews, {entry['achieved_rate']:.1%} of the words"
+        f"{zoneout.path.name}, typing errors: 10 test reviews, {entry['achieved_rate']:.1%} of the words"
     )
     assert [line.split()[0] for line in lines[2:]] == ["raw", "stripped", "perturbed"]
     perturbed = entry["scores"]["perturbed"]
@@ -550,9 +577,17 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "rat=0.5"], "rat=0.5: expected one of"),
-        (["{run}", "rate=0.5", "mode=both"], "attack.mode=both: expected sequence or composite"),
-        (["{run}", "rate=half"], "attack.rate=half: expected a number in [0, 1]"),
+        (
+            ["{run}", "rat=0.5"],
+            "rat=0.5: expected one of reviews, rate, mode, seed, draws, dropout_seed before",
+        ),
+        (
+            ["{run}", "rate=0.5", "mode=both"],
+            "attack.typing_errors: mode=both: expected sequence or composite",
+        ),
+        (["{run}", "rate=half"], "attack.typing_errors: rate=half: expected a number in [0, 1]"),
+        (["{run}", "rate=0.1,0.2"], "rate=0.1,0.2: expected one value"),
+        (["{run}", "attack=nosuch"], "attack/nosuch"),
         (["{run}/nowhere"], "does not exist"),
         (["{run}/attack"], "holds no run"),
     ],
@@ -572,6 +607,27 @@ def test_command_refuses(
     assert zoneout.results == before
 
 
+def test_a_run_that_cannot_be_attacked_does_not_keep_the_others_back(
+    make_run: Callable[..., runs.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(make_run("regularizer=none").path, tmp_path / "b-good")
+    shutil.copytree(tmp_path / "b-good", tmp_path / "a-unfinished")
+    runs.Run(tmp_path / "a-unfinished").update_results(status="failed")
+    shutil.copytree(tmp_path / "b-good", tmp_path / "c-broken")
+    runs.Run(tmp_path / "c-broken").checkpoint().write_bytes(b"no checkpoint")
+    shutil.copytree(tmp_path / "b-good", tmp_path / "d-good")
+    assert command([str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert re.findall(r"^gruland: (\S+): ", said.err, re.MULTILINE) == [
+        str(tmp_path / "a-unfinished"),
+        str(tmp_path / "c-broken"),
+    ]
+    assert [line.partition(",")[0] for line in said.out.splitlines() if "test reviews" in line] == [
+        "b-good",
+        "d-good",
+    ]
+
+
 def test_command_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command(["rate=0.5"])
@@ -581,5 +637,9 @@ def test_command_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command(["--help"])
-    stated = dict(re.findall(r"^  (\w+)=(\S+)", capsys.readouterr().out, re.MULTILINE))
-    assert stated == {key: str(value) for key, value in compose().attack.items() if key != "enabled"}
+    listed = capsys.readouterr().out.split("settings of typing_errors")[1]
+    stated = dict(re.findall(r"^  (\w+)=(\S+)", listed, re.MULTILINE))
+    settings = compose().attack.typing_errors
+    assert {key: stated.get(key) for key in settings if key != "_target_"} == {
+        key: str(value) for key, value in settings.items() if key != "_target_"
+    }

@@ -23,7 +23,8 @@ def test_the_papers_figures():
     assert (cfg.data.batch_size, cfg.data.max_length, cfg.data.clean) == (32, None, "none")
     assert (cfg.trainer.max_epochs, cfg.optimizer.lr, cfg.embedding.dimension) == (10, 1e-3, 100)
     assert (cfg.landscape.size, cfg.landscape.extent, cfg.landscape.reviews) == (51, 1.0, 1000)
-    assert (cfg.attack.reviews, cfg.attack.rate, cfg.attack.mode) == (200, 0.3, "sequence")
+    errors = cfg.attack.typing_errors
+    assert (errors.reviews, errors.rate, errors.mode) == (200, 0.3, "sequence")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_the_papers_figures():
         (["landscape.size=[5,0]"], r"landscape\.size\[1\]=0: expected a whole number of at least 1"),
         (["landscape.plane=trajectory"], r"landscape\.plane=trajectory needs .*trainer\.keep_epochs=true"),
         (["landscape.plane=[final,initial]"], r"landscape\.plane=\['final', 'initial'\] needs"),
-        (["attack.rate=2"], r"attack\.rate=2"),
+        (["attack.typing_errors.rate=2"], r"attack\.typing_errors: rate=2"),
         (["seed=-1"], r"seed=-1"),
         (["embedding=file"], r"embedding\.path is missing"),
     ],
@@ -101,7 +102,7 @@ def test_what_determines_the_model_changes_the_name(override):
         "trainer.threads=1",
         "output_dir=x",
         "landscape.size=5",
-        "attack.enabled=false",
+        "attack=none",
         "model.backend=torch",
         "experiment_name=other",
     ],

@@ -35,7 +35,8 @@ def records(path):
 
 def offline(folder, *overrides):
     return gruland.compose(
-        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "trainer.threads=1", "attack.reviews=2",
+        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "trainer.threads=1",
+        "attack.typing_errors.reviews=2",
         "landscape.size=3", "regularizer=zoneout", *overrides,
     )  # fmt: skip
 
@@ -132,7 +133,7 @@ def test_tensorboard_holds_the_curve(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(
-        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=tensorboard", "attack.enabled=false",
+        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=tensorboard", "attack=none",
                         "landscape.enabled=false", "trainer.threads=1")
     )  # fmt: skip
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()

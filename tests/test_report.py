@@ -158,9 +158,10 @@ def add_attack(folder: Path, loss: float, *, dropout: float | None) -> None:
         for form, factor in {"raw": 0.5, "stripped": 0.6, "perturbed": 1.0}.items()
     }
     settings = {"reviews": 200, "rate": 0.3, "mode": "sequence", "seed": 0, "draws": 5, "dropout_seed": 0}
-    update(folder, attack={"settings": settings, "reviews": 200, "achieved_rate": 0.447, "scores": measured})
-    (folder / "attack").mkdir()
-    with open(folder / "attack" / "texts.csv", "w", newline="") as file:
+    entry = {"settings": settings, "reviews": 200, "achieved_rate": 0.447, "scores": measured}
+    update(folder, attacks={"typing_errors": entry})
+    (folder / "attack" / "typing_errors").mkdir(parents=True)
+    with open(folder / "attack" / "typing_errors" / "texts.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "raw", "stripped", "perturbed", "words", "changed"])
         writer.writerow([7, "positive", NASTY, "a fine film", "a fone film", 3, 1])
@@ -496,7 +497,7 @@ def test_a_broken_surface_and_broken_texts_are_said_to_be(tmp_path: Path) -> Non
     add_surface(run, 1.0, size=5)
     add_attack(run, 1.0, dropout=None)
     shutil.rmtree(run / "landscape" / "surface.zarr" / "loss")
-    (run / "attack" / "texts.csv").write_text("id,label\n1,x\n")
+    (run / "attack" / "typing_errors" / "texts.csv").write_text("id,label\n1,x\n")
     page = Tables(write(collect([tmp_path]), tmp_path).read_text())
     assert "1 surface could not be read." in page.text
     assert "s1-examples" not in page.ids

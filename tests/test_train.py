@@ -23,7 +23,7 @@ from gruland.train import train
 
 def smoke(folder, *overrides):
     return gruland.compose(
-        "experiment=smoke", f"output_dir={folder}", "trainer.threads=1", "attack.enabled=false", *overrides
+        "experiment=smoke", f"output_dir={folder}", "trainer.threads=1", "attack=none", *overrides
     )
 
 
@@ -59,7 +59,7 @@ def test_what_a_run_leaves_behind(smoke_run):
         "landscape/contour.png",
         "landscape/surface.html",
     ]
-    expected += ["attack/texts.csv"]
+    expected += ["attack/typing_errors/texts.csv"]
     assert [name for name in expected if not (smoke_run.path / name).exists()] == []
     results = smoke_run.results
     assert results["schema"] == runs.SCHEMA
@@ -71,7 +71,7 @@ def test_what_a_run_leaves_behind(smoke_run):
             assert splits[split]["count"] == size
             assert 0 < splits[split]["loss"] < 10
     assert results["landscape"]["cells"] == 25
-    assert set(results["attack"]["scores"]) == {"raw", "stripped", "perturbed"}
+    assert set(results["attacks"]["typing_errors"]["scores"]) == {"raw", "stripped", "perturbed"}
 
 
 def test_the_surfaces_centre_is_the_measured_loss_of_the_same_reviews(smoke_run):
@@ -216,7 +216,7 @@ def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
         f"output_dir={tmp_path}",
         "seed=0,1",
     ]
-    command += ["trainer.max_epochs=5000", "attack.enabled=false", "landscape.enabled=false", "-m"]
+    command += ["trainer.max_epochs=5000", "attack=none", "landscape.enabled=false", "-m"]
     sweep = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
@@ -245,7 +245,7 @@ def test_a_killed_process_resumes(tmp_path):
         "experiment=smoke",
         f"output_dir={tmp_path / 'killed'}",
         "trainer.threads=1",
-        "attack.enabled=false",
+        "attack=none",
     ]
     command = [sys.executable, "-m", "gruland.train", *arguments, "landscape.enabled=false", *overrides]
     last = runs.Run(runs.folder(cfg)).checkpoint("last")
@@ -349,7 +349,7 @@ def command(*arguments, **options):
 def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
     done = command(
         "gruland.train", "experiment=smoke", f"output_dir={tmp_path}", "model.hidden_size=4",
-        "data.limit=64,1000000", "landscape.enabled=false", "attack.enabled=false", "-m",
+        "data.limit=64,1000000", "landscape.enabled=false", "attack=none", "-m",
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -373,7 +373,7 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
         (["data.split=offcial"], "offcial"),
         (["trainer.accelerator=abacus"], "invalid accelerator"),
         (["landscape.reviews=0"], "landscape.reviews=0: expected"),
-        (["attack.mode=both"], "both"),
+        (["attack.typing_errors.mode=both"], "both"),
     ],
 )
 def test_wrong_input_is_one_message_and_exit_status_1(tmp_path, overrides, message):

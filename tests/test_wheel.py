@@ -32,6 +32,6 @@ def test_the_wheel_runs_the_smoke_experiment_from_an_empty_folder(tmp_path):
     empty.mkdir()
     where = run(python, "-c", "import gruland; print(gruland.__file__)", cwd=empty).strip()
     assert Path(where).is_relative_to(tmp_path / "clean")
-    out = run(python, "-m", "gruland.train", "experiment=smoke", "attack.reviews=2", cwd=empty)
+    out = run(python, "-m", "gruland.train", "experiment=smoke", "attack.typing_errors.reviews=2", cwd=empty)
     assert "validation loss" in out
     assert list(empty.glob("outputs/smoke/*/results.json"))

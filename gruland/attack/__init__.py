@@ -1,14 +1,28 @@
-"""How a classifier stands typing errors in the reviews that it reads."""
+"""How a classifier stands what is done to the texts that it reads: attacks, a file each.
+
+An attack is a dataclass that follows :class:`Attack`; conf/attack has a file for each.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__all__ = ["Outcome", "Settings", "attack", "evaluate_run"]
+_EXPORTS = {
+    "Attack": "base",
+    "Outcome": "base",
+    "RandomVictim": "base",
+    "Texts": "base",
+    "TypingErrors": "typing_errors",
+    "Victim": "base",
+    "build": "run",
+    "evaluate_run": "run",
+    "score_forms": "base",
+}
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("gruland.attack.evaluate"), name)
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"gruland.attack.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,20 +1,30 @@
-"""Measure finished runs on perturbed reviews again, with other settings where some are given.
+"""Attack finished runs: as they say themselves, or with other settings or attacks.
 
 python -m gruland.attack outputs/reviews/zoneout-0.1-h128-s0-1a2b3c4d
 python -m gruland.attack outputs/reviews rate=0.5 mode=composite      every run below the folder
+python -m gruland.attack outputs/reviews attack=[typing_errors,mine] typing_errors.rate=0.5 --config-dir conf
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gruland.errors import one_line_errors
-from gruland.overrides import overridden, split
+from gruland.errors import USER_ERRORS, one_line, one_line_errors
+from gruland.overrides import split
 
-_SETTINGS = """settings, each the run's own unless given:
+if TYPE_CHECKING:
+    from gruland.attack import Attack
+    from gruland.runs import Run
+
+_SETTINGS = """settings of an attack, the run's own unless given:
+  attack=NAME       or [NAME,NAME]: another file, or several, of conf/attack
+  rate=0.5          a setting of the only attack; typing_errors.rate=0.5 where there are several
+
+settings of typing_errors:
   reviews=200       test reviews
   rate=0.3          swaps of a pass, as a share of the words
   mode=sequence     or composite
@@ -22,14 +32,18 @@ _SETTINGS = """settings, each the run's own unless given:
   draws=5           of the masks, for dropout at test time
   dropout_seed=0    of the masks
 
-results.json and attack/texts.csv in each run's folder are replaced."""
+attacks[NAME] of results.json and attack/NAME/texts.csv in each run's folder are replaced."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. A run that fails, or is not finished, does not keep the others back.
+
+    Returns:
+        The exit status: 1 where a run failed.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m gruland.attack",
-        usage="python -m gruland.attack PATH... [key=value ...]",
+        usage="python -m gruland.attack PATH... [key=value ...] [--config-dir FOLDER]",
         description=(__doc__ or "").split("\n")[0],
         epilog=_SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,37 +51,113 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "arguments", nargs="+", metavar="PATH", help="a finished run's folder, or a folder of runs"
     )
-    paths, overrides = split(parser.parse_args(arguments).arguments)
+    parser.add_argument("--config-dir", metavar="FOLDER", help="where an attack/NAME.yaml of yours lies")
+    given = parser.parse_args(arguments)
+    paths, overrides = split(given.arguments)
     if not paths:
         parser.error("give at least one run folder")
     with one_line_errors():
-        _attack(paths, overrides)
+        return _attack(paths, overrides, given.config_dir)
+    return 1
 
 
-def _attack(paths: Sequence[str], overrides: Sequence[str]) -> None:
+def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     import logging
 
     from gruland import runs
-    from gruland.attack.evaluate import Settings, evaluate_run
+    from gruland.attack import evaluate_run
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    found = [runs.load(path) for path in runs.find(*paths)]
-    every = {field.name: None for field in fields(Settings)}  # an older run's configuration may lack some
-    settings = [overridden({**every, **run.config.attack}, overrides) for run in found]
-    for one in settings:
-        Settings.of(one)  # a typo is refused before the first run is touched
-    for run, one in zip(found, settings, strict=True):
-        with run.locked():
-            print_table(run.path.name, evaluate_run(run, one))
+    chosen: list[tuple[Run, dict[str, Attack]]] = []
+    failed = 0
+    folders = runs.find(*paths)
+    for path in folders:
+        try:
+            run = runs.load(path)
+            own = run.config.attack
+        except USER_ERRORS as error:
+            failed += 1
+            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
+            continue
+        # A typo is refused before the first run is touched.
+        chosen.append((run, _attacks(own, overrides, config_dir)))
+    for run, attacks in chosen:
+        try:
+            with run.locked():
+                entries = evaluate_run(run, attacks, device=measuring_device())
+        except USER_ERRORS as error:
+            failed += 1
+            print(f"gruland: {run.path}: {one_line(error)}", file=sys.stderr)
+            continue
+        for name, entry in entries.items():
+            print_table(f"{run.path.name}, {name.replace('_', ' ')}", entry)
+    return int(failed > 0)
 
 
-def print_table(name: str, entry: Mapping[str, Any]) -> None:
-    """The ``attack`` entry of results.json, on the terminal."""
-    print(
-        f"{name}: {entry['reviews']} test reviews, {entry['achieved_rate']:.1%} of the words changed, "
-        f"{entry['hit_again_rate']:.1%} hit more than once"
-    )
+def measuring_device() -> str:
+    """Where finished runs are measured: on the GPU, if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _attacks(own: Any, overrides: Sequence[str], config_dir: str | None) -> dict[str, Attack]:
+    """The attacks of a run's configuration, or the chosen ones, with the settings that were given.
+
+    Raises:
+        ValueError: an option, a key or a value that does not exist.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    from gruland.attack import build
+
+    choice = [word for word in overrides if word.startswith("attack=")]
+    settings: Any = OmegaConf.to_container(own)
+    if choice or not settings:
+        settings = OmegaConf.to_container(_compose(choice, config_dir).attack)
+    for key, value in _parse([word for word in overrides if word not in choice]).items():
+        name, _, field = key.rpartition(".")
+        name = name or (next(iter(settings)) if len(settings) == 1 else "")
+        known = [
+            f"{attack}.{name}" for attack, node in settings.items() for name in node if name != "_target_"
+        ]
+        if f"{name}.{field}" not in known:
+            expected = [word.partition(".")[2] for word in known] if len(settings) == 1 else known
+            raise ValueError(f"{key}={value}: expected one of {', '.join(expected)} before the =")
+        settings[name][field] = value
+    return build(DictConfig(settings))
+
+
+def _compose(overrides: Sequence[str], config_dir: str | None) -> Any:
+    from gruland import config
+
+    where = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    return config.compose(*where, *overrides)
+
+
+def _parse(overrides: Sequence[str]) -> dict[str, Any]:
+    """Keys and values by Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    result = {}
+    for word in overrides:
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([word])
+        except HydraException as error:
+            raise ValueError(f"{word}: the value cannot be read ({str(error).splitlines()[0]})") from error
+        if parsed.is_sweep_override() or parsed.is_delete():
+            raise ValueError(f"{word}: expected one value; a command on finished runs has no sweep")
+        result[parsed.key_or_group] = parsed.value()
+    return result
+
+
+def print_table(title: str, entry: Mapping[str, Any]) -> None:
+    """An entry of ``attacks`` in results.json, on the terminal."""
+    rates = {"achieved_rate": "of the words changed", "hit_again_rate": "hit more than once"}
+    said = [f"{entry[key]:.1%} {words}" for key, words in rates.items() if key in entry]
+    print(", ".join([f"{title}: {entry['reviews']} test reviews", *said]))
     print(f"  {'':10}{'loss':>15}{'accuracy':>10}{'with dropout':>16}{'accuracy':>10}")
     for text, scores in entry["scores"].items():
         print(f"  {text:10}{_cells(scores['plain'], 15)}{_cells(scores['dropout'], 16)}".rstrip())
@@ -81,4 +171,4 @@ def _cells(scores: Mapping[str, Any] | None, width: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -90,9 +90,9 @@ def perturb(text: str, *, rate: float = 0.3, mode: str = "sequence", seed: Seque
 def check(rate: float, mode: str) -> None:
     """Refuse what :func:`perturb` cannot do."""
     if mode not in MODES:
-        raise ValueError(f"attack.mode={mode}: expected {' or '.join(MODES)}")
+        raise ValueError(f"mode={mode}: expected {' or '.join(MODES)}")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-        raise ValueError(f"attack.rate={rate}: expected a number in [0, 1]")
+        raise ValueError(f"rate={rate}: expected a number in [0, 1]")
 
 
 def _first_offer(pairs: list[tuple[Any, int]], words: list[str]) -> tuple[int, str] | None:

@@ -68,7 +68,7 @@ def version() -> str:
 def _missing(error: ImportError) -> ImportError:
     return ImportError(
         f"the adversarial evaluation needs TextAttack ({error}): "
-        "pip install 'gruland[attack]', or leave it out with attack.enabled=false"
+        "pip install 'gruland[attack]', or leave it out with attack=none"
     )
 
 

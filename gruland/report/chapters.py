@@ -111,7 +111,7 @@ def _foremost(study: Study) -> list[Run]:
 def _attacks(study: Study) -> Section:
     blocks: list[Block] = [tables.adversarial(study), tables.test_time_dropout(study)]
     text = []
-    attacked = [run for run in _foremost(study) if run.attack]
+    attacked = [run for run in _foremost(study) if run.attacks]
     if attacked:
         shown = examples(attacked[0], f"{study.key}-examples")
         blocks += [tables.robustness(study), *([shown] if shown else [])]

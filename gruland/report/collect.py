@@ -95,9 +95,14 @@ class Run:
         return path if self.results.get("landscape") and path.exists() else None
 
     @property
+    def attacks(self) -> dict[str, dict[str, Any]]:
+        """The adversarial evaluations that were done, by the attack's name."""
+        return self.results.get("attacks") or {}
+
+    @property
     def attack(self) -> dict[str, Any] | None:
-        """The adversarial evaluation, if it was done."""
-        return self.results.get("attack")
+        """The paper's adversarial evaluation, by typing errors, if it was done."""
+        return self.attacks.get("typing_errors")
 
 
 def landscape_setting(runs: Iterable[Run]) -> str:

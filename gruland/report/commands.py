@@ -12,7 +12,7 @@ from gruland.cells import Cell
 from gruland.config import CONF, compose
 from gruland.landscape import DEFAULTS
 from gruland.report.collect import Run, Study
-from gruland.runs import identity
+from gruland.runs import flat, identity
 
 
 def training(study: Study, cells: Iterable[Cell]) -> list[str]:
@@ -25,17 +25,28 @@ def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
     """Commands that measure finished runs again: ``python -m <module> PATH… [key=value …]``.
 
     Args:
-        key: the entry of results.json and of the configuration; a setting is named where the two differ.
+        key: ``landscape`` or ``attack``; a setting is named where it is not the configuration's.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        usual = {**(DEFAULTS if key == "landscape" else {}), **(run.config.get(key) or {})}
-        settings = (run.results.get(key) or {}).get("settings") or {}
+        usual, settings = _attacks(run) if key == "attack" else _landscape(run)
         given = tuple(
             f"{name}={_text(value)}" for name, value in settings.items() if value != usual.get(name, value)
         )
         groups.setdefault(given, []).append(str(run.path))
     return [_line(module, [*paths, *given]) for given, paths in groups.items()]
+
+
+def _landscape(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a run's surface: what its configuration says, and what was measured."""
+    usual = {**DEFAULTS, **(run.config.get("landscape") or {})}
+    return usual, (run.results.get("landscape") or {}).get("settings") or {}
+
+
+def _attacks(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same of its attacks, as ``name.setting``; one that was trained with attack=none gets the usual ones."""
+    settings = {name: entry.get("settings") or {} for name, entry in run.attacks.items()}
+    return flat(run.config.get("attack") or compose().attack), flat(settings)
 
 
 def _selection(cell: Cell, runs: Iterable[Run]) -> list[str]:

@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Reviews of one run's attack/texts.csv."""
+    """Reviews of one run's texts of an attack."""
 
     key: str
     title: str
@@ -48,9 +48,9 @@ class Examples:
 
 
 def examples(run: Run, key: str, count: int = 3) -> Examples | None:
-    """The first reviews of a run's attack/texts.csv; None where it is absent or broken."""
+    """The first reviews that typing errors were put into; None where they are absent or broken."""
     try:
-        with open(run.path / "attack" / "texts.csv", newline="", encoding="utf-8") as file:
+        with open(run.path / "attack" / "typing_errors" / "texts.csv", newline="", encoding="utf-8") as file:
             items = [_example(row) for row in islice(csv.DictReader(file), count)]
     except (OSError, ValueError, KeyError):
         return None

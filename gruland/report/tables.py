@@ -260,13 +260,14 @@ def _one_or_many(values: Iterable[Any]) -> str:
 
 
 def robustness(study: Study) -> Table:
-    """Raw, stripped and perturbed reviews, without and with dropout at test time, for every run attacked."""
-    rows = [row for run in study.runs if run.attack for row in _robustness_rows(run)]
+    """Each form of the texts of each attack, without and with dropout at test time, for every run attacked."""
+    rows = [row for run in study.runs for name in run.attacks for row in _robustness_rows(run, name)]
     return Table(
         f"{study.key}-robustness",
         "Robustness of every run",
         [
             "Run",
+            "Attack",
             "Reviews",
             "Words\nchanged",
             "Loss",
@@ -277,27 +278,29 @@ def robustness(study: Study) -> Table:
         ],
         rows,
         [
-            "Raw: the reviews as they are; stripped: without HTML, special characters and numbers; "
+            "Typing errors: raw are the reviews as they are; stripped: without HTML, special characters and numbers; "
             "perturbed: the stripped reviews with letters deleted and replaced by neighbours on the "
             "keyboard.",
             f"Best checkpoint of each run, {_attack_setting(study)}. Loss ± its standard error over the "
-            "reviews. With dropout: mean over the draws; the same masks meet all three forms of a review.",
+            "reviews. With dropout: mean over the draws; the same masks meet all forms of a review.",
         ],
     )
 
 
-def _robustness_rows(run: Run) -> list[Row]:
-    attack = run.attack or {}
+def _robustness_rows(run: Run, name: str) -> list[Row]:
+    attack = run.attacks[name]
+    forms = attack["scores"]
     rows = []
-    for text in ("raw", "stripped", "perturbed"):
-        scores = attack["scores"][text]
+    for form, scores in forms.items():
         plain, dropout = scores["plain"], scores.get("dropout") or {}
+        attacked = form == list(forms)[-1]
         rows.append(
             Row(
                 _run_label(run),
                 [
-                    text,
-                    percent(attack.get("achieved_rate")) if text == "perturbed" else NOTHING,
+                    name.replace("_", " "),
+                    form,
+                    percent(attack.get("achieved_rate")) if attacked else NOTHING,
                     over_seeds([plain]),
                     number(plain.get("accuracy")),
                     over_seeds([dropout]),

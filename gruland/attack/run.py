@@ -1,0 +1,136 @@
+"""Attacks on a run's best checkpoint, their results and texts in its folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from gruland.attack.base import Attack, Outcome
+from gruland.attack.victims import texts_of, victim_of
+from gruland.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from gruland.runs import Run
+
+logger = logging.getLogger(__name__)
+
+
+def build(config: Mapping[str, Any]) -> dict[str, Attack]:
+    """The attacks of an ``attack`` configuration, ``{name: {_target_: ..., settings}}``, by name.
+
+    Raises:
+        ValueError: a node that describes no attack, or settings that it refuses.
+    """
+    attacks: dict[str, Any] = {}
+    for name, node in config.items():
+        if (
+            not re.fullmatch(r"\w[\w-]*", str(name))
+            or not isinstance(node, Mapping)
+            or not node.get("_target_")
+        ):
+            raise ValueError(
+                f"attack.{name}: expected attacks by name, each with a _target_, as conf/attack/typing_errors.yaml has"
+            )
+        try:
+            attack = instantiate(node)
+        except InstantiationException as error:
+            raise ValueError(f"attack.{name}: {error.__cause__ or error}") from error
+        if not callable(attack) or not is_dataclass(attack) or isinstance(attack, type):
+            raise ValueError(
+                f"attack.{name}._target_={node['_target_']}: expected a dataclass that can be called with a victim "
+                "and texts, see gruland.attack.Attack"
+            )
+        attacks[name] = attack
+    return attacks
+
+
+def evaluate_run(
+    run: Run, attacks: Mapping[str, Attack], *, device: torch.device | str = "cpu"
+) -> dict[str, dict[str, Any]]:
+    """Attack a run's best checkpoint; write attack/<name>/texts.csv and ``attacks[<name>]`` of results.json.
+
+    An attack whose results and texts lie there already, of these settings and this checkpoint, is left out.
+
+    Args:
+        run: its folder holds the checkpoint; it need not be finished.
+        attacks: by the names that their results are to have.
+        device: where the model runs.
+
+    Returns:
+        The entry of each attack.
+
+    Raises:
+        ImportError, ValueError: what an attack needs is not installed; attacks that cannot work.
+    """
+    entries = {}
+    model = None
+    for name, attack in attacks.items():
+        if is_done(run, name, attack):
+            logger.info("%s: the attack %s is done already", run.path.name, name)
+            entries[name] = run.results["attacks"][name]
+            continue
+        model = model or run.load_model("best").to(device)
+        start = time.monotonic()
+        outcome = attack(victim_of(model, run.data), texts_of(run.data))
+        write_texts(outcome.columns, texts_path(run, name))
+        entries[name] = {
+            **_identity(attack),
+            **outcome.results,
+            "checkpoint": _digest(run.checkpoint("best")),
+            "texts": _digest(texts_path(run, name)),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        run.update_results(attacks={**run.results.get("attacks", {}), name: entries[name]})
+    return entries
+
+
+def is_done(run: Run, name: str, attack: Attack) -> bool:
+    """Whether the run's folder holds what this attack on its checkpoint gives, whole."""
+    now = {
+        **_identity(attack),
+        "checkpoint": _digest(run.checkpoint("best")),
+        "texts": _digest(texts_path(run, name)),
+    }
+    before = run.results.get("attacks", {}).get(name, {})
+    return None not in now.values() and now.items() <= before.items()
+
+
+def texts_path(run: Run, name: str) -> Path:
+    """Where the texts of an attack lie."""
+    return run.path / "attack" / name / "texts.csv"
+
+
+def write_outcome(outcome: Outcome, attack: Attack, folder: Path) -> None:
+    """Write texts.csv and outcome.json, for a folder that is no run's."""
+    write_texts(outcome.columns, folder / "texts.csv")
+    write_json(folder / "outcome.json", {**_identity(attack), **outcome.results})
+
+
+def write_texts(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write a CSV file, whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _identity(attack: Attack) -> dict[str, Any]:
+    """What an attack's outcome follows from, besides the run: the class and its settings."""
+    kind: Any = type(attack)
+    fields: Any = attack
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": asdict(fields)}
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
