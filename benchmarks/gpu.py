@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from gruland.kernels import Layer, triton
-from gruland.kernels import torch as reference
+from gruland.kernels import eager as reference
 
 STEPS, SEQUENCES, INPUTS = 230, 32, 100  # the mean length of an IMDB review, the paper's batch and vectors
 WORDS, SURFACE = 20_000, (51 * 51, 25_000)  # a vocabulary; the paper's grid points and reviews
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def errors(device: torch.device, hidden_sizes: Sequence[int] = (64, 128, 256)) -> None:
-    """The largest deviations from the torch backend in float64, of the states and of all gradients."""
+    """The largest deviations from the eager backend in float64, of the states and of all gradients."""
     print("| H | precision | states | gradients, of each one's largest value |\n|---:|---|---:|---:|")
     for hidden in hidden_sizes:
         gru, x_TBI = model(hidden, device)
@@ -129,7 +129,7 @@ def stack(gru: torch.nn.GRU, x_TBI: Tensor, zoneout: float, precision: str) -> T
 
 
 def stack_of_torch(gru: torch.nn.GRU, x_TBI: Tensor, zoneout: float) -> Tensor:
-    """The same by the torch backend."""
+    """The same by the eager backend."""
     for layer in layers(gru):
         h0_BH, active = x_TBI.new_zeros(x_TBI.shape[1], gru.hidden_size), [x_TBI.shape[1]] * len(x_TBI)
         keep_TBH = torch.rand(len(x_TBI), *h0_BH.shape, device=x_TBI.device).lt_(zoneout)

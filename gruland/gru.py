@@ -49,7 +49,7 @@ class GRU(nn.Module):
         zoneout: its rate, in [0, 1].
         dropconnect: its rate, in [0, 1].
         batch_first: x and output are [B, T, ...] rather than [T, B, ...].
-        backend: ``auto``, ``cpu``, ``triton``, ``torch`` or ``haste``: see :mod:`gruland.kernels`.
+        backend: ``auto``, ``cpu``, ``triton``, ``eager`` (plain PyTorch) or ``haste``: see :mod:`gruland.kernels`.
         precision: ``float32``, or ``bfloat16``: the operands of matrix products are rounded to it, the products are
             summed in float32, and states, gates and gradients are float32.
         init: ``haste`` (gate by gate Xavier-uniform kernels and orthogonal recurrent kernels, zero biases) or

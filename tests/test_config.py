@@ -103,7 +103,7 @@ def test_what_determines_the_model_changes_the_name(override):
         "output_dir=x",
         "landscape.size=5",
         "attack=none",
-        "model.backend=torch",
+        "model.backend=eager",
         "experiment_name=other",
     ],
 )

@@ -22,7 +22,7 @@ from gruland.gru import GRU
 from gruland.regularizers import Masks
 
 LENGTHS = [3, 7, 1, 7, 5]
-BACKENDS = [("torch", torch.float64), ("cpu", torch.float32), ("haste", torch.float64)]
+BACKENDS = [("eager", torch.float64), ("cpu", torch.float32), ("haste", torch.float64)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def options(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def double(*arguments: Any, **options: Any) -> GRU:
     """A GRU with random biases in float64."""
-    return GRU(*arguments, backend="torch", dtype=torch.float64, init="torch", **options)
+    return GRU(*arguments, backend="eager", dtype=torch.float64, init="torch", **options)
 
 
 def inputs(dtype: torch.dtype = torch.float64, sequences: int = 5, steps: int = 7) -> Tensor:
@@ -454,7 +454,7 @@ def test_frozen_weights_still_give_the_input_a_gradient(options: dict[str, Any])
 
 
 def test_autocast_leaves_the_recurrence_in_the_weights_dtype() -> None:
-    gru, x = GRU(4, 6, 2, backend="torch").eval(), inputs(torch.float32)
+    gru, x = GRU(4, 6, 2, backend="eager").eval(), inputs(torch.float32)
     expected = gru(x)
     with torch.autocast("cpu", torch.bfloat16):
         close(gru(x), expected, torch.float32)
@@ -473,7 +473,7 @@ def test_activations_between_layers(options: dict[str, Any], between: str | None
     gru = GRU(4, 6, 3, between=between, init="torch", **options)
     x, state = inputs(options["dtype"]).requires_grad_(), torch.randn(3, 5, 6, dtype=options["dtype"])
     wanted, h, activation = [x, *gru.parameters()], x.transpose(0, 1), kernels.BETWEEN[between]
-    kernel, last = kernels.choose("torch", x.device, x.dtype), []
+    kernel, last = kernels.choose("eager", x.device, x.dtype), []
     for k in range(3):
         h = activation(h) if k and activation else h
         h = kernel.run_layer(h, state[k], gru.layer(k), [5] * 7)
@@ -488,7 +488,7 @@ def test_activations_between_layers(options: dict[str, Any], between: str | None
     close(gradients(actual, wanted), gradients(expected, wanted), options["dtype"])
 
 
-@pytest.mark.parametrize("name", ["torch", "cpu"])
+@pytest.mark.parametrize("name", ["eager", "cpu"])
 def test_precision_reaches_the_kernel(name: str) -> None:
     if reason := kernels.why_not(name, torch.device("cpu"), torch.float32, True, "bfloat16"):
         pytest.skip(reason)

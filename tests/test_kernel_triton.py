@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gruland import GRU, kernels
 from gruland.kernels import Layer
-from gruland.kernels import torch as reference
+from gruland.kernels import eager as reference
 
 if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -225,7 +225,7 @@ class Stack:
         return table_V3H, [Layer(*(tensor[index] for tensor in layer)) for layer in self.layers]
 
     def expected(self, index: int, between: Any, zoneout: float) -> Tensor:
-        """By the torch backend in float64, one sequence after the other."""
+        """By the eager backend in float64, one sequence after the other."""
         table_V3H, layers = self.point(index)
         gates = table_V3H.shape[1]
         first = (
@@ -458,7 +458,7 @@ def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
         mask._replace(zoneout=backend_module.zoneout_mask(seed, 6, 3, 5, 0.4, DEVICE).transpose(0, 1))
         for mask, seed in zip(masks, seeds, strict=True)
     ]
-    reference_gru = GRU(3, 5, backend="torch", **options).to(DEVICE)
+    reference_gru = GRU(3, 5, backend="eager", **options).to(DEVICE)
     reference_gru.load_state_dict(gru.state_dict())
     torch.manual_seed(1)
     got, expected = gru(x_BTI, lengths), reference_gru(x_BTI, lengths, masks=explicit)

@@ -19,12 +19,12 @@ from gruland.kernels import haste as haste_backend
 
 CPU = torch.device("cpu")
 BACKENDS = [
-    ("torch", torch.float64, "float32"),
-    ("torch", torch.float32, "float32"),
+    ("eager", torch.float64, "float32"),
+    ("eager", torch.float32, "float32"),
     ("cpu", torch.float32, "float32"),
     ("haste", torch.float64, "float32"),
-    ("torch", torch.float64, "bfloat16"),
-    ("torch", torch.float32, "bfloat16"),
+    ("eager", torch.float64, "bfloat16"),
+    ("eager", torch.float32, "bfloat16"),
     ("cpu", torch.float32, "bfloat16"),
 ]
 LENGTHS = {
@@ -184,7 +184,7 @@ def test_any_hidden_size(backend: Backend, hidden: int) -> None:
 
 
 @pytest.mark.parametrize("zoneout", ["plain", "mask"])
-@pytest.mark.parametrize(("name", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+@pytest.mark.parametrize(("name", "dtype"), [("eager", torch.float64), ("cpu", torch.float32)])
 def test_bfloat16_is_close_to_exact(name: str, dtype: torch.dtype, zoneout: str) -> None:
     if reason := kernels.why_not(name, CPU, dtype, True, "bfloat16"):
         pytest.skip(reason)
@@ -213,7 +213,7 @@ def scaled(p: Problem) -> Problem:
 @pytest.mark.parametrize("lengths", [LENGTHS["equal"], LENGTHS["ragged"]], ids=["equal", "ragged"])
 def test_explicit_backward_pass_is_the_derivative(lengths: list[int], zoneout: str) -> None:
     p = problem(lengths, zoneout, torch.float64, hidden=3)
-    backend = Backend("torch", torch.float64)
+    backend = Backend("eager", torch.float64)
     assert torch.autograd.gradcheck(lambda *inputs: run(backend, p._replace(inputs=inputs)), tuple(p.inputs))
 
 
@@ -257,7 +257,7 @@ def test_two_backward_passes_agree(backend: Backend) -> None:
     torch.testing.assert_close(once, twice, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["torch", "cpu"])
+@pytest.mark.parametrize("name", ["eager", "cpu"])
 def test_padding_is_neither_read_nor_given_a_gradient(name: str) -> None:
     reason = kernels.why_not(name, CPU, torch.float32, True)
     if reason is not None:
@@ -282,13 +282,13 @@ def check_padding(backend: Backend) -> None:
 def test_a_list_of_running_sequences_may_end_in_zeros() -> None:
     p = problem([3, 2], "plain", torch.float64)
     longer = torch.cat([p.inputs[0], torch.ones(2, 2, 5, dtype=torch.float64)])
-    run_layer = kernels.choose("torch", CPU, torch.float64).run_layer
+    run_layer = kernels.choose("eager", CPU, torch.float64).run_layer
     h_TBH = run_layer(longer, p.inputs[1], Layer(*p.inputs[2:]), [*p.active, 0, 0])
-    torch.testing.assert_close(h_TBH[:3], run(Backend("torch", torch.float64), p))
+    torch.testing.assert_close(h_TBH[:3], run(Backend("eager", torch.float64), p))
     assert not h_TBH[3:].any()
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("torch", torch.float64), ("cpu", torch.float32)])
+@pytest.mark.parametrize(("name", "dtype"), [("eager", torch.float64), ("cpu", torch.float32)])
 def test_a_second_derivative_is_refused_not_dropped(name: str, dtype: torch.dtype) -> None:
     if reason := kernels.why_not(name, CPU, dtype, True):
         pytest.skip(reason)
@@ -307,14 +307,14 @@ def test_auto_takes_the_first_that_can_run() -> None:
 
 def test_auto_does_without_the_compiled_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gruland.kernels.cpu", None)
-    assert kernels.choose("auto", CPU, torch.float32).__name__ == "gruland.kernels.torch"
+    assert kernels.choose("auto", CPU, torch.float32).__name__ == "gruland.kernels.eager"
     with pytest.raises(ValueError, match="backend 'cpu' cannot run here"):
         kernels.choose("cpu", CPU, torch.float32)
 
 
 def test_an_unknown_backend_is_refused_with_the_list() -> None:
     with pytest.raises(
-        ValueError, match="'cuda' is unknown: expected one of auto, cpu, triton, torch, haste"
+        ValueError, match="'cuda' is unknown: expected one of auto, cpu, triton, eager, haste"
     ):
         kernels.choose("cuda", CPU, torch.float32)
 
@@ -334,7 +334,7 @@ def test_haste_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_describe_has_a_line_for_each_backend() -> None:
     lines = dict(line.split(": ", 1) for line in kernels.describe().splitlines())
     assert list(lines) == list(kernels.NAMES)
-    assert lines["torch"] == "can run, products in float32 or bfloat16"
+    assert lines["eager"] == "can run, products in float32 or bfloat16"
     if "haste" in kernels.available():
         assert lines["haste"].startswith("can run, products in float32; not bfloat16: haste")
 
@@ -349,11 +349,11 @@ def test_a_fused_kernel_without_bfloat16_is_said_once(
     kernels._warn_once.cache_clear()
     for _ in range(2):
         assert (
-            kernels.choose("auto", CPU, torch.float32, True, "bfloat16").__name__ == "gruland.kernels.torch"
+            kernels.choose("auto", CPU, torch.float32, True, "bfloat16").__name__ == "gruland.kernels.eager"
         )
     assert kernels.choose("auto", CPU, torch.float32, True) is cpu
     (record,) = caplog.records
-    assert record.getMessage() == "precision='bfloat16' runs in the slower backend 'torch': no such products"
+    assert record.getMessage() == "precision='bfloat16' runs in the slower backend 'eager': no such products"
     assert "cpu: can run, products in float32; not bfloat16: no such products" in kernels.describe()
     with pytest.raises(ValueError, match="backend 'cpu' cannot run here: no such products"):
         kernels.choose("cpu", CPU, torch.float32, True, "bfloat16")

@@ -340,7 +340,7 @@ REVIEWS, LABELS = encoded([3, 9, 1, 6, 9, 2, 4], 20), np.array([0, 1, 1, 0, 1, 0
 def classifier(dtype=torch.float32, **options):
     torch.manual_seed(0)
     vectors = torch.randn(20, 5)
-    options = {"hidden_size": 6, "between": "tanh", "backend": "torch", **options}
+    options = {"hidden_size": 6, "between": "tanh", "backend": "eager", **options}
     model = Classifier(Task("binary", ("negative", "positive")), vectors, **options).to(dtype)
     with torch.no_grad():
         for parameter in model.gru.parameters():
@@ -446,7 +446,7 @@ def test_review_losses_do_not_depend_on_batches_or_order():
 def test_more_than_two_classes():
     torch.manual_seed(0)
     model = Classifier(
-        Task("multiclass", ("a", "b", "c")), torch.randn(20, 5), hidden_size=4, backend="torch"
+        Task("multiclass", ("a", "b", "c")), torch.randn(20, 5), hidden_size=4, backend="eager"
     )
     labels = np.array([0, 1, 2, 0, 1, 2, 2])
     losses, _ = ReviewLoss(model, REVIEWS, labels)({})

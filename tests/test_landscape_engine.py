@@ -112,7 +112,7 @@ def losses_in_double(model, parameters, encoded, labels):
         num_layers=model.gru.num_layers,
         between=model.gru.between,
         zoneout=model.gru.zoneout,
-        backend="torch",
+        backend="eager",
     ).double()
     moved = {name: p.detach().double() for name, p in parameters.items()}
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch
     ("options", "reason"),
     [
         ({"freeze": False}, "the word vectors are trained"),
-        ({"backend": "torch"}, "the model's backend is torch"),
+        ({"backend": "eager"}, "the model's backend is eager"),
         ({"dtype": torch.float64}, "the kernel computes in float32"),
         ({"switch": "off"}, "switched off by GRULAND_CPU_KERNEL"),
         ({"dropout_at_test": True}, "dropout is on in evaluation"),
@@ -236,8 +236,8 @@ def test_precisions(kernel):
     assert ReviewLoss(model, encoded, labels).precision == cpu.precisions()[-1]
     with pytest.raises(ValueError, match=r"landscape.precision=half: expected auto, float32, bfloat16"):
         ReviewLoss(model, encoded, labels, precision="half")
-    model.gru.backend = kernels.check_name("torch")
-    with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is torch\)"):
+    model.gru.backend = kernels.check_name("eager")
+    with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is eager\)"):
         ReviewLoss(model, encoded, labels, precision="bfloat16")
 
 
@@ -512,7 +512,7 @@ OLD_SETTINGS = {
 
 class FakeRun:
     def __init__(self, path, **model):
-        self.path, self.results, self.model = path, {"name": "none"}, classifier(backend="torch", **model)
+        self.path, self.results, self.model = path, {"name": "none"}, classifier(backend="eager", **model)
         self.config = OmegaConf.create({"landscape": OLD_SETTINGS})
         with torch.no_grad():
             self.model.head.weight *= 5  # as far from the start as a trained model's
@@ -536,7 +536,7 @@ def test_an_exact_surface_in_the_results(run):
     assert (results["evaluated"], results["interpolated"], results["interpolation_error"]) == (81, 0, None)
     assert (results["reviews"], results["reviews_needed"], results["achieved_tolerance"]) == (1000, None, 0)
     assert results["precision"] == "float32"
-    assert results["kernel"] == "the model's own forward pass (the model's backend is torch)"
+    assert results["kernel"] == "the model's own forward pass (the model's backend is eager)"
     surface = load_surface(run.path / "landscape" / "surface.zarr")
     assert surface.attrs["precision"] == "float32"
 

@@ -225,7 +225,7 @@ def test_zoneout_s_draws_average_to_their_expectation():
 
 def test_dropconnect_s_masks_are_one_a_draw_and_scaled():
     """H' = H * m / (1 - p) with m ~ Bernoulli(1 - p), the same for all reviews of a draw (Wan et al. 2013)."""
-    model = classifier(torch.float64, dropconnect=0.4, backend="torch")
+    model = classifier(torch.float64, dropconnect=0.4, backend="eager")
     twice = encoded([6, 6], 20)
     twice.tokens[6:] = twice.tokens[:6]
     outputs = TrainingLoss(model, twice, LABELS[:2], draws=4)._reviews.logits({})[..., 0]

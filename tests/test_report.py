@@ -66,7 +66,7 @@ def results_of(cell: Cell, seed: int, test_loss: float, experiment: str) -> dict
         "experiment": experiment,
         "status": "finished",
         "error": None,
-        "model": {**cell._asdict(), "num_layers": 2, "parameters": 186241, "backend": "torch"},
+        "model": {**cell._asdict(), "num_layers": 2, "parameters": 186241, "backend": "eager"},
         "seed": seed,
         "data": {
             "source": "reviews",

@@ -29,22 +29,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-# In this package the plain name is the submodule's.
-import torch as pytorch
+import torch
 from torch import Tensor
 
+from gruland.kernels.threads import once
+
 #: ``auto`` takes the first of these that can run.
-AUTO = ("cpu", "triton", "torch")
+AUTO = ("cpu", "triton", "eager")
 NAMES = (*AUTO, "haste")
 #: What the operands of matrix products are rounded to; float32 = they are taken as they are, whatever their dtype.
 PRECISIONS = ("float32", "bfloat16")
 #: The activations between layers; all of them map zero to zero.
-BETWEEN = {None: None, "tanh": pytorch.tanh, "relu": pytorch.relu}
+BETWEEN = {None: None, "tanh": torch.tanh, "relu": torch.relu}
 
 
 class Layer(NamedTuple):
@@ -72,8 +72,8 @@ def check_precision(precision: str) -> str:
 
 def choose(
     name: str,
-    device: pytorch.device,
-    dtype: pytorch.dtype,
+    device: torch.device,
+    dtype: torch.dtype,
     training: bool = False,
     precision: str = "float32",
 ) -> ModuleType:
@@ -103,7 +103,7 @@ def choose(
 
 
 def why_not(
-    name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool, precision: str = "float32"
+    name: str, device: torch.device, dtype: torch.dtype, training: bool, precision: str = "float32"
 ) -> str | None:
     """None if the backend can run these tensors, else one line that says why not."""
     try:
@@ -114,23 +114,23 @@ def why_not(
 
 
 def available(
-    device: pytorch.device | str = "cpu",
-    dtype: pytorch.dtype = pytorch.float32,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     training: bool = True,
     precision: str = "float32",
 ) -> list[str]:
     """The names of the backends that can run such tensors, in the order of ``NAMES``."""
-    return [n for n in NAMES if why_not(n, pytorch.device(device), dtype, training, precision) is None]
+    return [n for n in NAMES if why_not(n, torch.device(device), dtype, training, precision) is None]
 
 
 def describe(
-    device: pytorch.device | str = "cpu", dtype: pytorch.dtype = pytorch.float32, training: bool = True
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, training: bool = True
 ) -> str:
     """A line per backend: its name, and the precisions that it can run in or why it can't run."""
-    return "\n".join(f"{name}: {_abilities(name, pytorch.device(device), dtype, training)}" for name in NAMES)
+    return "\n".join(f"{name}: {_abilities(name, torch.device(device), dtype, training)}" for name in NAMES)
 
 
-def _abilities(name: str, device: pytorch.device, dtype: pytorch.dtype, training: bool) -> str:
+def _abilities(name: str, device: torch.device, dtype: torch.dtype, training: bool) -> str:
     reasons = {p: why_not(name, device, dtype, training, p) for p in PRECISIONS}
     able = [p for p, reason in reasons.items() if reason is None]
     if not able:
@@ -161,7 +161,7 @@ def run_layers(
     if own := getattr(kernel, "run_layers", None):
         return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between)
     activation, last = BETWEEN[between], []
-    sequences = pytorch.arange(x_TBI.shape[1])
+    sequences = torch.arange(x_TBI.shape[1])
     lengths_B = (active.unsqueeze(1) > sequences).sum(0)
     final = tuple(index.to(x_TBI.device) for index in (lengths_B - 1, sequences))
     for index, (layer, keep_TBH) in enumerate(zip(layers, keeps, strict=True)):
@@ -171,10 +171,10 @@ def run_layers(
         seed = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
         x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **seed)
         last.append(x_TBI[final])
-    return x_TBI, pytorch.stack(last)
+    return x_TBI, torch.stack(last)
 
 
-@cache
+@once
 def _warn_once(message: str) -> None:
     logging.getLogger(__name__).warning(message)
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
+from gruland.kernels.threads import once
 
 #: haste's names for the four weights of a layer, in the order of :class:`gruland.kernels.Layer`.
 NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
@@ -93,7 +93,7 @@ def _recurrence(device: torch.device) -> Recurrence:
     return gru.GRUFunction.apply if device.type == "cuda" else gru.GRUScript
 
 
-@cache
+@once
 def _is_wrong(device_type: str) -> bool:
     device = torch.device(device_type)
     return zoneout_gradient_is_wrong(_recurrence(device), device)

@@ -1,6 +1,6 @@
 """A classifier's mean evaluation loss as a function that can be differentiated twice.
 
-The fused kernels and :mod:`gruland.kernels.torch` have explicit backward passes, without a second derivative. Here the
+The fused kernels and :mod:`gruland.kernels.eager` have explicit backward passes, without a second derivative. Here the
 recurrence is composed of differentiable steps (:mod:`gruland.landscape.packed`); its Hessian-vector products are those
 of :mod:`gruland.landscape.tangent`, several times faster than a double backward pass through the steps.
 """

@@ -84,7 +84,7 @@ def layer_of(weights: Parameters, index: int) -> Layer:
 def run_layer(
     x_SI: Tensor, layer: Layer, running: Sequence[int], zoneout: float
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """A layer step by step (equations: :mod:`gruland.kernels.torch`; initial state zero).
+    """A layer step by step (equations: :mod:`gruland.kernels.eager`; initial state zero).
 
     Returns:
         The states [S, H], and the gates' arguments from the input and from the previous state, [S, 3H] each (r, z, n;

@@ -6,7 +6,7 @@ recurrence forwards and one backwards, each with one small matrix product a step
 recurrences stand here; what is pointwise, and the head with its loss, is differentiated by ``torch.func.jvp``.
 
 A step of a layer, with the state h before it, the input's part a = W_ih x + b_ih and zoneout's rate p
-(:mod:`gruland.kernels.torch`)::
+(:mod:`gruland.kernels.eager`)::
 
     u = W_n h + b_n   s_r = a_r + W_r h + b_r   s_z = a_z + W_z h + b_z
     r = sigmoid(s_r)  z = p + (1 - p) sigmoid(s_z)   n = tanh(a_n + r u)   h' = z h + (1 - z) n
@@ -33,7 +33,7 @@ from torch.func import grad, jvp, vjp
 from torch.nn import functional as F
 
 from gruland.kernels import Layer
-from gruland.kernels.torch import _previous
+from gruland.kernels.packing import previous_states
 from gruland.landscape.packed import PackedBatch, Parameters, layer_of, run_layer
 
 #: Bytes that the forward and backward passes of all batches may take; beyond, they are computed for each product anew.
@@ -196,7 +196,7 @@ def _forward(raw_SI: Tensor, x_SI: Tensor, layer: Layer, running: list[int], zon
 
 def _before(states_SH: Tensor, running: list[int]) -> Tensor:
     """The state before each row's step; zero before the first."""
-    return _previous(F.pad(states_SH, (0, 0, running[0], 0)), running)
+    return previous_states(F.pad(states_SH, (0, 0, running[0], 0)), running)
 
 
 def _backward(at: _Forward, grad_SH: Tensor) -> _Point:

@@ -7,12 +7,12 @@ sources, the flags and the processor's features. ``CXX`` names the compiler.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def build(architecture: Sequence[str]) -> Path:
     name = f"gruland_cpu_{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     path = _folder() / name
     if not path.exists():
-        print(
-            f"gruland: compiling the CPU kernel, once for this machine: {' '.join(command)}", file=sys.stderr
+        logging.getLogger(__name__).warning(
+            "compiling the CPU kernel, once for this machine: %s", " ".join(command)
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:

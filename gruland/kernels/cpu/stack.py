@@ -13,18 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gruland.kernels import Layer, cpu
-
-#: The activations between layers, by their numbers in ``stack.cpp`` and ``layer.cpp``.
-BETWEEN = (None, "tanh", "relu")
-
-
-def precisions() -> tuple[str, ...]:
-    """What this machine's kernel can multiply in, the fastest last: ``float32``, perhaps ``bfloat16``.
-
-    Raises RuntimeError where :func:`gruland.kernels.cpu.unavailable` says that there is no kernel.
-    """
-    return ("float32", "bfloat16") if cpu._kernel().gru_multiplies_bfloat16() else ("float32",)
+from gruland.kernels import Layer
+from gruland.kernels.cpu.library import ACTIVATIONS, Stack, kernel, precisions
 
 
 def final_states(
@@ -63,11 +53,11 @@ def final_states(
     states_BH = torch.empty(len(starts) - 1, sizes[0])
     table, *weights = (tensor.detach().contiguous() for tensor in (table_V3H, *_read(layers)))
     addresses = [None, weights[0].data_ptr(), None, *(tensor.data_ptr() for tensor in weights[1:])]
-    stack = _Stack(
+    stack = Stack(
         *sizes,
         len(states_BH),
         torch.get_num_threads(),
-        BETWEEN.index(between),
+        ACTIVATIONS.index(between),
         1 - zoneout,
         (ctypes.c_void_p * len(addresses))(*addresses),
         table.data_ptr(),
@@ -75,23 +65,8 @@ def final_states(
         states_BH.data_ptr(),
     )
     if len(states_BH):
-        cpu._kernel().gru_final_states(ctypes.byref(stack), precision == "bfloat16")
+        kernel().gru_final_states(ctypes.byref(stack), precision == "bfloat16")
     return states_BH
-
-
-class _Stack(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("hidden", "depth", "sequences", "threads", "between")),
-        ("update", ctypes.c_float),
-        ("layers", ctypes.POINTER(ctypes.c_void_p)),
-        *((name, ctypes.c_void_p) for name in ("table", "words", "offsets", "states")),
-    )
-
-
-def declare(library: ctypes.CDLL) -> None:
-    """Gives the library's functions their types."""
-    library.gru_final_states.argtypes = [ctypes.POINTER(_Stack), ctypes.c_bool]
-    library.gru_final_states.restype = None
 
 
 def _read(layers: Sequence[Layer]) -> list[Tensor]:
@@ -109,8 +84,8 @@ def _array(name: str, values: Tensor | np.ndarray, dtype: type[np.integer[Any]])
 
 
 def _check_options(between: str | None, zoneout: float, precision: str) -> None:
-    if between not in BETWEEN:
-        raise ValueError(f"between is {between!r}: expected one of {', '.join(map(repr, BETWEEN))}")
+    if between not in ACTIVATIONS:
+        raise ValueError(f"between is {between!r}: expected one of {', '.join(map(repr, ACTIVATIONS))}")
     if not 0 <= zoneout <= 1:
         raise ValueError(f"zoneout is {zoneout}: expected a rate between 0 and 1")
     if precision not in precisions():

@@ -8,7 +8,6 @@ they are imported: slowly, to test them, and never by ``auto``.
 from __future__ import annotations
 
 import logging
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
-from gruland.kernels import torch as reference
+from gruland.kernels import eager as reference
+from gruland.kernels.threads import once
 from gruland.kernels.triton.layer import run_layer
 from gruland.kernels.triton.philox import zoneout_mask
 from gruland.kernels.triton.stack import final_states, final_states_many
@@ -32,7 +32,7 @@ def unavailable(
 ) -> str | None:
     """None if the kernels can run such tensors, else one line that says why not.
 
-    On a GPU the kernels are compiled and compared with the torch backend, once in a process.
+    On a GPU the kernels are compiled and compared with the eager backend, once in a process.
     """
     if dtype != torch.float32:
         return f"the tensors are {str(dtype).removeprefix('torch.')}, the kernels compute in float32"
@@ -49,9 +49,9 @@ def unavailable(
     return failed_check(device.index or 0, precision)
 
 
-@cache
+@once
 def failed_check(index: int, precision: str) -> str | None:
-    """None if the kernels' results on a GPU are the torch backend's, else one line (also logged, once)."""
+    """None if the kernels' results on a GPU are the eager backend's, else one line (also logged, once)."""
     device = torch.device("cpu") if _interpreted() else torch.device("cuda", index)
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -68,7 +68,7 @@ def _has_wide_products() -> bool:
     return tuple(int(n) for n in torch.__version__.split(".")[:2]) >= (2, 8)
 
 
-@cache
+@once
 def _interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels. Raises ImportError without Triton."""
     import triton
@@ -79,7 +79,7 @@ def _interpreted() -> bool:
 
 
 def _deviation(device: torch.device, precision: str) -> str | None:
-    """A small pass forward and back beside the torch backend: None, or a line about where they part.
+    """A small pass forward and back beside the eager backend: None, or a line about where they part.
 
     Both kinds of kernel run, with the weights on chip (where the precision allows) and streamed, over ragged
     sequences with a drawn mask.
@@ -108,7 +108,7 @@ def _deviation(device: torch.device, precision: str) -> str | None:
 
 
 def _stack_deviation(device: torch.device, precision: str, tolerance: float) -> str | None:
-    """The last states of a small stack beside the torch backend's: None, or a line about where they part."""
+    """The last states of a small stack beside the eager backend's: None, or a line about where they part."""
     lengths, tokens = [4, 3, 3, 1], torch.tensor([0, 3, 2, 1, 4, 0, 2, 3, 3, 1, 2])
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     for hidden in (20, 136):
@@ -120,7 +120,7 @@ def _stack_deviation(device: torch.device, precision: str, tolerance: float) -> 
             torch.randn(shape, generator=generator) * scale
             for shape, scale in zip(shapes, scales, strict=True)
         ]
-        # The first layer of the torch backend takes the table's rows as they are.
+        # The first layer of the eager backend takes the table's rows as they are.
         first = Layer(torch.eye(3 * hidden), weights[0], torch.zeros(3 * hidden), weights[1])
         layers = [first, Layer(*weights[2:])]
         sequences = [table[tokens[start:end]] for start, end in pairwise(offsets.tolist())]

@@ -8,7 +8,8 @@ then those of step 1, ...
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
-from gruland.kernels.torch import _pack, _previous, _rows, _unpack
+from gruland.kernels.packing import pack, previous_states, running_rows, unpack
+from gruland.kernels.threads import Lock
 from gruland.kernels.triton.philox import threshold
 
 #: How float32 products are made, as ``tl.dot`` names it: "ieee" is plain float32. "tf32x3" would have tensor
@@ -24,6 +26,7 @@ from gruland.kernels.triton.philox import threshold
 FLOAT32_PRODUCTS = "ieee"
 #: Bytes of a multiprocessor's shared memory that a program with weights on chip needs beside them.
 _BESIDE_WEIGHTS = 16 * 1024
+_LAUNCH = Lock()
 
 
 def run_layer(
@@ -92,7 +95,7 @@ class _GRULayer(torch.autograd.Function):
         x_SI, weight_ih, weight_hh, states_SH, saved_S4H = ctx.saved_tensors
         running, _, _, precision = ctx.settings
         packing = _packing(running, *ctx.shape, grad_TBH.device)
-        grad_SH = _pack(grad_TBH, packing.places).contiguous()
+        grad_SH = pack(grad_TBH, packing.places).contiguous()
         grad_h0, gates_S4H = _sweep_back(
             grad_SH, states_SH, saved_S4H, weight_hh, packing, ctx.zoneout, precision
         )
@@ -102,11 +105,11 @@ class _GRULayer(torch.autograd.Function):
         inputs_S3H, bias_sums = gates_S4H[:, : 3 * hidden], gates_S4H.sum(0, dtype=torch.float32)
         grad_x = grad_weight_ih = grad_weight_hh = None
         if ctx.needs_input_grad[0]:
-            grad_x = _unpack(_matmul(inputs_S3H, weight_ih, precision), packing.places, *ctx.shape)
+            grad_x = unpack(_matmul(inputs_S3H, weight_ih, precision), packing.places, *ctx.shape)
         if ctx.needs_input_grad[2]:
             grad_weight_ih = _matmul(inputs_S3H.t(), x_SI, precision)
         if ctx.needs_input_grad[3]:
-            previous_SH = _previous(states_SH, list(running))
+            previous_SH = previous_states(states_SH, list(running))
             grad_4HH = _matmul(gates_S4H.t(), previous_SH, precision)
             grad_weight_hh = _without_n(grad_4HH)
         return (
@@ -119,6 +122,14 @@ class _GRULayer(torch.autograd.Function):
             None,
             None,
         )
+
+
+@contextmanager
+def launch(tensor: Tensor) -> Iterator[None]:
+    """For a kernel's call: Triton launches on the current device, and its compiler and its interpreter serve one
+    thread at a time."""
+    with _LAUNCH, torch.cuda.device_of(tensor):
+        yield
 
 
 def _without_n(gates_4H: Tensor) -> Tensor:
@@ -134,18 +145,18 @@ def _forward(tensors: Sequence[Tensor], keep_TBH: Tensor | None, settings: _Sett
     running, zoneout, keep_seed, precision = settings
     (sequences, hidden), steps = h0_BH.shape, len(x_TBI)
     packing = _packing(running, steps, sequences, x_TBI.device)
-    x_SI = _pack(x_TBI, packing.places)
+    x_SI = pack(x_TBI, packing.places)
     inputs_S3H = _matmul(x_SI, weight_ih.t(), precision).add_(bias_ih)
     states_SH = x_TBI.new_empty(sequences + len(x_SI), hidden)
     states_SH[:sequences] = h0_BH
     saved_S4H = x_TBI.new_empty(len(x_SI) if save else 0, 4 * hidden)
     if keep_TBH is not None:
-        keep_SH, mode = _pack(keep_TBH, packing.places).contiguous(), kernels.GIVEN
+        keep_SH, mode = pack(keep_TBH, packing.places).contiguous(), kernels.GIVEN
     else:
         drawn = kernels.DRAWN if keep_seed is not None else kernels.EXPECTATION
         keep_SH, mode = x_SI, drawn if zoneout > 0 else kernels.NONE
     tiles = _tiles(hidden, sequences, precision, x_TBI.device)
-    with torch.cuda.device_of(states_SH):  # Triton launches on the current device
+    with launch(states_SH):
         kernels.forward[(-(-sequences // tiles.SEQUENCES),)](
             inputs_S3H,
             states_SH,
@@ -163,7 +174,7 @@ def _forward(tensors: Sequence[Tensor], keep_TBH: Tensor | None, settings: _Sett
             SAVE=save,
             **tiles.options(),
         )
-    output = _unpack(states_SH[sequences:], packing.places, steps, sequences)
+    output = unpack(states_SH[sequences:], packing.places, steps, sequences)
     return _Pass(output, x_SI, states_SH, saved_S4H)
 
 
@@ -183,7 +194,7 @@ def _sweep_back(
     grad_h0 = grad_SH.new_zeros(sequences, hidden)
     gates_S4H = torch.empty_like(saved_S4H, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     tiles = _tiles(hidden, sequences, precision, grad_SH.device)
-    with torch.cuda.device_of(states_SH):
+    with launch(states_SH):
         kernels.backward[(-(-sequences // tiles.SEQUENCES),)](
             saved_S4H,
             states_SH,
@@ -212,7 +223,7 @@ class _Packing(NamedTuple):
 @lru_cache(maxsize=8)  # a batch's layers and both passes ask for the same
 def _packing(running: tuple[int, ...], steps: int, sequences: int, device: torch.device) -> _Packing:
     with torch.inference_mode(False):
-        places = _rows(list(running), steps, sequences, device)
+        places = running_rows(list(running), steps, sequences, device)
         counts = torch.tensor([0, sequences, *running[:-1]])
         lengths = (torch.tensor(running).unsqueeze(1) > torch.arange(sequences)).sum(0)
         rows, lengths = torch.cat([counts.cumsum(0), lengths]).to(device).split([len(counts), sequences])

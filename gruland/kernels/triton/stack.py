@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 from gruland.kernels.triton import layer as one_layer
-from gruland.kernels.triton.layer import power_of_two, processor
+from gruland.kernels.triton.layer import launch, power_of_two, processor
 
 #: Points that go through the same reviews side by side: their weights share the L2 cache, they the tables' rows.
 GROUP = 8
@@ -92,7 +92,7 @@ def final_states_many(
     products = torch.bfloat16 if precision == "bfloat16" else torch.float32
     matrices = [[layer.weight_ih for layer in layers[1:]], [layer.weight_hh for layer in layers]]
     biases = [[layer.bias_ih for layer in layers], [layer.bias_hh for layer in layers]]
-    with torch.cuda.device_of(out_PBH):  # Triton launches on the current device
+    with launch(out_PBH):
         kernels.final_states[(programs,)](
             tables_KV3H.contiguous(),
             factors_PK.to(device, torch.float32).contiguous(),

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
+from gruland.kernels.packing import pack, previous_states, running_rows, unpack
 
 #: From an operand of a matrix product to what is multiplied.
 Rounding = Callable[[Tensor], Tensor]
@@ -64,34 +65,34 @@ class _GRULayer(torch.autograd.Function):
         running: list[int],
     ) -> Tensor:
         time_steps, sequences = x_TBI.shape[:2]
-        rows = _rows(running, time_steps, sequences, x_TBI.device)
+        places = running_rows(running, time_steps, sequences, x_TBI.device)
         rounding = _rounding(precision)
-        weight_ih, weight_hh, x_SI = map(rounding, (weight_ih, weight_hh, _pack(x_TBI, rows)))
+        weight_ih, weight_hh, x_SI = map(rounding, (weight_ih, weight_hh, pack(x_TBI, places)))
         layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
-        keep_SH = _pack(keep_TBH, rows)
+        keep_SH = pack(keep_TBH, places)
         h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, keep_SH, zoneout, running, rounding)
-        ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows)
+        ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places)
         ctx.zoneout = 0.0 if keep_TBH is not None else zoneout
         ctx.running, ctx.shape, ctx.rounding = running, (time_steps, sequences), rounding
-        return _unpack(h_SH[len(h0_BH) :], rows, time_steps, sequences)
+        return unpack(h_SH[len(h0_BH) :], places, time_steps, sequences)
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             # once_differentiable would drop it in silence where grad_TBH itself needs no gradient.
             raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
-        x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, rows = ctx.saved_tensors
-        previous_SH = _previous(h_SH, ctx.running)
+        x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places = ctx.saved_tensors
+        previous_SH = previous_states(h_SH, ctx.running)
         slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
         z_SH = gates_S3H.chunk(3, 1)[1]
-        grad_SH = torch.cat([grad_TBH.new_zeros(ctx.running[0], grad_TBH.shape[2]), _pack(grad_TBH, rows)])
+        grad_SH = torch.cat([grad_TBH.new_zeros(ctx.running[0], grad_TBH.shape[2]), pack(grad_TBH, places)])
         _sweep_back(grad_SH, slopes_S3H, z_SH, weight_hh, ctx.running, ctx.rounding)
         grad_h0, grad_SH = grad_SH[: ctx.running[0]], grad_SH[ctx.running[0] :]
         grad_weight_hh, grad_bias_hh = slopes_S3H.t() @ ctx.rounding(previous_SH), slopes_S3H.sum(0)
         # The input's part of the candidate's gate is not multiplied by r; the other two gates are shared.
         slopes_S3H.chunk(3, 1)[2].copy_(ctx.rounding(slope_n_SH.mul_(grad_SH)))
         grad_weight_ih, grad_bias_ih = slopes_S3H.t() @ x_SI, slopes_S3H.sum(0)
-        grad_x = _unpack(slopes_S3H @ weight_ih, rows, *ctx.shape) if ctx.needs_input_grad[0] else None
+        grad_x = unpack(slopes_S3H @ weight_ih, places, *ctx.shape) if ctx.needs_input_grad[0] else None
         return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, *[None] * 4
 
 
@@ -192,38 +193,3 @@ def _sweep_back(
         gates = slopes[t].view(-1, 3, hidden)
         gates.copy_(rounding(gates.mul_(grad.unsqueeze(1))))
         previous.addcmul_(grad, z[t]).addmm_(slopes[t], weight_3HH)
-
-
-def _previous(states_SH: Tensor, running: list[int]) -> Tensor:
-    """The state before each row's step [S, H], of states [B + S, H] that begin with h0."""
-    rows = len(states_SH) - running[0]
-    if running[-1] == running[0]:
-        return states_SH[:rows]
-    # Row i of step t lies at i + the sum of running[:t]; its previous state running[t - 1] rows before that,
-    # counted in states_SH, which begins B rows earlier.
-    shift = torch.tensor([0, *(running[0] - n for n in running[:-1])])
-    index = torch.arange(rows) + shift.repeat_interleave(torch.tensor(running))
-    return states_SH.index_select(0, index.to(states_SH.device))
-
-
-def _rows(running: list[int], time_steps: int, sequences: int, device: torch.device) -> Tensor | None:
-    """The rows of a [T * B, ...] batch that hold steps of running sequences; None if all of them do."""
-    if len(running) == time_steps and running[-1] == sequences:
-        return None
-    runs = torch.arange(sequences) < torch.tensor(running).unsqueeze(1)
-    return runs.flatten().nonzero().squeeze(1).to(device)
-
-
-def _pack(x_TBI: Any, rows: Tensor | None) -> Any:
-    """[T, B, I] -> [S, I]; None stays None."""
-    if x_TBI is None:
-        return None
-    x_RI = x_TBI.reshape(-1, x_TBI.shape[2])
-    return x_RI if rows is None else x_RI.index_select(0, rows)
-
-
-def _unpack(x_SI: Tensor, rows: Tensor | None, time_steps: int, sequences: int) -> Tensor:
-    """[S, I] -> [T, B, I], zero where nothing runs."""
-    if rows is not None:
-        x_SI = x_SI.new_zeros(time_steps * sequences, x_SI.shape[1]).index_copy_(0, rows, x_SI)
-    return x_SI.view(time_steps, sequences, -1)
