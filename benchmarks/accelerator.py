@@ -16,7 +16,7 @@ from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
 from benchmarks.training import LAYOUTS, RATE, steps
 from gruland.kernels import PRECISIONS
-from gruland.landscape import ReviewLoss
+from gruland.objective import EvaluationLoss
 
 TITLE = "GPU"
 STEP = f"on a GPU: training step, B=32, full-length bucketed reviews, zoneout {RATE}"
@@ -66,7 +66,7 @@ def surface(context: Context, device: torch.device) -> Row:
     model.load_state_dict(context.model.state_dict())
     model = model.to(device).eval()
     directions = [{name: d.to(device) for name, d in direction.items()} for direction in context.directions]
-    objective = ReviewLoss(model, encoded, labels)
+    objective = EvaluationLoss(model, encoded, labels)
     at = objective.on_plane(model.trainable(), directions)
     at(CELLS[0])
     seconds = []

@@ -12,7 +12,7 @@ from benchmarks.clock import Unavailable
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.kernels import cpu
-from gruland.landscape import ReviewLoss
+from gruland.objective import EvaluationLoss
 
 Cell = Callable[[Sequence[float]], tuple[Tensor, Tensor]]
 
@@ -44,4 +44,4 @@ def cells(
 ) -> Cell:
     """Losses and correctness of the reviews at grid points of a plane."""
     check(precision)
-    return ReviewLoss(model, encoded, labels, precision=precision).on_plane(model.trainable(), directions)
+    return EvaluationLoss(model, encoded, labels, precision=precision).on_plane(model.trainable(), directions)

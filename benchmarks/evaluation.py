@@ -19,7 +19,7 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.data.batches import by_length
 from gruland.evaluation import logits
-from gruland.landscape import ReviewLoss
+from gruland.objective import EvaluationLoss
 
 TITLE = "Evaluation: OpenVINO and onnxruntime"
 WHAT = "evaluation of 2 layers with tanh between"
@@ -67,7 +67,7 @@ def _makers(context: Context, count: int) -> dict[str, Callable[[], Candidate]]:
 def _gruland(context: Context, precision: str) -> Candidate:
     """As the centre of a surface is evaluated, the projection of the reviews' words included."""
     encoded, labels = context.reviews(context.settings.peer_reviews)
-    objective = ReviewLoss(context.model, encoded, labels, precision=precision)
+    objective = EvaluationLoss(context.model, encoded, labels, precision=precision)
     parameters = context.model.trainable()
     return Candidate(lambda _: objective(parameters))
 

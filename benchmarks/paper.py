@@ -10,9 +10,9 @@ from benchmarks.clock import CLOCKS, limited, threads
 from benchmarks.engine import cells, precisions
 from benchmarks.subject import Context
 from benchmarks.table import Row
-from gruland.landscape import compute_run
 from gruland.landscape.surface import axis
 from gruland.runs import Run
+from gruland.surfaces import compute_run
 
 TITLE = "The paper's surface"
 SIZE, REVIEWS = 51, 25_000

@@ -181,13 +181,13 @@ class LossSurface(pl.Callback):
     """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`."""
 
     def __init__(self, run: Run, settings: DictConfig) -> None:
-        from gruland.landscape.run import check_settings
+        from gruland.surfaces import check_settings
 
         check_settings(settings)  # now, not after the training
         self._run, self._settings = run, settings
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from gruland.landscape import compute_run
+        from gruland.surfaces import compute_run
 
         with part(0.8, 0.95):
             compute_run(self._run, self._settings, device=pl_module.device)

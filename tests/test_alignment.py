@@ -13,7 +13,6 @@ from torch.func import functional_call
 from gruland import GRU
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape import ReviewLoss
 from gruland.landscape.alignment import (
     Arrangement,
     align,
@@ -29,6 +28,7 @@ from gruland.landscape.alignment import (
     random_arrangement,
 )
 from gruland.landscape.directions import fingerprint
+from gruland.objective import EvaluationLoss
 from gruland.task import Task
 
 
@@ -82,7 +82,7 @@ def test_a_permuted_classifier_computes_the_same(between, zoneout, signs):
 @pytest.mark.parametrize("zoneout", [0.0, 0.1])
 def test_the_fused_kernel_s_losses_are_the_same_to_rounding(zoneout):
     model = classifier(dtype=torch.float32, hidden_size=32, zoneout=zoneout)
-    units, evaluate = hidden_units(model), ReviewLoss(model, *reviews(), precision="float32")
+    units, evaluate = hidden_units(model), EvaluationLoss(model, *reviews(), precision="float32")
     assert evaluate.reason is None
     losses = [
         evaluate(p)[0]
@@ -440,7 +440,7 @@ def test_what_has_no_barrier():
 def test_a_permuted_copy_has_a_barrier_that_alignment_removes():
     model = classifier(dtype=torch.float32, hidden_size=16)
     units, parameters, (encoded, labels) = hidden_units(model), model.trainable(), reviews()
-    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    evaluate = EvaluationLoss(model, encoded, labels, precision="float32")
     permuted = permute_units(parameters, units, drawn(units))
     before = barrier(evaluate, parameters, permuted, points=5, resamples=50)
     after = barrier(

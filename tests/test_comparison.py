@@ -252,9 +252,9 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
     def again(*_, **__):
         pytest.fail("computed again")
 
-    monkeypatch.setattr("gruland.landscape.objective.ReviewLoss.__call__", again)
-    monkeypatch.setattr("gruland.landscape.objective.ReviewLoss.on_plane", again)
-    monkeypatch.setattr("gruland.landscape.composed.ComposedLoss.__call__", again)
+    monkeypatch.setattr("gruland.objective.evaluation.EvaluationLoss.__call__", again)
+    monkeypatch.setattr("gruland.objective.evaluation.EvaluationLoss.on_plane", again)
+    monkeypatch.setattr("gruland.objective.mean_loss.MeanLoss.__call__", again)
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
     compare(trained, settings=SMALL, folder=tmp_path / "again")
     assert json.loads((tmp_path / "again" / "comparison.json").read_text()) == result
@@ -264,8 +264,9 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
 def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch):
     """The same numbers by hand: load, draw, evaluate, measure."""
     from gruland.data import subset
-    from gruland.landscape import ReviewLoss, compute_surface, gates_of, random_directions
+    from gruland.landscape import compute_surface, gates_of, random_directions
     from gruland.landscape.measures import loss_gap
+    from gruland.objective import EvaluationLoss
 
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
     compare(trained, settings={**SMALL, "curvature": 0, "barriers": False}, folder=tmp_path)
@@ -275,7 +276,7 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
         for run in model.runs.values():
             split = run.data.splits["train"]
             rows = subset(split.labels, 10, 0)
-            loss = ReviewLoss(run.model, split.encoded.take(rows), split.labels[rows])
+            loss = EvaluationLoss(run.model, split.encoded.take(rows), split.labels[rows])
             parameters = run.model.trainable()
             for seed in (0, 1):
                 directions = random_directions(parameters, seed, gates=gates_of(run.model))
@@ -285,8 +286,8 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
 
 def test_a_changed_model_is_measured_anew(trained, tmp_path):
     """What is kept belongs to the weights that it was computed of."""
-    from gruland.landscape.settings import completed
     from gruland.report.landscapes.measurements import benches
+    from gruland.surfaces import completed
 
     settings = completed(
         {"size": 3, "extent": 1.0, "normalization": "filter", "reviews": 10, "seed": 0, "reviews_seed": 0}
@@ -304,8 +305,8 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
 
 def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
-    from gruland.landscape.settings import completed
     from gruland.report.landscapes.measurements import benches
+    from gruland.surfaces import completed
 
     runs = [(f"seed {seed}", run) for seed, run in models(trained)[0].runs.items()][:2]
     settings = completed({"size": 3, "extent": 1.0, "reviews": 9, "seed": 0, "reviews_seed": 0})

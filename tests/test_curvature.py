@@ -13,8 +13,6 @@ from torch.func import functional_call
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape import ReviewLoss, tangent
-from gruland.landscape.composed import ComposedLoss
 from gruland.landscape.measures import curvature
 from gruland.landscape.measures.curvature import (
     curvature_ratio_map,
@@ -25,7 +23,9 @@ from gruland.landscape.measures.curvature import (
     top_eigenvalues,
     trace,
 )
-from gruland.landscape.packed import packed_reviews
+from gruland.objective import EvaluationLoss, hessian_product
+from gruland.objective.mean_loss import MeanLoss
+from gruland.objective.packed_batch import packed_reviews
 from gruland.task import Task
 
 # -- losses with a known Hessian
@@ -228,9 +228,9 @@ def reviews(request):
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
 def test_composed_loss_is_the_evaluation_loss(reviews, batch_tokens):
     model, encoded, labels = reviews
-    loss = ComposedLoss(model, encoded, labels, batch_tokens=batch_tokens)
+    loss = MeanLoss(model, encoded, labels, batch_tokens=batch_tokens)
     moved = {name: p.detach() * 1.1 for name, p in model.trainable().items()}
-    expected = ReviewLoss(model, encoded, labels, precision="float32")(moved)[0].mean()
+    expected = EvaluationLoss(model, encoded, labels, precision="float32")(moved)[0].mean()
     assert float(loss(moved)) == pytest.approx(float(expected), rel=1e-6)
     assert len(loss.batches) == {1: 8, 20: 4, 10_000: 1}[batch_tokens]
     assert float(sum(batch(loss.complete(moved)) for batch in loss.batches)) == pytest.approx(
@@ -248,7 +248,7 @@ def test_packed_reviews_are_the_words_step_by_step():
 
 def test_gradients_and_products_against_finite_differences(reviews):
     model, encoded, labels = reviews
-    loss = ComposedLoss(model, encoded, labels, batch_tokens=25, dtype=torch.float64)
+    loss = MeanLoss(model, encoded, labels, batch_tokens=25, dtype=torch.float64)
     parameters = {name: p.detach().double() for name, p in model.trainable().items()}
     generator = torch.Generator().manual_seed(4)
     vector = {
@@ -273,7 +273,7 @@ def test_gradients_and_products_against_finite_differences(reviews):
 
 def test_products_are_those_of_a_double_backward_pass(reviews):
     model, encoded, labels = reviews
-    loss = ComposedLoss(model, encoded, labels, batch_tokens=25, dtype=torch.float64)
+    loss = MeanLoss(model, encoded, labels, batch_tokens=25, dtype=torch.float64)
     parameters = {name: p.double() for name, p in model.trainable().items()}
     found = columns(hessian(loss, parameters))
     loss.hessian_product = lambda parameters: None
@@ -292,26 +292,26 @@ def places(parameters, names):
 @pytest.mark.parametrize("batch_tokens", [20, 10_000])
 def test_products_of_a_part_of_the_parameters_with_nothing_kept(monkeypatch, batch_tokens):
     model, encoded, labels = example(zoneout=0.2)
-    loss = ComposedLoss(model, encoded, labels, batch_tokens=batch_tokens, dtype=torch.float64)
+    loss = MeanLoss(model, encoded, labels, batch_tokens=batch_tokens, dtype=torch.float64)
     whole = {name: p.double() for name, p in model.trainable().items()}
     part = {name: p for name, p in whole.items() if name in ("gru.weight_hh_l0", "head.weight")}
     expected = columns(hessian(loss, whole), places(whole, part))
-    monkeypatch.setattr(tangent, "MEMORY", 0)
+    monkeypatch.setattr(hessian_product, "MEMORY", 0)
     np.testing.assert_allclose(columns(hessian(loss, part)), expected, atol=1e-13)
 
 
 def test_long_batches_are_computed_in_blocks(monkeypatch):
     model, encoded, labels = example(zoneout=0.2)
-    loss = ComposedLoss(model, encoded, labels, dtype=torch.float64)
+    loss = MeanLoss(model, encoded, labels, dtype=torch.float64)
     parameters = {name: p.double() for name, p in model.trainable().items()}
     whole = columns(hessian(loss, parameters))
-    monkeypatch.setattr(tangent, "_ROWS", 7)
+    monkeypatch.setattr(hessian_product, "_ROWS", 7)
     np.testing.assert_allclose(columns(hessian(loss, parameters)), whole, atol=1e-14)
 
 
 def test_trained_word_vectors_have_a_hessian():
     model, encoded, labels = example(freeze=False, hidden=2, layers=1)
-    loss = ComposedLoss(model, encoded, labels, dtype=torch.float64)
+    loss = MeanLoss(model, encoded, labels, dtype=torch.float64)
     parameters = {name: p.detach().double() for name, p in model.trainable().items()}
     rest = {name: p for name, p in parameters.items() if name != "vectors"}
     assert len(rest) == len(parameters) - 1
@@ -325,7 +325,7 @@ def test_trained_word_vectors_have_a_hessian():
 @pytest.mark.parametrize("dtype", [None, torch.float64])
 def test_the_kernel_s_gradient_is_the_loss_s(dtype, precision):
     model, encoded, labels = example(zoneout=0.2, precision=precision)
-    loss = ComposedLoss(model.train(), encoded, labels, dtype=dtype)
+    loss = MeanLoss(model.train(), encoded, labels, dtype=dtype)
     leaves = {name: p.detach().clone().requires_grad_() for name, p in model.trainable().items()}
     expected = dict(zip(leaves, torch.autograd.grad(loss(leaves), list(leaves.values())), strict=True))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -339,7 +339,7 @@ def test_the_kernel_s_gradient_is_the_loss_s(dtype, precision):
 
 def test_float32_products_are_close_to_float64_s():
     model, encoded, labels = example(zoneout=0.1)
-    single, double = (ComposedLoss(model, encoded, labels, dtype=d) for d in (torch.float32, torch.float64))
+    single, double = (MeanLoss(model, encoded, labels, dtype=d) for d in (torch.float32, torch.float64))
     parameters = model.trainable()
     exact = columns(hessian(double, parameters))
     np.testing.assert_allclose(columns(hessian(single, parameters)), exact, atol=1e-5 * np.abs(exact).max())
@@ -348,7 +348,7 @@ def test_float32_products_are_close_to_float64_s():
 def test_the_model_stays_as_it_is():
     model, encoded, labels = example()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    operator = hessian(ComposedLoss(model, encoded, labels), model.trainable())
+    operator = hessian(MeanLoss(model, encoded, labels), model.trainable())
     top_eigenvalues(operator, 1)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
@@ -423,7 +423,7 @@ def test_errors():
             measure()
     model, encoded, labels = example()
     with pytest.raises(ValueError, match="got 8 reviews and 7 labels"):
-        ComposedLoss(model, encoded, labels[:7])
+        MeanLoss(model, encoded, labels[:7])
 
 
 def test_without_curvlinops_there_is_one_line(monkeypatch):

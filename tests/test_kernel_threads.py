@@ -52,9 +52,9 @@ class Subject:
     def __init__(self, index: int, backend: str, dtype: torch.dtype, precision: str) -> None:
         generator = torch.Generator().manual_seed(index)
         layers = 1 if backend == "triton" else 2
-        self.gru = GRU(3, 6 + index, layers, between="tanh", zoneout=0.3, backend=backend, precision=precision).to(
-            dtype
-        )
+        self.gru = GRU(
+            3, 6 + index, layers, between="tanh", zoneout=0.3, backend=backend, precision=precision
+        ).to(dtype)
         self.batches = []
         for sequences, steps in ((2, 3), (4, 2)) if backend == "triton" else ((2, 3), (4, 2), (1, 5)):
             lengths = torch.randint(1, steps + 1, (sequences,), generator=generator).tolist()

@@ -484,8 +484,9 @@ def test_a_surface_s_reviews_go_through_the_stack(precision: str, monkeypatch: p
     """What serves surfaces on a GPU, here in the interpreter, beside the model's own forward pass."""
     from gruland.classifier import Classifier
     from gruland.data import Encoded
-    from gruland.landscape import projection, random_directions
-    from gruland.landscape.objective import PaddedReviews
+    from gruland.landscape import random_directions
+    from gruland.objective import projection
+    from gruland.objective.evaluation import PaddedReviews
     from gruland.task import Task
 
     torch.manual_seed(0)

@@ -17,14 +17,10 @@ from torch.func import functional_call
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape import (
-    ReviewLoss,
-    compute_surface,
-    load_surface,
-    random_directions,
-)
+from gruland.landscape import compute_surface, load_surface, random_directions
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.surface import axis
+from gruland.objective import EvaluationLoss
 from gruland.task import Task
 
 # -- surfaces
@@ -375,7 +371,7 @@ def textbook_loss(weights, vectors, review, label, zoneout):
 def test_classifier_s_surface_equals_a_textbook_loop(zoneout):
     model = classifier(torch.float64, zoneout=zoneout)
     directions = random_directions(model.trainable(), seed=4)
-    result = compute_surface(ReviewLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
+    result = compute_surface(EvaluationLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
     delta, eta = ({name: d.numpy() for name, d in direction.items()} for direction in directions)
     weights = {name: p.detach().numpy() for name, p in model.trainable().items()}
     for i, beta in enumerate(result["beta"].values):
@@ -394,7 +390,7 @@ def test_classifier_s_surface_equals_a_textbook_loop(zoneout):
 
 def test_the_centre_is_the_untouched_model_s_loss_bit_for_bit():
     model = classifier(dropconnect=0.2, zoneout=0.1).train()
-    evaluate = ReviewLoss(model, REVIEWS, LABELS)
+    evaluate = EvaluationLoss(model, REVIEWS, LABELS)
     losses, correct = evaluate({})
     directions = random_directions(model.trainable(), seed=0)
     result = compute_surface(evaluate, model.trainable(), directions, size=3).sel(alpha=0, beta=0)
@@ -408,7 +404,7 @@ def test_no_weight_is_touched_and_the_mode_is_kept():
     model = classifier(zoneout=0.5, dropconnect=0.5).train()
     before, objects = fingerprint(model.state_dict()), list(model.parameters())
     directions = random_directions(model.trainable(), seed=0)
-    compute_surface(ReviewLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
+    compute_surface(EvaluationLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
     assert fingerprint(model.state_dict()) == before
     assert all(now is then for now, then in zip(model.parameters(), objects, strict=True))
     assert all(module.training for module in model.modules())
@@ -427,7 +423,7 @@ def test_no_weight_is_touched_when_the_forward_pass_fails():
     model.head.register_forward_hook(fail)
     directions = random_directions(model.trainable(), seed=0)
     with pytest.raises(RuntimeError, match="out of memory"):
-        compute_surface(ReviewLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
+        compute_surface(EvaluationLoss(model, REVIEWS, LABELS), model.trainable(), directions, size=3)
     assert fingerprint(model.state_dict()) == before
     assert all(now is then for now, then in zip(model.parameters(), objects, strict=True))
     assert model.training
@@ -435,10 +431,10 @@ def test_no_weight_is_touched_when_the_forward_pass_fails():
 
 def test_review_losses_do_not_depend_on_batches_or_order():
     model = classifier(torch.float64)
-    losses, correct = ReviewLoss(model, REVIEWS, LABELS)({})
+    losses, correct = EvaluationLoss(model, REVIEWS, LABELS)({})
     order = np.array([4, 2, 0, 6, 1, 3, 5])
     for tokens in (1, 9, 20, 1000):
-        shuffled, right = ReviewLoss(model, REVIEWS.take(order), LABELS[order], batch_tokens=tokens)({})
+        shuffled, right = EvaluationLoss(model, REVIEWS.take(order), LABELS[order], batch_tokens=tokens)({})
         torch.testing.assert_close(shuffled, losses[order], rtol=1e-12, atol=0)
         assert torch.equal(right, correct[order])
 
@@ -449,7 +445,7 @@ def test_more_than_two_classes():
         Task("multiclass", ("a", "b", "c")), torch.randn(20, 5), hidden_size=4, backend="eager"
     )
     labels = np.array([0, 1, 2, 0, 1, 2, 2])
-    losses, _ = ReviewLoss(model, REVIEWS, labels)({})
+    losses, _ = EvaluationLoss(model, REVIEWS, labels)({})
     with torch.no_grad():
         logits = torch.cat([model.eval()(*REVIEWS.take([n]).padded()) for n in range(7)])
     torch.testing.assert_close(

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape import ReviewLoss, compute_surface, displace, load_surface, random_directions
+from gruland.landscape import compute_surface, displace, load_surface, random_directions
+from gruland.objective import EvaluationLoss
 from gruland.task import Task
 
 SIZE = (7, 5)  # cells along alpha and beta
@@ -116,7 +117,7 @@ def test_frozen_word_vectors_and_buffers_stay():
     seen = []
     original = model.vectors
 
-    class Watched(ReviewLoss):
+    class Watched(EvaluationLoss):
         def __call__(self, parameters):
             seen.append(set(parameters))
             return super().__call__(parameters)

@@ -18,9 +18,8 @@ from gruland import kernels
 from gruland.classifier import Classifier
 from gruland.data import Encoded, subset
 from gruland.kernels import cpu
+from gruland.landscape import __main__ as command
 from gruland.landscape import (
-    ReviewLoss,
-    compute_run,
     compute_surface,
     contour_figure,
     displace,
@@ -28,12 +27,13 @@ from gruland.landscape import (
     load_surface,
     random_directions,
 )
-from gruland.landscape import __main__ as command
-from gruland.landscape import projection as projections
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
 from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
-from gruland.report import commands, tables
+from gruland.objective import EvaluationLoss
+from gruland.objective import projection as projections
+from gruland.report import tables
+from gruland.surfaces import compute_run
 from gruland.task import Task
 
 # -- reviews and models
@@ -135,7 +135,7 @@ def test_cells_equal_forward_passes_in_double(kernel, precision, options):
         pytest.skip(f"this machine has no {precision} products")
     model, (encoded, labels) = classifier(**options), reviews()
     directions = random_directions(model.trainable(), seed=1)
-    evaluate = ReviewLoss(model, encoded, labels, precision=precision)
+    evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
     assert (evaluate.reason, evaluate.precision) == (None, precision)
     at = evaluate.on_plane(model.trainable(), directions)
     for steps in CELLS:
@@ -154,7 +154,7 @@ def test_cells_of_other_tasks(kernel, kind):
         rng.integers(0, 3, 40) if kind == "multiclass" else rng.integers(0, 2, (40, 3)).astype(np.float32)
     )
     directions = random_directions(model.trainable(), seed=1)
-    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    evaluate = EvaluationLoss(model, encoded, labels, precision="float32")
     losses, correct = evaluate.on_plane(model.trainable(), directions)((1.0, 0.5))
     moved = displace(model.trainable(), directions, (1.0, 0.5))
     torch.testing.assert_close(losses, losses_in_double(model, moved, encoded, labels), rtol=1e-5, atol=1e-6)
@@ -165,7 +165,7 @@ def test_cells_of_other_tasks(kernel, kind):
 def test_the_centre_is_the_untouched_model_s_loss_and_no_weight_moves(kernel):
     model, (encoded, labels) = classifier(zoneout=0.1).train(), reviews()
     before = fingerprint(model.state_dict())
-    evaluate = ReviewLoss(model, encoded, labels)
+    evaluate = EvaluationLoss(model, encoded, labels)
     losses, correct = evaluate({})
     directions = random_directions(model.trainable(), seed=0)
     surface = compute_surface(evaluate, model.trainable(), directions, size=3)
@@ -182,7 +182,7 @@ def test_a_direction_that_leaves_the_input_weights_alone(kernel):
     model, (encoded, labels) = classifier(), reviews()
     moving = {n: p for n, p in model.trainable().items() if n.startswith(("head", "gru.weight_hh"))}
     directions = random_directions(moving, seed=0)
-    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    evaluate = EvaluationLoss(model, encoded, labels, precision="float32")
     losses, _ = evaluate.on_plane(moving, directions)((0.5, 1.0))
     moved = {**model.trainable(), **displace(moving, directions, (0.5, 1.0))}
     torch.testing.assert_close(losses, losses_in_double(model, moved, encoded, labels), rtol=1e-5, atol=1e-6)
@@ -191,7 +191,7 @@ def test_a_direction_that_leaves_the_input_weights_alone(kernel):
 def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch, caplog):
     model, (encoded, labels) = classifier(), reviews()
     directions = random_directions(model.trainable(), seed=0)
-    evaluate = ReviewLoss(model, encoded, labels, precision="float32")
+    evaluate = EvaluationLoss(model, encoded, labels, precision="float32")
     usual = evaluate.on_plane(model.trainable(), directions)
     monkeypatch.setattr(projections, "MEMORY", 1000)
     at = evaluate.on_plane(model.trainable(), directions)
@@ -219,7 +219,7 @@ def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypat
     dtype, dropout = options.pop("dtype", torch.float32), options.pop("dropout_at_test", False)
     model, (encoded, labels) = classifier(**options).to(dtype), reviews()
     model.gru.dropout_at_test = dropout
-    evaluate = ReviewLoss(model, encoded, labels)
+    evaluate = EvaluationLoss(model, encoded, labels)
     assert reason in evaluate.reason
     assert evaluate.precision == str(dtype).removeprefix("torch.")
     directions = random_directions(model.trainable(), seed=0)
@@ -233,12 +233,12 @@ def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypat
 
 def test_precisions(kernel):
     model, (encoded, labels) = classifier(), reviews()
-    assert ReviewLoss(model, encoded, labels).precision == cpu.precisions()[-1]
+    assert EvaluationLoss(model, encoded, labels).precision == cpu.precisions()[-1]
     with pytest.raises(ValueError, match=r"landscape.precision=half: expected auto, float32, bfloat16"):
-        ReviewLoss(model, encoded, labels, precision="half")
+        EvaluationLoss(model, encoded, labels, precision="half")
     model.gru.backend = kernels.check_name("eager")
     with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is eager\)"):
-        ReviewLoss(model, encoded, labels, precision="bfloat16")
+        EvaluationLoss(model, encoded, labels, precision="bfloat16")
 
 
 # -- sampling
@@ -527,7 +527,7 @@ class FakeRun:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("gruland.landscape.run.write_pictures", lambda *_: None)
+    monkeypatch.setattr("gruland.surfaces.write_pictures", lambda *_: None)
     return FakeRun(tmp_path)
 
 
@@ -548,7 +548,7 @@ def test_a_tolerance_picks_the_reviews_once(run, monkeypatch, caplog):
     assert 0 < results["achieved_tolerance"] <= 0.2
     assert not caplog.text
     with monkeypatch.context() as patch:
-        patch.setattr(ReviewLoss, "on_plane", lambda *_: pytest.fail("computed again"))
+        patch.setattr(EvaluationLoss, "on_plane", lambda *_: pytest.fail("computed again"))
         assert compute_run(run, settings) == results
     finer = compute_run(run, {**settings, "tolerance": 0.1})
     assert finer["reviews"] > results["reviews"]
@@ -605,15 +605,3 @@ def test_the_report_s_table_counts_evaluated_cells():
     assert "233 of 2601" in tables._landscape_row(run, 0.5).cells
     run.results["landscape"] = {**results, "interpolated": 0}
     assert "2601" in tables._landscape_row(run, 0.5).cells
-
-
-def test_the_report_s_command_names_new_settings_of_an_old_run(tmp_path):
-    settings = {key: value for key, value in OLD_SETTINGS.items() if key != "enabled"}
-    new = {"precision": "auto", "tolerance": None, "interpolation": 0.01}
-    run = SimpleNamespace(
-        path=tmp_path,
-        config={"landscape": OLD_SETTINGS},
-        results={"landscape": {"settings": {**settings, **new}}},
-    )
-    (line,) = commands.measuring("gruland.landscape", "landscape", [run])
-    assert line.endswith(f"{tmp_path} interpolation=0.01")

@@ -9,9 +9,10 @@ from test_landscape import LABELS, REVIEWS, classifier, encoded
 
 from gruland.evaluation import evaluate_with_dropout, logits
 from gruland.kernels import cpu
-from gruland.landscape import ReviewLoss, TrainingLoss, compute_surface, masked, random_directions
+from gruland.landscape import compute_surface, random_directions
 from gruland.landscape.directions import displace, fingerprint
-from gruland.landscape.masked import mask_seeds
+from gruland.objective import EvaluationLoss, TrainingLoss, training
+from gruland.objective.training import mask_seeds
 
 MODELS = {
     "zoneout": {"zoneout": 0.3},
@@ -118,19 +119,19 @@ def test_masks_beyond_the_memory_are_drawn_anew(options, monkeypatch):
     values = kept({})[0]
     assert len(kept._reviews._kept) == 2 * len(kept._reviews._inputs)
     for room in (0, 500):
-        monkeypatch.setattr(masked, "MEMORY", room)
+        monkeypatch.setattr(training, "MEMORY", room)
         drawn = TrainingLoss(model, REVIEWS, LABELS, draws=2, batch_tokens=9)
         assert torch.equal(drawn({})[0], values)
         assert torch.equal(drawn({})[0], values)
-        assert sum(masked._bytes(m) for part in drawn._reviews._kept.values() for m in part) <= room
+        assert sum(training._bytes(m) for part in drawn._reviews._kept.values() for m in part) <= room
 
 
 def test_without_dropout_it_is_the_evaluation_loss():
     model = classifier()
     for step in (0.0, 0.7):
         parameters = moved(model, step=step)
-        training = TrainingLoss(model, REVIEWS, LABELS, draws=5)(parameters)
-        for one, other in zip(training, ReviewLoss(model, REVIEWS, LABELS)(parameters), strict=True):
+        averaged = TrainingLoss(model, REVIEWS, LABELS, draws=5)(parameters)
+        for one, other in zip(averaged, EvaluationLoss(model, REVIEWS, LABELS)(parameters), strict=True):
             assert torch.equal(one, other.double())
 
 

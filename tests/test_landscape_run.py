@@ -19,23 +19,12 @@ from test_landscape import LABELS, REVIEWS, classifier
 
 from gruland import runs
 from gruland.data import subset
-from gruland.landscape import (
-    DEFAULTS,
-    ReviewLoss,
-    TrainingLoss,
-    check_settings,
-    compute_run,
-    gates_of,
-    load_directions,
-    load_surface,
-    objective_of,
-    plane_of,
-    random_directions,
-    surface_of,
-)
 from gruland.landscape import __main__ as command
+from gruland.landscape import gates_of, load_directions, load_surface, random_directions
 from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
+from gruland.objective import EvaluationLoss, TrainingLoss
+from gruland.surfaces import DEFAULTS, check_settings, compute_run, objective_of, plane_of, surface_of
 
 #: Those of a configuration before there were others.
 OLD = {"enabled": True, "size": 3, "extent": 1.0, "normalization": "filter", "reviews": 4, "seed": 0}
@@ -60,7 +49,7 @@ class FakeRun:
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("gruland.landscape.run.write_pictures", lambda *_: None)
+    monkeypatch.setattr("gruland.surfaces.write_pictures", lambda *_: None)
 
 
 def test_a_run_gets_its_surface_pictures_and_results(tmp_path):
@@ -76,7 +65,7 @@ def test_a_run_gets_its_surface_pictures_and_results(tmp_path):
     assert results["not_finite"] == 0
     assert surface.attrs["data"] == "f"
     rows = subset(LABELS, 4, 0)
-    losses, _ = ReviewLoss(run.model, REVIEWS.take(rows), LABELS[rows])({})
+    losses, _ = EvaluationLoss(run.model, REVIEWS.take(rows), LABELS[rows])({})
     assert results["center_loss"] == losses.mean().item()
     written = sorted(p.name for p in (tmp_path / "landscape").iterdir())
     assert written == sorted([*PICTURES, "directions.npz", "surface.zarr"])
@@ -87,7 +76,7 @@ def test_a_run_s_complete_surface_is_left_alone_and_lost_pictures_come_back(tmp_
     first = compute_run(run, SETTINGS)
     contour, surface = tmp_path / "landscape" / "contour.png", tmp_path / "landscape" / "surface.zarr"
     inode = contour.stat().st_ino
-    monkeypatch.setattr(ReviewLoss, "on_plane", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(EvaluationLoss, "on_plane", lambda *_: pytest.fail("computed again"))
     assert compute_run(run, SETTINGS) == first
     assert contour.stat().st_ino == inode
     contour.unlink()
@@ -236,7 +225,7 @@ def test_the_settings_of_an_earlier_version_mean_what_they_meant(tmp_path, no_pi
     assert results["settings"] == {key: value for key, value in SETTINGS.items() if key != "enabled"}
     surface = load_surface(tmp_path / "landscape" / "surface.zarr")
     model, rows = run.model, subset(LABELS, 4, 0)
-    evaluate = ReviewLoss(model, REVIEWS.take(rows), LABELS[rows])
+    evaluate = EvaluationLoss(model, REVIEWS.take(rows), LABELS[rows])
     directions = random_directions(model.trainable(), 0)
     for i, j in ((1, 1), (0, 2), (2, 1)):
         steps = float(surface["alpha"][j]), float(surface["beta"][i])
@@ -292,7 +281,7 @@ def test_a_tolerance_s_pilot_has_the_same_objective(tmp_path, no_pictures):
 def test_the_split_of_the_settings(tmp_path, no_pictures):
     run = FakeRun(tmp_path)
     results = compute_run(run, {**SETTINGS, "split": "test", "reviews": "all"})
-    losses, _ = ReviewLoss(run.model, REVIEWS.take(np.arange(4)), LABELS[:4])({})
+    losses, _ = EvaluationLoss(run.model, REVIEWS.take(np.arange(4)), LABELS[:4])({})
     assert (results["reviews"], results["split"]) == (4, "test")
     assert results["center_loss"] == losses.mean().item()
 
@@ -497,7 +486,7 @@ def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
     pictures = [kept.path / "landscape" / name for name in ("trajectory.png", "trajectory.pdf")]
     assert all(picture.stat().st_size > 5000 for picture in pictures)
     with monkeypatch.context() as patched:
-        patched.setattr("gruland.landscape.run.run_path", lambda *_: pytest.fail("computed again"))
+        patched.setattr("gruland.surfaces.run_path", lambda *_: pytest.fail("computed again"))
         assert compute_run(kept, settings) == results
     compute_run(kept, SETTINGS)  # another plane: the path's pictures would not belong to it
     assert not any(picture.exists() for picture in pictures)
@@ -525,10 +514,10 @@ def test_a_hessian_plane_is_computed_once(tmp_path, no_pictures, monkeypatch):
 
     # In the place of what has tests of its own.
     for name, stub in (
-        ("composed", SimpleNamespace(ComposedLoss=composed)),
-        ("measures.curvature", SimpleNamespace(hessian_plane=hessian_plane)),
+        ("objective.mean_loss", SimpleNamespace(MeanLoss=composed)),
+        ("landscape.measures.curvature", SimpleNamespace(hessian_plane=hessian_plane)),
     ):
-        monkeypatch.setitem(sys.modules, f"gruland.landscape.{name}", stub)
+        monkeypatch.setitem(sys.modules, f"gruland.{name}", stub)
     settings = {**SETTINGS, "plane": "hessian", "extent": None}
     first = compute_run(run, settings)
     assert compute_run(run, settings) == first

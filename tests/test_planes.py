@@ -9,7 +9,6 @@ from torch import nn
 from torch.func import functional_call
 
 from gruland.landscape import compute_surface, random_directions
-from gruland.landscape.checkpoints import MEASURES, run_checkpoints, trajectory
 from gruland.landscape.directions import displace, fingerprint
 from gruland.landscape.planes import (
     Plane,
@@ -18,6 +17,8 @@ from gruland.landscape.planes import (
     random_walk_shares,
     trajectory_plane,
 )
+from gruland.landscape.trajectory import MEASURES, trajectory
+from gruland.surfaces import run_checkpoints
 
 
 def weights(seed, dtype=torch.float64, scale=1.0):

@@ -1,6 +1,6 @@
 """The loss over a plane of random directions through a model's weights (section 4.3 of the paper).
 
-For a run, :func:`compute_run` or ``python -m gruland.landscape RUN``. For any module with a loss::
+For a run of this package, :mod:`gruland.surfaces` or ``python -m gruland.landscape RUN``. For any module with a loss::
 
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
 
@@ -20,39 +20,18 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-#: Settings that the configurations of earlier versions do not have.
-DEFAULTS: dict[str, Any] = {
-    "plane": "random",
-    "vectors": "ignore",
-    "only": None,
-    "gate": None,
-    "objective": "evaluation",
-    "draws": 8,
-    "split": "train",
-    "reviews_seed": None,
-    "precision": "auto",
-    "tolerance": None,
-    "interpolation": None,
-    "max_seconds": None,
-}
-
 _EXPORTS = {
-    "ComposedLoss": "composed",
     "EXCESS_LEVELS": "pictures",
     "MEASURES": "measures",
     "Plane": "planes",
-    "ReviewLoss": "objective",
     "Scale": "pictures",
-    "TrainingLoss": "masked",
     "adaptive_sharpness": "measures.sharpness",
     "align": "alignment",
     "area_curves": "pictures",
     "bands": "pictures",
     "barrier": "alignment",
     "barrier_curves": "pictures",
-    "check_settings": "settings",
     "compute_line": "surface",
-    "compute_run": "run",
     "compute_surface": "surface",
     "contour_figure": "pictures",
     "contour_sheet": "pictures",
@@ -81,30 +60,26 @@ _EXPORTS = {
     "mean_adaptive_sharpness": "measures.sharpness",
     "minima": "measures",
     "minimum": "pictures",
-    "objective_of": "run",
     "permute_units": "alignment",
-    "plane_of": "run",
     "plane_through": "planes",
     "random_directions": "directions",
     "random_plane": "planes",
     "ripple": "measures",
     "roughness": "measures",
-    "run_checkpoints": "checkpoints",
     "save_directions": "directions",
     "spectra": "pictures",
     "spectral_density": "measures.curvature",
     "surface_figure": "pictures",
-    "surface_of": "run",
     "surface_sheet": "pictures",
     "top_eigenvalues": "measures.curvature",
     "trace": "measures.curvature",
-    "trajectory": "checkpoints",
+    "trajectory": "trajectory",
     "trajectory_figure": "pictures",
     "trajectory_plane": "planes",
     "write": "pictures",
     "write_pictures": "pictures",
 }
-__all__ = ["DEFAULTS", *_EXPORTS]
+__all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -100,7 +100,7 @@ def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from gruland import runs
-    from gruland.landscape.run import compute_run
+    from gruland.surfaces import compute_run
 
     run = runs.load(path)
     settings = _settings(run.config.landscape, overrides)
@@ -113,7 +113,7 @@ def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """The run's settings with the overrides in place."""
     from omegaconf import OmegaConf
 
-    from gruland.landscape import DEFAULTS
+    from gruland.surfaces import DEFAULTS
 
     given: Any = OmegaConf.to_container(own, resolve=True)
     return overridden({**DEFAULTS, **given}, overrides)

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from gruland.cells import Cell
 from gruland.config import CONF, compose
-from gruland.landscape import DEFAULTS
 from gruland.report.collect import Run, Study
 from gruland.runs import flat, identity
 
@@ -39,7 +38,7 @@ def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
 
 def _landscape(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a run's surface: what its configuration says, and what was measured."""
-    usual = {**DEFAULTS, **(run.config.get("landscape") or {})}
+    usual = run.config.get("landscape") or {}
     return usual, (run.results.get("landscape") or {}).get("settings") or {}
 
 

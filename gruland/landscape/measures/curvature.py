@@ -79,7 +79,7 @@ def hessian(loss: Loss, parameters: Parameters) -> Any:
         loss: from parameters by name to a scalar. Its second derivatives are taken by a double backward pass, over one
             function at a time where it has ``batches``, functions that it is the sum of. Where it has a method
             ``hessian_product(parameters)`` that gives the product with a vector (or None), that is used, as of
-            :class:`gruland.landscape.ComposedLoss`.
+            :class:`gruland.objective.MeanLoss`.
         parameters: where; what is not among them is constant.
 
     Raises:

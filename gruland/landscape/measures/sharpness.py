@@ -2,7 +2,7 @@
 
 All measures take ``loss``, a function from parameters by name to a scalar (nats), or to the examples' losses [N] and
 their correctness as :func:`gruland.landscape.compute_surface` takes it: so that
-:class:`gruland.landscape.ReviewLoss` serves with its fused kernel. The worst case needs the gradient besides.
+:class:`gruland.objective.EvaluationLoss` serves with its fused kernel. The worst case needs the gradient besides.
 
 w are all weights as one vector, i its entries.
 """

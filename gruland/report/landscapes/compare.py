@@ -52,7 +52,7 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
         FileNotFoundError, ValueError: no finished run there; two runs of the same model and seed; a setting that
             cannot work.
     """
-    from gruland.landscape.settings import check_settings, completed
+    from gruland.surfaces import check_settings, completed
 
     asked = {**SETTINGS, **(settings or {})}
     _check(asked)

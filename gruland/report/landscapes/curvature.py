@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gruland.classifier import Classifier
-    from gruland.landscape.composed import ComposedLoss
-    from gruland.landscape.objective import ReviewLoss
+    from gruland.objective.evaluation import EvaluationLoss
+    from gruland.objective.mean_loss import MeanLoss
 
 #: Rises when the same weights and reviews give other numbers: what an earlier version kept is then computed anew.
 VERSION = 2
@@ -17,7 +17,7 @@ EIGENVALUES, PROBES, STEPS, DRAWS, PERTURBATIONS = 5, 10, 40, 2, 10
 DEVIATION, RADIUS = 0.2, 0.5
 
 
-def curvature(loss: ComposedLoss, seed: int, name: str) -> dict[str, Any]:
+def curvature(loss: MeanLoss, seed: int, name: str) -> dict[str, Any]:
     """Eigenvalues, trace and spectral density of the Hessian of the evaluation loss, and the worst sharpnesses.
 
     Args:
@@ -62,7 +62,7 @@ def curvature(loss: ComposedLoss, seed: int, name: str) -> dict[str, Any]:
     }
 
 
-def mean_sharpness(evaluate: ReviewLoss, model: Classifier, seed: int) -> dict[str, Any]:
+def mean_sharpness(evaluate: EvaluationLoss, model: Classifier, seed: int) -> dict[str, Any]:
     """The mean adaptive sharpness of an objective at the model's weights: ``mean_sharpness`` (estimate, low, high)."""
     from gruland.landscape.measures.sharpness import mean_adaptive_sharpness
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import xarray
 
     from gruland.classifier import Classifier
-    from gruland.landscape.objective import ReviewLoss
     from gruland.landscape.planes import Weights
+    from gruland.objective.evaluation import EvaluationLoss
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +68,15 @@ class Bench:
         return self.run.model
 
     @cached_property
-    def evaluate(self) -> ReviewLoss:
+    def evaluate(self) -> EvaluationLoss:
         """The objective, made once for everything that is measured."""
-        from gruland.landscape.run import objective_of
+        from gruland.surfaces import objective_of
 
         return objective_of(self.model, self.run.data, self.settings)
 
     def surfaces(self, directions: int) -> list[xarray.Dataset]:
         """The surface over the plane of each direction seed."""
-        from gruland.landscape.run import surface_of
+        from gruland.surfaces import surface_of
 
         folder = self.folder / f"planes-{_hash(self.settings)}"
         surfaces = []
@@ -95,9 +95,7 @@ class Bench:
 
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
-        from gruland.landscape.checkpoints import run_checkpoints, run_path
-        from gruland.landscape.run import plane_of, surface_of
-        from gruland.landscape.settings import OF_RANDOM_PLANES
+        from gruland.surfaces import OF_RANDOM_PLANES, plane_of, run_checkpoints, run_path, surface_of
 
         if len(self.run.epochs) < 3:
             return None
@@ -115,15 +113,15 @@ class Bench:
 
     def curvature(self, reviews: int) -> dict[str, Any]:
         """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.curvature`."""
-        from gruland.landscape.composed import ComposedLoss
-        from gruland.landscape.run import reviews_of
+        from gruland.objective.mean_loss import MeanLoss
         from gruland.report.landscapes.curvature import VERSION, curvature, mean_sharpness
+        from gruland.surfaces import reviews_of
 
         model, seed = self.model, self.settings["reviews_seed"]
 
         def hessian() -> dict[str, Any]:
             encoded, labels, _ = reviews_of(self.run.data, self.settings, reviews)
-            return curvature(ComposedLoss(model, encoded, labels), seed, self.name)
+            return curvature(MeanLoss(model, encoded, labels), seed, self.name)
 
         def mean() -> dict[str, Any]:
             return mean_sharpness(self.evaluate, model, seed)

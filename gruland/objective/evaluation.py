@@ -1,6 +1,6 @@
 """What a cell of a classifier's surface measures: the evaluation-mode loss of each review.
 
-:mod:`gruland.landscape.masked` has the training-mode loss.
+:mod:`gruland.objective.training` has the training-mode loss.
 
 N reviews, K outputs, C classes.
 """
@@ -19,16 +19,16 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
 from gruland.landscape.directions import displace
-from gruland.landscape.projection import ProjectedReviews, kernel_of, precisions, unavailable
+from gruland.objective.projection import ProjectedReviews, kernel_of, precisions, unavailable
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-class ReviewLoss:
+class EvaluationLoss:
     """A classifier's loss as :func:`gruland.landscape.compute_surface` wants it.
 
     The model's own weights are never written to. Where the fused kernel runs and the word vectors are fixed, the
-    reviews are projected (:mod:`gruland.landscape.projection`); else they are sorted by length, padded and moved to
+    reviews are projected (:mod:`gruland.objective.projection`); else they are sorted by length, padded and moved to
     the model's device once, and each cell is a forward pass of the model.
 
     Args:

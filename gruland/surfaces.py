@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,23 @@ import torch
 from torch import Tensor
 
 from gruland.data import subset
-from gruland.landscape.checkpoints import run_checkpoints, run_path
+from gruland.data.splits import NAMES as SPLITS
 from gruland.landscape.directions import (
+    GATES,
+    check_draw,
     describe_directions,
     fingerprint,
     gates_of,
     load_directions,
     save_directions,
 )
-from gruland.landscape.masked import TrainingLoss
-from gruland.landscape.objective import ReviewLoss
 from gruland.landscape.pictures import PICTURES, Scale, trajectory_figure, write, write_pictures
 from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
-from gruland.landscape.settings import check_settings, completed
 from gruland.landscape.store import attributes_at
-from gruland.landscape.surface import compute_surface
+from gruland.landscape.surface import Evaluate, compute_surface
+from gruland.landscape.trajectory import trajectory
+from gruland.objective.evaluation import PRECISIONS, EvaluationLoss
+from gruland.objective.training import TrainingLoss
 
 if TYPE_CHECKING:
     import xarray
@@ -40,6 +43,34 @@ if TYPE_CHECKING:
     from gruland.runs import Run
 
 log = logging.getLogger(__name__)
+
+#: Settings that the configurations of earlier versions do not have.
+DEFAULTS: dict[str, Any] = {
+    "plane": "random",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+    "objective": "evaluation",
+    "draws": 8,
+    "split": "train",
+    "reviews_seed": None,
+    "precision": "auto",
+    "tolerance": None,
+    "interpolation": None,
+    "max_seconds": None,
+}
+OBJECTIVES = ("evaluation", "training")
+#: Planes that a run has by itself; any other word is the path of another run.
+PLANES = ("random", "initial", "final", "trajectory", "hessian")
+#: What random planes alone can be asked for, as it is with others.
+OF_RANDOM_PLANES: dict[str, Any] = {
+    "normalization": "filter",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+}
+#: What one or two of make a plane through weights, besides paths.
+CHECKPOINTS = ("initial", "final")
 
 DIRECTIONS = "directions.npz"
 #: What a plane through the epochs of a training has besides :data:`gruland.landscape.pictures.PICTURES`.
@@ -131,7 +162,7 @@ def surface_of(
     *,
     model: Classifier | None = None,
     plane: Plane | None = None,
-    evaluate: ReviewLoss | None = None,
+    evaluate: EvaluationLoss | None = None,
     path: str | Path | None = None,
     label: str | None = None,
 ) -> xarray.Dataset:
@@ -218,7 +249,7 @@ def _extent(extent: Any, plane: Plane) -> Any:
 
 def objective_of(
     model: Classifier, data: TextDataModule, settings: Mapping[str, Any], *, reviews: int | None = None
-) -> ReviewLoss:
+) -> EvaluationLoss:
     """What a cell measures: the evaluation or the training loss on a seeded, stratified subset of a split's reviews.
 
     Args:
@@ -236,9 +267,9 @@ def objective_of(
     precision, seed = settings["precision"], _reviews_seed(settings)
     if settings["objective"] == "training":
         masks: dict[str, Any] = {"draws": settings["draws"], "seed": seed, "keys": rows}
-        evaluate: ReviewLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
+        evaluate: EvaluationLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
     else:
-        evaluate = ReviewLoss(model, encoded, labels, precision=precision)
+        evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
     gru = model.gru
     evaluate.about |= {
         "split": settings["split"],
@@ -350,15 +381,15 @@ def _checkpoint(run: Run, which: str, model: Classifier) -> dict[str, Tensor]:
 
 
 def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Path | None) -> Plane:
-    from gruland.landscape.composed import ComposedLoss
     from gruland.landscape.measures.curvature import hessian_plane
+    from gruland.objective.mean_loss import MeanLoss
 
     parameters: dict[str, Tensor] = dict(model.trainable())
     question = _question(model, settings)
     if kept is not None and (plane := _kept(kept, parameters, question)):
         return plane
     encoded, labels, _ = reviews_of(run.data, settings)
-    loss = ComposedLoss(model, encoded, labels)
+    loss = MeanLoss(model, encoded, labels)
     plane = hessian_plane(loss, parameters, seed=settings["seed"], label=f"{_name(run)}: eigenvectors")
     if kept is not None:
         _save_plane(kept, plane, question)
@@ -415,7 +446,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _sample(
-    pilot: ReviewLoss,
+    pilot: EvaluationLoss,
     plane: Plane,
     settings: Mapping[str, Any],
     attributes: Mapping[str, Any],
@@ -488,3 +519,164 @@ def _results(surface: xarray.Dataset, settings: Mapping[str, Any]) -> dict[str, 
         "precision": about["precision"],
         "kernel": about["kernel"],
     }
+
+
+# -- the path of the training
+
+
+def run_checkpoints(run: Run) -> dict[int, dict[str, Tensor]]:
+    """The trained parameters of a run after each epoch that was kept; 0 = before training.
+
+    Raises:
+        ValueError: the run kept fewer than three.
+    """
+    if len(run.epochs) < 3:
+        raise ValueError(
+            f"{run.path} keeps the weights of {len(run.epochs)} epochs, a trajectory takes at least three: "
+            "train with trainer.keep_epochs=true"
+        )
+    return {epoch: dict(run.load_model(f"epoch-{epoch}").trainable()) for epoch in run.epochs}
+
+
+def run_path(evaluate: Evaluate, run: Run, plane: Plane) -> dict[str, Any]:
+    """:func:`trajectory` of the epochs that a run kept, as plain data.
+
+    Returns:
+        A list for ``epoch`` and for each of :data:`MEASURES`, and the plane's attributes ``explained`` (share of the
+        variance that each of its components holds) and ``random_walk`` (the same of a random walk).
+
+    Raises:
+        ValueError: as :func:`run_checkpoints` and :func:`trajectory`.
+    """
+    table = trajectory(evaluate, run_checkpoints(run), plane=plane)
+    columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
+    return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
+
+
+# -- the settings
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as plain data, with the keys that configurations of earlier versions lack."""
+    return {**DEFAULTS, **{key: _plain(value) for key, value in settings.items()}}
+
+
+def _plain(value: Any) -> Any:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return [_plain(item) for item in value] if is_list else value
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that cannot work, before anything is read or trained."""
+    settings = completed(settings)
+    _check_size(settings["size"])
+    _check_extent(settings["extent"])
+    check_draw(settings["seed"], settings["normalization"], settings["vectors"])
+    _check_moving(settings)
+    for key, known in (("split", SPLITS), ("objective", OBJECTIVES), ("precision", PRECISIONS)):
+        if settings[key] not in known:
+            raise ValueError(f"landscape.{key}={settings[key]}: expected one of {', '.join(known)}")
+    if settings["reviews"] != "all" and not _whole(settings["reviews"], 1):
+        raise ValueError(
+            f"landscape.reviews={settings['reviews']}: expected a whole number of at least 1, or all"
+        )
+    if not _whole(settings["draws"], 1):
+        raise ValueError(f"landscape.draws={settings['draws']}: expected a whole number of at least 1")
+    if settings["reviews_seed"] is not None and not _whole(settings["reviews_seed"], 0):
+        raise ValueError(
+            f"landscape.reviews_seed={settings['reviews_seed']}: expected a whole number of at least 0, or null"
+        )
+    for key in ("tolerance", "interpolation"):
+        share = settings[key]
+        if share is not None and not (_number(share) and 0 < share < 1):
+            raise ValueError(
+                f"landscape.{key}={share}: expected a share of the loss range in (0, 1), or null"
+            )
+    seconds = settings["max_seconds"]
+    if seconds is not None and not (_number(seconds) and seconds > 0):
+        raise ValueError(f"landscape.max_seconds={seconds}: expected a positive number, or null")
+    _check_plane(settings["plane"])
+    _check_random(settings)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_size(size: Any) -> None:
+    if _whole(size, 1) or (_pair(size) and all(_whole(cells, 1) for cells in size)):
+        return
+    raise ValueError(
+        f"landscape.size={size}: expected a whole number of at least 1, or [alpha, beta] of them"
+    )
+
+
+def _check_extent(extent: Any) -> None:
+    if extent is None or _reaches(extent) or (_pair(extent) and all(map(_reaches, extent))):
+        return
+    if _pair(extent) and all(
+        _pair(ends) and all(map(_number, ends)) and ends[0] < ends[1] for ends in extent
+    ):
+        return
+    raise ValueError(
+        f"landscape.extent={extent}: expected a positive number, [alpha, beta] of them, "
+        "[[low, high], [low, high]], or null"
+    )
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _reaches(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _check_moving(settings: Mapping[str, Any]) -> None:
+    only, gate = settings["only"], settings["gate"]
+    patterns = [only] if isinstance(only, str) else only
+    if patterns is not None and not (
+        isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)
+    ):
+        raise ValueError(
+            f"landscape.only={only}: expected a pattern of parameters' names, a list of them, or null"
+        )
+    names = GATES[3]  # of a GRU
+    if gate is not None and gate not in names and not (_whole(gate, 0) and gate < len(names)):
+        raise ValueError(
+            f"landscape.gate={gate}: expected {', '.join(names)}, a number below {len(names)}, or null"
+        )
+    if gate is not None and settings["vectors"] == "tensor":
+        raise ValueError(
+            f"landscape.gate={gate} with landscape.vectors=tensor: expected vectors=with_row or ignore"
+        )
+
+
+def _check_random(settings: Mapping[str, Any]) -> None:
+    """What only random directions take is refused with others, which would leave it aside."""
+    for key, usual in OF_RANDOM_PLANES.items():
+        if settings["plane"] != "random" and settings[key] != usual:
+            raise ValueError(
+                f"landscape.{key}={settings[key]}: expected {'null' if usual is None else usual} "
+                f"with landscape.plane={settings['plane']}, it is for random planes"
+            )
+
+
+def _check_plane(plane: Any) -> None:
+    words = [plane] if isinstance(plane, str) else plane
+    if not (isinstance(words, list) and 1 <= len(words) <= 2 and all(isinstance(w, str) for w in words)):
+        raise ValueError(
+            f"landscape.plane={plane}: expected {_expected(PLANES)}, or two of {_expected(CHECKPOINTS)}"
+        )
+    known = PLANES if isinstance(plane, str) else CHECKPOINTS
+    for word in words:
+        if word not in known and not Path(word).is_dir():
+            raise ValueError(f"landscape.plane={word}: expected {_expected(known)}")
+
+
+def _expected(words: Sequence[str]) -> str:
+    return f"{', '.join(words)} or the path of another run"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.planes import Plane, Weights, difference, norm, trajectory_plane
@@ -15,8 +14,6 @@ from gruland.landscape.surface import Evaluate
 
 if TYPE_CHECKING:
     import xarray
-
-    from gruland.runs import Run
 
 #: What is measured at each checkpoint: long name and unit.
 MEASURES = {
@@ -34,20 +31,6 @@ MEASURES = {
 }
 
 
-def run_checkpoints(run: Run) -> dict[int, dict[str, Tensor]]:
-    """The trained parameters of a run after each epoch that was kept; 0 = before training.
-
-    Raises:
-        ValueError: the run kept fewer than three.
-    """
-    if len(run.epochs) < 3:
-        raise ValueError(
-            f"{run.path} keeps the weights of {len(run.epochs)} epochs, a trajectory takes at least three: "
-            "train with trainer.keep_epochs=true"
-        )
-    return {epoch: dict(run.load_model(f"epoch-{epoch}").trainable()) for epoch in run.epochs}
-
-
 def trajectory(
     evaluate: Evaluate, checkpoints: Mapping[int, Weights], *, plane: Plane | None = None
 ) -> xarray.Dataset:
@@ -59,7 +42,7 @@ def trajectory(
     Args:
         evaluate: as :func:`gruland.landscape.compute_surface` takes it. It is called on the very tensors of the
             checkpoints, and on those of their projections.
-        checkpoints: weights by epoch, in order; :func:`run_checkpoints` gives a run's.
+        checkpoints: weights by epoch, in order.
         plane: None = their :func:`trajectory_plane`, with the last one as its origin.
 
     Returns:
@@ -77,21 +60,6 @@ def trajectory(
         weights = {name: part.to(devices[name]) for name, part in given.items()}
         rows.append({**_place(plane, weights), **_heights(evaluate, plane, weights)})
     return _dataset(rows, list(checkpoints), plane)
-
-
-def run_path(evaluate: Evaluate, run: Run, plane: Plane) -> dict[str, Any]:
-    """:func:`trajectory` of the epochs that a run kept, as plain data.
-
-    Returns:
-        A list for ``epoch`` and for each of :data:`MEASURES`, and the plane's attributes ``explained`` (share of the
-        variance that each of its components holds) and ``random_walk`` (the same of a random walk).
-
-    Raises:
-        ValueError: as :func:`run_checkpoints` and :func:`trajectory`.
-    """
-    table = trajectory(evaluate, run_checkpoints(run), plane=plane)
-    columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
-    return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
 
 
 def _place(plane: Plane, weights: Weights) -> dict[str, float]:

@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape.objective import PaddedReviews, ReviewLoss
-from gruland.landscape.projection import ProjectedReviews, unavailable
+from gruland.objective.evaluation import EvaluationLoss, PaddedReviews
+from gruland.objective.projection import ProjectedReviews, unavailable
 from gruland.regularizers import Masks, mix
 
 #: Bytes of masks that are kept (zoneout has one byte a draw, layer, padded word and unit); those beyond are drawn anew
@@ -32,19 +32,19 @@ MEMORY = 2 * 2**30
 BATCH_TOKENS = 16_384
 
 
-class TrainingLoss(ReviewLoss):
+class TrainingLoss(EvaluationLoss):
     """A classifier's training-mode loss as :func:`gruland.landscape.compute_surface` wants it.
 
     Zoneout's mask of a review is a function of (seed, draw, layer, review), DropConnect's of (seed, draw, layer), which
     is one a forward pass as in training: neither depends on the batches, the other reviews, the point or the plane.
     Draw d has the masks of ``gruland.evaluation.logits(mask_seed=mask_seeds(draws, seed)[d])``.
 
-    With DropConnect alone the first layer's inputs are projected (:mod:`gruland.landscape.projection`), once for all
+    With DropConnect alone the first layer's inputs are projected (:mod:`gruland.objective.projection`), once for all
     draws; with zoneout each draw is a forward pass of the model through its own kernel. A model without either has
     nothing to draw, and its loss is that of evaluation.
 
     Args:
-        model, encoded, labels, precision, batch_tokens: as of :class:`ReviewLoss`.
+        model, encoded, labels, precision, batch_tokens: as of :class:`EvaluationLoss`.
         draws: D, how many masks the loss of a review is averaged over.
         seed: of the masks.
         keys: [N] an integer that identifies each review; its position where None.

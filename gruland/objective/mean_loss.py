@@ -1,8 +1,8 @@
 """A classifier's mean evaluation loss as a function that can be differentiated twice.
 
 The fused kernels and :mod:`gruland.kernels.eager` have explicit backward passes, without a second derivative. Here the
-recurrence is composed of differentiable steps (:mod:`gruland.landscape.packed`); its Hessian-vector products are those
-of :mod:`gruland.landscape.tangent`, several times faster than a double backward pass through the steps.
+recurrence is composed of differentiable steps (:mod:`gruland.objective.packed_batch`). The Hessian-vector products are
+those of :mod:`gruland.objective.hessian_product`, several times faster than a double backward pass through the steps.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.func import functional_call
 from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
-from gruland.landscape.packed import PackedBatch, Parameters, packed_reviews
+from gruland.objective.packed_batch import PackedBatch, Parameters, packed_reviews
 
 #: Words of a batch: what autograd keeps of a word is some 60 numbers for each hidden unit and layer.
 COMPOSED_TOKENS = 16_384
 
 
-class ComposedLoss:
+class MeanLoss:
     """The mean evaluation loss of some reviews (nats): ``loss(parameters) -> scalar``, twice differentiable.
 
-    It equals the mean of :class:`gruland.landscape.ReviewLoss` to rounding. Zoneout acts by its expectation, as in
+    It equals the mean of :class:`gruland.objective.EvaluationLoss` to rounding. Zoneout acts by its expectation, as in
     evaluation; matrix products are in ``dtype``, also for a model that was trained with bfloat16 products.
 
     Args:
@@ -98,9 +98,9 @@ class ComposedLoss:
     def hessian_product(self, parameters: Parameters) -> Callable[[Parameters], dict[str, Tensor]] | None:
         """From a vector v, by name like ``parameters``, to the Hessian times v; None where word vectors are trained.
 
-        What does not depend on v is computed once, see :mod:`gruland.landscape.tangent`.
+        What does not depend on v is computed once, see :mod:`gruland.objective.hessian_product`.
         """
-        from gruland.landscape.tangent import linearized
+        from gruland.objective.hessian_product import linearized
 
         if "vectors" in parameters:
             return None

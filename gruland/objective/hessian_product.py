@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from gruland.kernels import Layer
 from gruland.kernels.packing import previous_states
-from gruland.landscape.packed import PackedBatch, Parameters, layer_of, run_layer
+from gruland.objective.packed_batch import PackedBatch, Parameters, layer_of, run_layer
 
 #: Bytes that the forward and backward passes of all batches may take; beyond, they are computed for each product anew.
 MEMORY = 6 * 2**30
