@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,12 +11,17 @@ from scipy import stats as scipy_stats
 
 from gruland.stats import (
     Band,
+    Difference,
     Interval,
-    bootstrap_interval,
+    compare,
     crossed_band,
     crossed_interval,
+    holm,
+    least_p,
     paired_band,
     paired_difference,
+    sign_flip,
+    trainings_needed,
 )
 
 S, D, TRIALS = 3, 10, 4000
@@ -216,50 +222,119 @@ def test_one_wild_point_leaves_the_others_of_a_band_alone():
     assert crossed_band(wild)[3].width == math.inf
 
 
-# -- independent replicates
+# -- tests of differences
 
 
-def test_bootstrap_covers_the_mean_of_ten():
-    rng = np.random.default_rng(13)
-    intervals = [bootstrap_interval(rng.normal(size=10), resamples=500) for _ in range(600)]
-    assert np.mean([not interval.excludes(0) for interval in intervals]) > 0.92
-    assert np.mean([interval.width for interval in intervals]) < 1.2 * 2 * 1.96 / math.sqrt(10)
+def flips(values):
+    """The share of all choices of signs whose mean is as extreme, by a plain loop."""
+    means = [np.mean(np.multiply(signs, values)) for signs in itertools.product([1, -1], repeat=len(values))]
+    return np.mean(np.abs(means) >= abs(np.mean(values)) - 1e-12)
 
 
-def test_bootstrap_of_many_is_the_t_interval():
-    values = np.random.default_rng(14).normal(size=200)
-    interval, again = bootstrap_interval(values), bootstrap_interval(values)
-    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert interval == again != bootstrap_interval(values, seed=1)
-    assert interval.estimate == pytest.approx(values.mean())
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.01)
-    assert bootstrap_interval(values, confidence=0.5).width < interval.width / 2
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_the_sign_flip_test_counts_all_choices_of_signs(count):
+    values = np.random.default_rng(count).normal(0.5, 1, count)
+    assert sign_flip(values) == pytest.approx(flips(values))
+    library = scipy_stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip(values) == pytest.approx(library.pvalue)
+    assert sign_flip(np.abs(values)) == least_p(count) == 2 / 2**count
 
 
-def test_bootstrap_s_percentiles_are_expanded_as_t_is_wider_than_the_normal():
-    # The resampled mean of five -1 and five 1 is (2 K - 10) / 10 of a binomial K. The lower percentile is wanted at
-    # Phi(-sqrt(10 / 9) t) = 0.0086: K = 1, as P(K <= 0) = 0.0010 and P(K <= 1) = 0.0107. Phi(-t) = 0.0119 gives K = 2.
-    interval = bootstrap_interval([-1.0, 1.0] * 5, resamples=20_000)
-    assert (interval.low, interval.high) == pytest.approx((-0.8, 0.8))
+def test_the_flips_of_many_trainings_are_drawn():
+    values = np.random.default_rng(30).normal(0.4, 1, 16)
+    expected = scipy_stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip(values) == pytest.approx(expected.pvalue, abs=0.015)
 
 
-def test_bootstrap_of_other_statistics():
-    values = np.random.default_rng(15).exponential(size=400)
-    interval = bootstrap_interval(values, np.median, resamples=2000)
-    assert interval.estimate == np.median(values)
-    assert interval.low < np.log(2) < interval.high
-    # The order statistics between which the median lies with 95%: 200 -+ 1.96 sqrt(400) / 2.
-    expected = np.sort(values)[[180, 219]]
-    assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=0.02)
+def test_five_paired_trainings_reach_no_significance_and_six_do():
+    assert least_p(5) == 0.0625
+    assert (trainings_needed(), least_p(trainings_needed())) == (6, 0.03125)
+    for tests in (1, 2, 12, 40):
+        n = trainings_needed(tests)
+        assert tests * least_p(n) <= 0.05 < tests * least_p(n - 1)
 
 
-@pytest.mark.parametrize(
-    ("values", "low", "high"),
-    [([2.0], -math.inf, math.inf), ([1.0, math.inf], -math.inf, math.inf), ([2.0] * 5, 2.0, 2.0)],
-)
-def test_bootstrap_of_what_has_no_spread(values, low, high):
-    interval = bootstrap_interval(values, resamples=50)
-    assert (interval.low, interval.high, interval.over) == (low, high, ("replicates",))
+def test_holm_multiplies_the_least_by_the_number_of_tests():
+    point = Interval(1.0, 0.5, 1.5, ("seeds",))
+    found = holm([Difference(point, 9, p) for p in (0.01, None, 0.04, 0.03)])
+    assert [d.corrected for d in found] == [
+        pytest.approx(0.03),
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+    ]
+    assert [d.significant for d in found] == [True, False, False, False]
+    assert holm([]) == []
+    assert holm([Difference(point, 1)]) == [Difference(point, 1)]
+
+
+def test_p_is_the_level_at_which_the_crossed_interval_reaches_zero():
+    differences = np.random.default_rng(20).normal(size=(9, 6)) + 3
+    found = compare(differences, np.zeros((9, 6)), seeds=(range(9), range(9)))
+    assert found.trainings == 9
+    assert found.p == least_p(9), "the flips' is the larger one"
+    p = 0.01
+    few = differences * 1.0
+    few[:, :] = np.random.default_rng(21).normal(size=(1, 6)) + 0.9  # what varies are the directions alone
+    found = compare(few, np.zeros((9, 6)), seeds=(range(9), range(9)))
+    assert found.p > p > least_p(9)
+    assert abs(paired_difference(few, np.zeros((9, 6)), confidence=1 - found.p).low) < 1e-6
+
+
+def test_models_that_share_fewer_than_two_seeds_are_not_tested():
+    rng = np.random.default_rng(22)
+    found = compare(rng.normal(size=(3, 4)), rng.normal(size=(3, 4)), seeds=("abc", "cde"))
+    assert (found.trainings, found.p, found.significant) == (1, None, False)
+    assert compare([[math.nan], [1.0]], [[0.0], [0.0]], seeds=("ab", "ab")).p is None
+
+
+def tables_with_a_call(p_values_TM):
+    """The share of tables [T] of M tests each in which at least one is significant after the correction."""
+    point = Interval(1.0, 0.5, 1.5)
+    found = [holm([Difference(point, 10, p) for p in row]) for row in p_values_TM]
+    return np.mean([any(difference.significant for difference in row) for row in found])
+
+
+@pytest.fixture
+def _no_collection(monkeypatch):
+    """statsmodels collects garbage in each correction, which takes 0.2 s of hundreds of them."""
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("_no_collection")
+@pytest.mark.parametrize("skewed", [False, True])
+def test_where_nothing_differs_hardly_a_table_of_twelve_calls_a_difference(skewed):
+    rng, tables = np.random.default_rng(23), 200
+    one, two = rng.normal(size=(2, 10, 12 * tables))
+    differences = np.exp(one) - np.exp(two) if skewed else one - two
+    p_values = sign_flip(differences).reshape(tables, 12)
+    # Three standard errors of a share of 5%.
+    assert tables_with_a_call(p_values) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
+    assert np.mean((p_values <= 0.05).any(1)) > 0.35, "what the correction is for"
+
+
+@pytest.mark.usefixtures("_no_collection")
+@pytest.mark.parametrize("variances", [(1, 0.3, 0.3), (0.3, 1, 0.3), (0, 0, 1)], ids=str)
+def test_directions_that_speak_for_one_model_by_chance_are_no_difference(variances):
+    """Six directions are a sample, which the flips of ten trainings alone take for the whole."""
+    rng, tables = np.random.default_rng(25), 15
+    effects = crossed(rng, *variances, shape=(8, 6), trials=12 * tables)
+    zeros, seeds = np.zeros((8, 6)), (range(8), range(8))
+    found = [compare(effects[..., i], zeros, seeds=seeds).p for i in range(12 * tables)]
+    assert tables_with_a_call(np.reshape(found, (tables, 12))) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
+    if variances[1] == 1:
+        assert np.mean(sign_flip(effects.mean(1)) <= 0.05) > 0.15 > np.mean(np.array(found) <= 0.05)
+
+
+def test_a_large_difference_of_enough_trainings_is_called_one():
+    rng = np.random.default_rng(24)
+    found = [
+        compare(rng.normal(3 * (i == 0), 1, (10, 6)), rng.normal(0, 1, (10, 6)), seeds=(range(10), range(10)))
+        for i in range(12)
+    ]
+    assert [d.significant for d in holm(found)] == [True, *[False] * 11]
 
 
 # -- what users see
@@ -299,8 +374,8 @@ PAIR = np.zeros((2, 2))
             r"values of shape \[2, 2\]: expected \[training seeds, directions, points",
         ),
         (lambda: crossed_interval(PAIR, confidence=95), r"confidence=95: expected a number between 0 and 1"),
-        (lambda: bootstrap_interval([]), r"values of shape \[0\]: expected one axis with at least one"),
-        (lambda: bootstrap_interval([1, 2], confidence=1), r"confidence=1: expected"),
+        (lambda: sign_flip([1.0]), r"differences \[1.0\]: expected at least two finite numbers"),
+        (lambda: sign_flip([1.0, math.inf]), r"differences \[1.0, inf\]: expected"),
         (lambda: paired_difference(PAIR, np.zeros((3, 2))), r"2 and 3 training seeds: expected as many"),
         (lambda: paired_difference(PAIR, np.zeros((2, 3))), r"2 and 3 direction seeds: expected as many"),
         (lambda: paired_difference(PAIR, PAIR, seeds=("ab", "a")), r"training seeds \['a'\]: expected 2"),
