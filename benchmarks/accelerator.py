@@ -17,6 +17,7 @@ from benchmarks.table import Row, ratio
 from benchmarks.training import LAYOUTS, RATE, steps
 from gruland.kernels import PRECISIONS
 from gruland.objective import EvaluationLoss
+from gruland.regularizers import Zoneout
 
 TITLE = "GPU"
 STEP = f"on a GPU: training step, B=32, full-length bucketed reviews, zoneout {RATE}"
@@ -48,7 +49,9 @@ def training(context: Context, device: torch.device) -> Iterator[Row]:
         return fastest({name: _finished(run, device) for name, run in runs.items()})
 
     def ours(hidden: int, precision: str) -> Candidate:
-        model = context.fresh_model(hidden_size=hidden, zoneout=RATE, precision=precision).to(device)
+        model = context.fresh_model(hidden_size=hidden, regularizer=Zoneout(RATE), precision=precision).to(
+            device
+        )
         return Candidate(_finished(steps(model, model, batches), device))
 
     for hidden in context.settings.hidden:

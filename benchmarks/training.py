@@ -17,14 +17,15 @@ from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
 from gruland.classifier import Classifier
 from gruland.data import Batch
+from gruland.regularizers import DropConnect, NoDropout, Regularizer, Zoneout
 
 TITLE = "Training step"
 WHAT = "training step (forward, backward, Adam), B=32, full-length bucketed reviews"
 RATE = 0.1
-REGULARIZERS: dict[str, dict[str, float]] = {
-    "no regularizer": {},
-    f"zoneout {RATE}": {"zoneout": RATE},
-    f"DropConnect {RATE}": {"dropconnect": RATE},
+REGULARIZERS: dict[str, Regularizer] = {
+    "no regularizer": NoDropout(),
+    f"zoneout {RATE}": Zoneout(RATE),
+    f"DropConnect {RATE}": DropConnect(RATE),
 }
 TARGETS = {
     ("no regularizer", "float32"): 2.5, ("no regularizer", "bfloat16"): 3.5,
@@ -50,7 +51,7 @@ def _beside_torch(context: Context, hidden: int, batches: list[Batch], count: in
         return fastest(runs, context.settings.clock)
 
     def ours(regularizer: str, precision: str) -> Candidate:
-        model = _model(context, precision, hidden_size=hidden, **REGULARIZERS[regularizer])
+        model = _model(context, precision, hidden_size=hidden, regularizer=REGULARIZERS[regularizer])
         return Candidate(steps(model, model, batches))
 
     pairs = list(product(REGULARIZERS, ("float32", "bfloat16")))
@@ -123,11 +124,11 @@ def _beside_haste(context: Context, batches: list[Batch]) -> Row:
     count, zoneout = max(context.settings.threads), REGULARIZERS[f"zoneout {RATE}"]
 
     def haste() -> Candidate:
-        model = context.fresh_model(**zoneout)
+        model = context.fresh_model(regularizer=zoneout)
         return Candidate(steps(Haste(model, RATE), model, batches))
 
     def ours() -> Candidate:
-        model = _model(context, "float32", **zoneout)
+        model = _model(context, "float32", regularizer=zoneout)
         return Candidate(steps(model, model, batches))
 
     with threads(count):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gruland.gru import GRU
-from gruland.regularizers import Masks, mix
+from gruland.regularizers import NoDropout, Regularizer
+from gruland.regularizers.draws import Masks, mix
 from gruland.task import Task
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -29,7 +30,7 @@ class Classifier(pl.LightningModule):
         hidden_size: H, units of each GRU layer.
         num_layers: GRU layers; the paper has two.
         between: activation between GRU layers, ``"tanh"`` in the paper.
-        zoneout, dropconnect: rates in [0, 1].
+        regularizer: an object of :mod:`gruland.regularizers`; None = nothing is regularized.
         initialization: ``"haste"`` or ``"torch"``, see :class:`gruland.GRU`.
         backend: ``"auto"`` or a backend's name, see :mod:`gruland.kernels`.
         precision: of the GRU's matrix products, ``"float32"`` or ``"bfloat16"``, see :class:`gruland.GRU`.
@@ -47,8 +48,7 @@ class Classifier(pl.LightningModule):
         hidden_size: int,
         num_layers: int = 2,
         between: str | None = "tanh",
-        zoneout: float = 0.0,
-        dropconnect: float = 0.0,
+        regularizer: Regularizer | None = None,
         initialization: str = "haste",
         backend: str = "auto",
         precision: str = "float32",
@@ -58,6 +58,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.task, self.seed, self._optimizer = task, seed, optimizer
+        self.regularizer = NoDropout() if regularizer is None else regularizer
         self.vectors: Tensor
         if freeze:
             self.register_buffer("vectors", vectors, persistent=False)
@@ -68,8 +69,8 @@ class Classifier(pl.LightningModule):
             hidden_size,
             num_layers,
             between=between,
-            zoneout=zoneout,
-            dropconnect=dropconnect,
+            zoneout=self.regularizer.zoneout,
+            dropconnect=self.regularizer.dropconnect,
             init=initialization,
             backend=backend,
             precision=precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return DictConfig(OmegaConf.to_container(DictConfig(whole), resolve=True))
 
 
+def instantiate(node: DictConfig, **more: Any) -> Any:
+    """The object that a group's settings describe, e.g. ``instantiate(cfg.regularizer)``.
+
+    Raises:
+        ValueError, OSError, ImportError: what the class says of a value, with the key.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as hydra_instantiate
+
+    try:
+        return hydra_instantiate(node, **more)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError) and re.match(r"[a-z_]+=", str(cause)):
+            raise ValueError(f"{node._get_full_key(None)}.{cause}") from error
+        if isinstance(cause, TypeError):  # an argument that the class does not have
+            raise ValueError(f"{node._get_full_key(None)}: {cause}") from error
+        raise cause from None
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse values that cannot work, before anything is read or written.
 
@@ -82,9 +103,7 @@ def check(cfg: DictConfig) -> None:
     """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
-    for key in ("rate", "zoneout", "dropconnect"):
-        _between(cfg, f"regularizer.{key}", 0, 1, high_open=True)
-    _named_as_it_is(cfg.regularizer)
+    instantiate(cfg.regularizer)
     _optimizable(cfg)
     for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
         _integer(cfg, key, 1)
@@ -105,10 +124,10 @@ def _value(cfg: DictConfig, key: str, kind: Any, expected: str) -> Any:
     return value
 
 
-def _between(cfg: DictConfig, key: str, low: float, high: float, *, high_open: bool = False) -> None:
-    expected = f"a number in [{low}, {high}{')' if high_open else ']'}"
+def _between(cfg: DictConfig, key: str, low: float, high: float) -> None:
+    expected = f"a number in [{low}, {high}]"
     value = _value(cfg, key, (int, float), expected)
-    if not low <= value <= high or (high_open and value == high):
+    if not low <= value <= high:
         raise ValueError(f"{key}={value}: expected {expected}")
 
 
@@ -116,20 +135,6 @@ def _integer(cfg: DictConfig, key: str, low: int) -> None:
     expected = f"a whole number of at least {low}"
     if _value(cfg, key, int, expected) < low:
         raise ValueError(f"{key}={OmegaConf.select(cfg, key)}: expected {expected}")
-
-
-def _named_as_it_is(regularizer: DictConfig) -> None:
-    """Runs are found and compared by the regularizer's name and rate: both say what is trained."""
-    name, rate = regularizer.name, regularizer.rate
-    if name == "none" and rate:
-        raise ValueError(f"regularizer.rate={rate}: regularizer=none has no rate, leave it out")
-    for key in ("zoneout", "dropconnect"):
-        expected = rate if key == name else 0.0
-        if name in ("none", "zoneout", "dropconnect") and regularizer[key] != expected:
-            raise ValueError(
-                f"regularizer.{key}={regularizer[key]}: expected {expected} with regularizer={name} at rate {rate}; "
-                "give regularizer=zoneout or dropconnect and regularizer.rate; both at once need a name of their own"
-            )
 
 
 def _optimizable(cfg: DictConfig) -> None:

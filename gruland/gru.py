@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gruland import kernels
 from gruland.kernels import BETWEEN, Layer, haste
-from gruland.regularizers import Masks, check_rate, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
+from gruland.regularizers.draws import Masks, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
 
 INITIALIZATIONS = ("haste", "torch")
 #: What a stream of keyed masks is for: it keeps the two regularizers independent of each other.
@@ -85,8 +85,8 @@ class GRU(nn.Module):
         self.hidden_size = _at_least_one("hidden_size", hidden_size)
         self.num_layers = _at_least_one("num_layers", num_layers)
         self.between = _one_of("between", between, tuple(BETWEEN))
-        self.zoneout = check_rate("zoneout", zoneout)
-        self.dropconnect = check_rate("dropconnect", dropconnect)
+        self.zoneout = _rate("zoneout", zoneout)
+        self.dropconnect = _rate("dropconnect", dropconnect)
         self.batch_first = batch_first
         self.backend = kernels.check_name(backend)
         self.precision = kernels.check_precision(precision)
@@ -449,6 +449,12 @@ def _sorted_mask(masks: Masks, steps: int, order: Tensor | None) -> Masks:
     if masks.zoneout is None:
         return masks
     return masks._replace(zoneout=_reorder(masks.zoneout[:, :steps].transpose(0, 1), order))
+
+
+def _rate(name: str, rate: float) -> float:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{name} is {rate}: expected a rate between 0 and 1")
+    return float(rate)
 
 
 def _at_least_one(name: str, value: int) -> int:

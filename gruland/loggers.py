@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from gruland.config import instantiate
 from gruland.runs import Run, name
 
 log = logging.getLogger("gruland")
@@ -55,7 +56,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         raise ImportError("logger=wandb needs wandb: pip install 'gruland[wandb]'") from error
     from pytorch_lightning.loggers import WandbLogger
 
-    mode = _wandb_mode(cfg.logger.mode)
+    mode, regularizer = _wandb_mode(cfg.logger.mode), instantiate(cfg.regularizer)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     begun = wandb.init(
         project=cfg.logger.project,
@@ -65,12 +66,12 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         id=_dashboard_id(run),
         name=name(cfg),
         resume="allow" if mode == "online" else None,
-        group=cfg.logger.group or f"{cfg.experiment_name}-{cfg.regularizer.name}",
+        group=cfg.logger.group or f"{cfg.experiment_name}-{regularizer.name}",
         job_type=cfg.logger.job_type,
         tags=[
             f"data:{cfg.data.source}",
-            f"regularizer:{cfg.regularizer.name}",
-            f"rate:{cfg.regularizer.rate:g}",
+            f"regularizer:{regularizer.name}",
+            f"rate:{regularizer.rate:g}",
             f"hidden:{cfg.model.hidden_size}",
             f"seed:{cfg.seed}",
         ],

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import gruland
 from gruland import trust
-from gruland.config import resolved
+from gruland.config import instantiate, resolved
 from gruland.errors import USER_ERRORS, one_line
 from gruland.files import atomic_path, read_json, write_json
 
@@ -82,8 +82,9 @@ def requested(cfg: DictConfig) -> dict[str, Any]:
 def name(cfg: DictConfig) -> str:
     """A readable name and a short hash of :func:`identity`, e.g. ``zoneout-0.1-h128-s0-1a2b3c4d``."""
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
-    rate = f"-{cfg.regularizer.rate:g}" if cfg.regularizer.rate else ""
-    return f"{cfg.regularizer.name}{rate}-h{cfg.model.hidden_size}-s{cfg.seed}-{digest}"
+    regularizer = instantiate(cfg.regularizer)
+    rate = f"-{regularizer.rate:g}" if regularizer.rate else ""
+    return f"{regularizer.name}{rate}-h{cfg.model.hidden_size}-s{cfg.seed}-{digest}"
 
 
 def folder(cfg: DictConfig) -> Path:
@@ -298,25 +299,15 @@ def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
 
 def build_vocabulary(cfg: DictConfig) -> Vocabulary:
     """The word vectors that a configuration names."""
-    return _instantiate(cfg.embedding)
+    return instantiate(cfg.embedding)
 
 
 def build_data(cfg: DictConfig, vocabulary: Vocabulary | None = None) -> TextDataModule:
     """The data module that a configuration describes, set up."""
-    data = _instantiate(cfg.data, vocabulary=vocabulary or build_vocabulary(cfg), seed=cfg.seed)
+    data = instantiate(cfg.data, vocabulary=vocabulary or build_vocabulary(cfg), seed=cfg.seed)
     data.prepare_data()
     data.setup()
     return data
-
-
-def _instantiate(node: DictConfig, **more: Any) -> Any:
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(node, **more)
-    except InstantiationException as error:
-        raise error.__cause__ or error from None
 
 
 def build_model(cfg: DictConfig, data: TextDataModule | Run) -> Classifier:
@@ -333,13 +324,12 @@ def build_model(cfg: DictConfig, data: TextDataModule | Run) -> Classifier:
             hidden_size=cfg.model.hidden_size,
             num_layers=cfg.model.num_layers,
             between=cfg.model.between,
-            zoneout=cfg.regularizer.zoneout,
-            dropconnect=cfg.regularizer.dropconnect,
+            regularizer=instantiate(cfg.regularizer),
             initialization=cfg.model.initialization,
             backend=cfg.model.backend,
             precision=cfg.model.get("precision", "float32"),  # absent in older runs
             freeze=data.vocabulary.freeze,
-            optimizer=_instantiate(cfg.optimizer),
+            optimizer=instantiate(cfg.optimizer),
             seed=cfg.seed,
         )
 
@@ -505,8 +495,9 @@ def describe(cfg: DictConfig, model: Classifier, threads: int, device: torch.dev
     return {
         **named(cfg),
         "model": {
-            "regularizer": cfg.regularizer.name,
-            "rate": cfg.regularizer.rate,
+            "regularizer": model.regularizer.name,
+            "title": model.regularizer.title,
+            "rate": model.regularizer.rate,
             "hidden_size": cfg.model.hidden_size,
             "num_layers": cfg.model.num_layers,
             "parameters": sum(p.numel() for p in model.trainable().values()),

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs
 from gruland.errors import one_line, one_line_errors
@@ -30,8 +30,6 @@ from gruland.progress import clock
 
 log = logging.getLogger("gruland")
 
-#: The regularizer without a rate, and the start of a word that gives one.
-_NONE, _RATE = "regularizer=none", "regularizer.rate="
 #: Set by a sweep with a failed job; the command's exit status.
 exit_status = 0
 
@@ -44,9 +42,9 @@ def register() -> None:
 class GridSweeper(Sweeper):
     """Hydra's basic sweeper, for a grid that belongs to the regularizer.
 
-    ``hydra.sweeper.params`` of ``conf/regularizer/<name>.yaml`` is the grid. A sweep on the command line over a
-    key of the grid replaces that axis, over another key it multiplies the grid. ``regularizer=a,b`` runs the
-    grid of each.
+    The grid is that of the regularizer's class (``grid``), ``hydra.sweeper.params`` and a sweep on the command line
+    replace axes of it, and a sweep over another key multiplies it. ``regularizer=a,b`` runs the grid of each, without
+    the settings that one of them does not have.
     """
 
     hydra_context: HydraContext
@@ -78,17 +76,27 @@ class GridSweeper(Sweeper):
         overrides = self._parse(arguments)
         swept = [o for o in overrides if o.get_key_element() == "regularizer" and o.is_sweep_override()]
         if not swept:
-            return self._grid(self.params, arguments)
+            return self._grid(self.config, arguments)
         rest = [line for line, o in zip(arguments, overrides, strict=True) if o not in swept]
         jobs = []
         for (choice,) in self._split(swept[-1:]):
-            chosen = [choice, *(line for line in rest if choice != _NONE or not line.startswith(_RATE))]
-            jobs += self._grid(self._params_of(chosen), chosen)
+            cfg = self._chosen([choice])
+            known = [
+                line
+                for line in rest
+                if not line.startswith("regularizer.")
+                or OmegaConf.select(cfg, line.partition("=")[0]) is not None
+            ]
+            jobs += self._grid(self._chosen([choice, *known]), [choice, *known])
         # The longest jobs first keep every worker busy to the end.
         return sorted(jobs, key=lambda job: -_cost(self._config(job)))
 
-    def _grid(self, params: Mapping[Any, str], arguments: list[str]) -> list[list[str]]:
-        axes = [f"{key}={values}" for key, values in params.items()]
+    def _grid(self, cfg: DictConfig, arguments: list[str]) -> list[list[str]]:
+        grid = {
+            key: ",".join(map(str, values))
+            for key, values in config.instantiate(cfg.regularizer).grid.items()
+        }
+        axes = [f"{key}={values}" for key, values in {**grid, **self.params}.items()]
         return self._split(self._parse([*axes, *arguments]))
 
     @staticmethod
@@ -102,17 +110,16 @@ class GridSweeper(Sweeper):
     def _parse(self, overrides: list[str]) -> list[Override]:
         return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(overrides)
 
-    def _params_of(self, overrides: list[str]) -> DictConfig:
-        """The grid of the configuration that the fixed overrides select."""
+    def _chosen(self, overrides: list[str]) -> DictConfig:
+        """The configuration that the fixed overrides select."""
         fixed = [
             line
             for line, o in zip(overrides, self._parse(overrides), strict=True)
             if not o.is_sweep_override()
         ]
-        cfg = self.hydra_context.config_loader.load_configuration(
+        return self.hydra_context.config_loader.load_configuration(
             self.config.hydra.job.config_name, fixed, run_mode=RunMode.MULTIRUN
         )
-        return cfg.hydra.sweeper.params
 
     def _config(self, job: Sequence[str]) -> DictConfig:
         return config.resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))

@@ -29,13 +29,15 @@ from gruland.landscape.alignment import (
 )
 from gruland.landscape.directions import fingerprint
 from gruland.objective import EvaluationLoss
+from gruland.regularizers import by_rates
 from gruland.task import Task
 
 
-def classifier(seed=0, dtype=torch.float64, **options):
+def classifier(seed=0, dtype=torch.float64, zoneout=0.0, **options):
     torch.manual_seed(seed)
     vectors = torch.randn(30, 5, generator=torch.Generator().manual_seed(7))
-    model = Classifier(Task("binary", ("negative", "positive")), vectors, **{"hidden_size": 8, **options})
+    options = {"hidden_size": 8, "regularizer": by_rates(zoneout=zoneout), **options}
+    model = Classifier(Task("binary", ("negative", "positive")), vectors, **options)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)  # biases, too

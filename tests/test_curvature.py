@@ -26,6 +26,7 @@ from gruland.landscape.measures.curvature import (
 from gruland.objective import EvaluationLoss, hessian_product
 from gruland.objective.mean_loss import MeanLoss
 from gruland.objective.packed_batch import packed_reviews
+from gruland.regularizers import by_rates
 from gruland.task import Task
 
 # -- losses with a known Hessian
@@ -193,8 +194,8 @@ def example(zoneout=0.0, layers=2, between="tanh", kind="binary", freeze=True, h
     task = Task(kind, ("neg", "pos") if kind == "binary" else ("a", "b", "c"))
     vectors = torch.randn(20, 3, generator=generator)
     model = Classifier(
-        task, vectors, hidden_size=hidden, num_layers=layers, between=between, zoneout=zoneout, freeze=freeze,
-        **options,
+        task, vectors, hidden_size=hidden, num_layers=layers, between=between, freeze=freeze,
+        regularizer=by_rates(zoneout=zoneout), **options,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.gru.parameters():
@@ -211,7 +212,7 @@ def example(zoneout=0.0, layers=2, between="tanh", kind="binary", freeze=True, h
 EXAMPLES = {
     "plain": {},
     "zoneout": {"zoneout": 0.3},
-    "all zoned out": {"zoneout": 1.0},
+    "nearly all zoned out": {"zoneout": 0.99},
     "one layer": {"layers": 1, "zoneout": 0.1},
     "relu, three layers": {"layers": 3, "between": "relu"},
     "no activation": {"between": None, "zoneout": 0.2},

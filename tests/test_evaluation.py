@@ -7,14 +7,15 @@ import torch
 from gruland import evaluation
 from gruland.classifier import Classifier
 from gruland.data import Encoded
+from gruland.regularizers import by_rates
 from gruland.task import Task
 
 
-def model(**options):
+def model(**rates):
     torch.manual_seed(0)
     vectors = torch.randn(30, 5)
     task = Task("binary", ("negative", "positive"))
-    return Classifier(task, vectors, hidden_size=6, **options).eval()
+    return Classifier(task, vectors, hidden_size=6, regularizer=by_rates(**rates)).eval()
 
 
 def reviews(count=23):

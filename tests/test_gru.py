@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import gruland
 from gruland import kernels
 from gruland.gru import GRU
-from gruland.regularizers import Masks
+from gruland.regularizers.draws import Masks
 
 LENGTHS = [3, 7, 1, 7, 5]
 BACKENDS = [("eager", torch.float64), ("cpu", torch.float32), ("haste", torch.float64)]

@@ -21,6 +21,7 @@ from torch import Tensor
 from gruland import GRU, kernels
 from gruland.kernels import Layer
 from gruland.kernels import eager as reference
+from gruland.regularizers import by_rates
 
 if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -491,7 +492,12 @@ def test_a_surface_s_reviews_go_through_the_stack(precision: str, monkeypatch: p
 
     torch.manual_seed(0)
     model = (
-        Classifier(Task("binary", ("no", "yes")), torch.randn(9, 6), hidden_size=20, zoneout=0.2)
+        Classifier(
+            Task("binary", ("no", "yes")),
+            torch.randn(9, 6),
+            hidden_size=20,
+            regularizer=by_rates(zoneout=0.2),
+        )
         .to(DEVICE)
         .eval()
     )

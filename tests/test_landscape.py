@@ -21,6 +21,7 @@ from gruland.landscape import compute_surface, load_surface, random_directions
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.surface import axis
 from gruland.objective import EvaluationLoss
+from gruland.regularizers import by_rates
 from gruland.task import Task
 
 # -- surfaces
@@ -333,11 +334,13 @@ def encoded(lengths, words, seed=0):
 REVIEWS, LABELS = encoded([3, 9, 1, 6, 9, 2, 4], 20), np.array([0, 1, 1, 0, 1, 0, 0])
 
 
-def classifier(dtype=torch.float32, **options):
+def classifier(dtype=torch.float32, zoneout=0.0, dropconnect=0.0, **options):
     torch.manual_seed(0)
     vectors = torch.randn(20, 5)
     options = {"hidden_size": 6, "between": "tanh", "backend": "eager", **options}
-    model = Classifier(Task("binary", ("negative", "positive")), vectors, **options).to(dtype)
+    regularizer = by_rates(zoneout=zoneout, dropconnect=dropconnect)
+    model = Classifier(Task("binary", ("negative", "positive")), vectors, regularizer=regularizer, **options)
+    model = model.to(dtype)
     with torch.no_grad():
         for parameter in model.gru.parameters():
             parameter += 0.1 * torch.randn_like(parameter)  # biases, too

@@ -32,6 +32,7 @@ from gruland.landscape.refinement import NestedGrids, halvings, refinement, spre
 from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
 from gruland.objective import EvaluationLoss
 from gruland.objective import projection as projections
+from gruland.regularizers import by_rates
 from gruland.report import tables
 from gruland.surfaces import compute_run
 from gruland.task import Task
@@ -46,10 +47,12 @@ def reviews(count=40, words=30, seed=0, longest=12):
     return Encoded(rng.integers(1, words, offsets[-1]).astype(np.int32), offsets), rng.integers(0, 2, count)
 
 
-def classifier(task=None, **options):
+def classifier(task=None, zoneout=0.0, dropconnect=0.0, **options):
     torch.manual_seed(0)
     task = task or Task("binary", ("negative", "positive"))
-    model = Classifier(task, torch.randn(30, 5), **{"hidden_size": 6, **options})
+    regularizer = by_rates(zoneout=zoneout, dropconnect=dropconnect)
+    options = {"hidden_size": 6, "regularizer": regularizer, **options}
+    model = Classifier(task, torch.randn(30, 5), **options)
     with torch.no_grad():
         for parameter in model.gru.parameters():
             parameter += 0.1 * torch.randn_like(parameter)  # biases, too
@@ -111,7 +114,7 @@ def losses_in_double(model, parameters, encoded, labels):
         hidden_size=model.gru.hidden_size,
         num_layers=model.gru.num_layers,
         between=model.gru.between,
-        zoneout=model.gru.zoneout,
+        regularizer=model.regularizer,
         backend="eager",
     ).double()
     moved = {name: p.detach().double() for name, p in parameters.items()}

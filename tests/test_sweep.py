@@ -25,7 +25,8 @@ def sweeper(*arguments):
 def cells(*arguments):
     made = sweeper(*arguments)
     configs = [made._config(job) for job in made._jobs(list(arguments))]
-    return [(c.regularizer.name, c.model.hidden_size, c.regularizer.rate, c.seed) for c in configs]
+    found = [(config.instantiate(c.regularizer), c) for c in configs]
+    return [(r.name, c.model.hidden_size, r.rate, c.seed) for r, c in found]
 
 
 GRID = {(units, rate) for units in (64, 128, 256) for rate in (0.05, 0.1, 0.5)}
@@ -71,8 +72,8 @@ def test_the_baseline_takes_no_rate():
         [("none", units, 0.0, 0) for units in (64, 128, 256)]
         + [("zoneout", units, rate, 0) for units in (64, 128, 256) for rate in (0.2, 0.3)]
     )
-    with pytest.raises(ValueError, match=r"regularizer.rate=0.2: regularizer=none has no rate, leave it out"):
-        config.check(config.compose("regularizer=none", "regularizer.rate=0.2"))
+    with pytest.raises(ValueError, match=r"regularizer\.rate"):
+        config.compose("regularizer=none", "regularizer.rate=0.2")
 
 
 def test_jobs_that_are_finished_count_as_done(tmp_path, capsys):

@@ -184,7 +184,7 @@ def test_references_to_own_keys_and_numbers_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("regularizer.zoneout", 0.7), ("model.between", None), ("seed", 5)]
+    ("key", "value"), [("regularizer.rate", 0.7), ("model.between", None), ("seed", 5)]
 )
 def test_an_edited_configuration_is_held_against_the_runs_name(run, key, value):
     edit(run, key, value)

@@ -38,7 +38,7 @@ class RandomClassifierVictim(ClassifierVictim):
 
 def victim_of(model: Classifier, data: TextDataModule) -> Victim:
     """The classifier as an attack sees it."""
-    random = model.gru.zoneout or model.gru.dropconnect
+    random = model.regularizer.random
     return RandomClassifierVictim(model, data) if random else ClassifierVictim(model, data)
 
 

@@ -23,7 +23,7 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.objective.evaluation import EvaluationLoss, PaddedReviews
 from gruland.objective.projection import ProjectedReviews, unavailable
-from gruland.regularizers import Masks, mix
+from gruland.regularizers.draws import Masks, mix
 
 #: Bytes of masks that are kept (zoneout has one byte a draw, layer, padded word and unit); those beyond are drawn anew
 #: at each cell.
@@ -65,8 +65,8 @@ class TrainingLoss(EvaluationLoss):
         precision: str = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        gru, seeds = model.gru, mask_seeds(draws, seed)
-        self._seeds = seeds if gru.zoneout or gru.dropconnect else seeds[:1]
+        seeds = mask_seeds(draws, seed)
+        self._seeds = seeds if model.regularizer.random else seeds[:1]
         self._keys = np.arange(encoded.size) if keys is None else np.asarray(keys)
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
         self.about |= {"objective": "training loss", "draws": draws, "mask_seed": seed}

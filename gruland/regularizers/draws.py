@@ -27,13 +27,6 @@ class Masks(NamedTuple):
     recurrent: Tensor | None = None
 
 
-def check_rate(name: str, rate: float) -> float:
-    """The rate as a float. Raises ValueError outside [0, 1]."""
-    if not 0 <= rate <= 1:
-        raise ValueError(f"{name} is {rate}: expected a rate between 0 and 1")
-    return float(rate)
-
-
 def zoneout_mask(
     time_steps: int,
     sequences: int,

@@ -1,0 +1,30 @@
+"""Regularizers: one class each, all of the interface in :mod:`gruland.regularizers.base`."""
+
+from gruland.regularizers.base import RATES, SIZES, Regularizer, check_rate
+from gruland.regularizers.composed import Composed
+from gruland.regularizers.dropconnect import DropConnect
+from gruland.regularizers.none import NoDropout
+from gruland.regularizers.zoneout import Zoneout
+
+__all__ = [
+    "RATES",
+    "SIZES",
+    "Composed",
+    "DropConnect",
+    "NoDropout",
+    "Regularizer",
+    "Zoneout",
+    "by_rates",
+    "check_rate",
+]
+
+
+def by_rates(*, zoneout: float = 0.0, dropconnect: float = 0.0) -> Regularizer:
+    """The regularizer of these rates, e.g. ``by_rates(zoneout=0.1)``; a rate of 0 leaves its part out.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+    rates = {Zoneout: check_rate(zoneout, "zoneout"), DropConnect: check_rate(dropconnect, "dropconnect")}
+    parts = {kind.name: kind(rate) for kind, rate in rates.items() if rate}
+    return Composed(parts) if len(parts) > 1 else next(iter(parts.values()), NoDropout())
