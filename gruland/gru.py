@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from gruland import kernels
 from gruland.kernels import BETWEEN, Layer, haste
+from gruland.kernels.threads import Lock
 from gruland.regularizers.draws import Masks, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
 
 INITIALIZATIONS = ("haste", "torch")
 #: What a stream of keyed masks is for: it keeps the two regularizers independent of each other.
 ZONEOUT_STREAM, DROPCONNECT_STREAM = 0, 1
+_ONE_THREAD = Lock()
 
 
 class GRU(nn.Module):
@@ -107,14 +109,20 @@ class GRU(nn.Module):
         """The parameters of one layer."""
         return Layer(*(getattr(self, f"{name}_l{index}") for name in Layer._fields))
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw new weights from torch's default generator, as ``init`` says."""
+        """Draw new weights from torch's default generator, as ``init`` says.
+
+        They depend on the number of threads in no bit. In half precision they are those of float32, rounded.
+        """
+        initialize = _initialize_as_haste if self.init == "haste" else _initialize_as_torch
         for index in range(self.num_layers):
-            if self.init == "haste":
-                _initialize_as_haste(self.layer(index))
-            else:
-                for parameter in self.layer(index):
-                    nn.init.uniform_(parameter, -(self.hidden_size**-0.5), self.hidden_size**-0.5)
+            layer = self.layer(index)
+            drawn = Layer(*(weight if weight.dtype.itemsize > 2 else weight.float() for weight in layer))
+            initialize(drawn)
+            for weight, values in zip(layer, drawn, strict=True):
+                if values is not weight:
+                    weight.copy_(values)
 
     def forward(
         self,
@@ -402,9 +410,28 @@ def test_time_dropout(module: nn.Module, *, seed: int | None = None) -> Iterator
 def _initialize_as_haste(layer: Layer) -> None:
     for kernel, recurrent_kernel in zip(layer.weight_ih.chunk(3), layer.weight_hh.chunk(3), strict=True):
         nn.init.xavier_uniform_(kernel)
-        nn.init.orthogonal_(recurrent_kernel)
+        with _one_thread():  # LAPACK's factorization gives other last digits with another number of threads
+            nn.init.orthogonal_(recurrent_kernel)
     nn.init.zeros_(layer.bias_ih)
     nn.init.zeros_(layer.bias_hh)
+
+
+def _initialize_as_torch(layer: Layer) -> None:
+    bound = layer.weight_hh.shape[1] ** -0.5
+    for weight in layer:
+        nn.init.uniform_(weight, -bound, bound)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch computes with one thread in here, and one Python thread at a time is in here."""
+    with _ONE_THREAD:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _torch_layers(module: nn.GRU) -> list[Layer]:

@@ -580,6 +580,43 @@ def test_initialization_as_torchs() -> None:
         assert float(parameter.std()) == pytest.approx(0.2 / math.sqrt(3), rel=0.2)
 
 
+@pytest.mark.parametrize("hidden", [128, 256])
+def test_initialization_and_training_know_no_number_of_threads(hidden: int) -> None:
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            gru = GRU(20, hidden, 2, between="tanh", zoneout=0.1, dropconnect=0.1)
+            assert torch.get_num_threads() == threads
+            initial = copy.deepcopy(gru.state_dict())
+            optimizer = torch.optim.Adam(gru.parameters())
+            for _ in range(2):
+                optimizer.zero_grad()
+                gru(torch.randn(12, 30, 20))[1].square().sum().backward()
+                nn.utils.clip_grad_norm_(gru.parameters(), 0.1)
+                optimizer.step()
+            results.append([initial, gru.state_dict()])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[1:], [results[0]] * 2, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("init", ["haste", "torch"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_starts_from_rounded_weights(dtype: torch.dtype, init: str) -> None:
+    torch.manual_seed(0)
+    exact = GRU(4, 6, 2, init=init)
+    torch.manual_seed(0)
+    gru = GRU(4, 6, 2, init=init, dtype=dtype)
+    torch.testing.assert_close(dict(gru.state_dict()), dict(exact.to(dtype).state_dict()), rtol=0, atol=0)
+    x = inputs(dtype).requires_grad_()
+    output, last = gru(x, LENGTHS)
+    torch.testing.assert_close(output.float(), exact.float()(x.float(), LENGTHS)[0], rtol=0.1, atol=0.03)
+    assert output.dtype == last.dtype == dtype
+    assert all(grad.isfinite().all() for grad in gradients((output, last), [x, *gru.parameters()]))
+
+
 def test_a_copy_draws_the_same_masks() -> None:
     gru, x = regularized(), inputs()
     gru.generator = torch.Generator().manual_seed(1)

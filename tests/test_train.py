@@ -324,6 +324,17 @@ def test_global_random_state_and_threads_do_not_matter(tmp_path):
     assert same_weights(a, train(plain(tmp_path / "b")))
 
 
+def test_the_number_of_threads_changes_no_bit(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        options = ("model.hidden_size=128", "trainer.max_epochs=1")
+        runs = [train(plain(tmp_path / str(n), *options, f"trainer.threads={n}")) for n in (1, 2, 3)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(same_weights(run, runs[0]) for run in runs[1:])
+    assert {tuple(run.metrics.validation_loss) for run in runs} == {tuple(runs[0].metrics.validation_loss)}
+
+
 def test_the_first_epochs_loss_is_pinned(tmp_path):
     """A refactor leaves this number as it is; a change of behaviour changes it with its reason."""
     run = train(plain(tmp_path, "regularizer=zoneout", "model.backend=eager"))

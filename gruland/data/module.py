@@ -68,7 +68,8 @@ class TextDataModule(LightningDataModule):
         max_length: words of a review that are kept, from its start; None keeps all.
         clean: ``none``, or ``breaks`` to drop ``<br />``.
         batch_size: training reviews side by side.
-        eval_batch_size: validation or test reviews side by side; no result depends on it.
+        eval_batch_size: validation or test reviews side by side; no result depends on it beyond the
+            rounding of the linear layer (2e-7 of a logit).
         num_workers: processes that make batches; 0 makes them where they are used.
         seed: of the order of the training batches.
         cache_dir: see :func:`gruland.cache.cache_folder`.

@@ -1,7 +1,7 @@
 """The Triton kernels of one GRU layer: through time and back.
 
 T time steps, B sequences, H hidden units; S rows of a packed batch: the running sequences of step 0, then those
-of step 1, ... Gates in torch's order r, z, n. The equations are those of :mod:`gruland.kernels.torch`: with the
+of step 1, ... Gates in torch's order r, z, n. The equations are those of :mod:`gruland.kernels.eager`: with the
 input's part a = W_ih x + b_ih (a large matrix product outside) and p = W_hh h + b_hh, u = p_n,
 
     r = sigmoid(a_r + p_r)      s = sigmoid(a_z + p_z)      n = tanh(a_n + r u)
