@@ -5,15 +5,14 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 OUT ?= outputs
 
-# Of `make study`: overrides of every run, e.g. STUDY=experiment=smoke; the runs' folder follows from them.
+# Of `make study`: words of python -m gruland.study, e.g. STUDY="experiment=smoke seeds=1".
 STUDY ?=
 NAME ?= study
 
-# Of `make paper`: the full IMDB (CSV, Parquet or aclImdb folder), GloVe 100-d vectors, seeds of the best cells.
+# Of `make paper`: the full IMDB (CSV, Parquet or aclImdb folder), GloVe 100-d vectors, trainings of each chosen model.
 DATA ?=
 GLOVE ?=
-SEEDS ?= 1,2
-PAPER := experiment=paper $(if $(DATA),data.path=$(DATA)) $(if $(GLOVE),embedding.path=$(GLOVE))
+SEEDS ?= 3
 
 # Of `make bench`: arguments of python -m benchmarks, e.g. BENCH="--only training --run FOLDER"; see docs/performance.md.
 BENCH ?=
@@ -59,23 +58,19 @@ sweep-dropconnect: setup  ## the paper's DropConnect grid
 	$(RUN) gruland.train regularizer=dropconnect -m
 
 surfaces: setup  ## loss surfaces of the best run of each regularizer below OUT
-	$(RUN) gruland.best $(OUT) | xargs $(RUN) gruland.landscape
+	$(RUN) gruland.best "$(OUT)" | tr '\n' '\0' | xargs -0 $(RUN) gruland.landscape
 
 attack: setup  ## adversarial evaluation of the best run of each regularizer below OUT
-	$(RUN) gruland.best $(OUT) | xargs $(RUN) gruland.attack
+	$(RUN) gruland.best "$(OUT)" | tr '\n' '\0' | xargs -0 $(RUN) gruland.attack
 
 report: setup  ## report.html and report.md of all runs below OUT
-	$(RUN) gruland.report $(OUT)
+	$(RUN) gruland.report "$(OUT)"
 
-study: setup  ## both grids and the three sizes on the embedded reviews, surfaces, attacks, the report
-	$(RUN) gruland.train $(STUDY) experiment_name=$(NAME) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack=none -m
-	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/$(NAME)
+study: setup  ## grids on the embedded reviews, the chosen models with three seeds, surfaces, attacks, the report
+	$(RUN) gruland.study $(STUDY) experiment_name=$(NAME) output_dir="$(OUT)"
 
 paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=glove.6B.100d.txt
-	$(RUN) gruland.train $(PAPER) output_dir=$(OUT) regularizer=none,zoneout,dropconnect landscape.enabled=false attack=none -m
-	cells=$$($(RUN) gruland.best --overrides $(OUT)/paper) && echo "$$cells" | while read -r cell; do \
-	  $(RUN) gruland.train $(PAPER) output_dir=$(OUT) $$cell seed=$(SEEDS) landscape.enabled=false attack=none -m || exit 1; done
-	$(MAKE) --no-print-directory surfaces attack report OUT=$(OUT)/paper
+	$(RUN) gruland.study experiment=paper $(if $(DATA),data.path="$(DATA)") $(if $(GLOVE),embedding.path="$(GLOVE)") seeds=$(SEEDS) output_dir="$(OUT)"
 
 bench: $(VENV)/bench/.ready  ## speed beside the peers: docs/performance.md
 	$(VENV)/bench/bin/python -m benchmarks $(BENCH)

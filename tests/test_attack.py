@@ -531,10 +531,10 @@ def test_multilabel_and_empty_reviews() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("reviews=0", "attack.typing_errors: reviews=0: expected a whole number of at least 1"),
-        ("draws=2.5", "attack.typing_errors: draws=2.5: expected a whole number of at least 1"),
-        ("seed=true", "attack.typing_errors: seed=True: expected a whole number of at least 0"),
-        ("mode=null", "attack.typing_errors: mode=None: expected sequence or composite"),
+        ("reviews=0", "attack.typing_errors.reviews=0: expected a whole number of at least 1"),
+        ("draws=2.5", "attack.typing_errors.draws=2.5: expected a whole number of at least 1"),
+        ("seed=true", "attack.typing_errors.seed=True: expected a whole number of at least 0"),
+        ("mode=null", "attack.typing_errors.mode=None: expected sequence or composite"),
         ("_target_=builtins.dict", "attack.typing_errors._target_=builtins.dict: expected a dataclass"),
         ("_target_=null", "attack.typing_errors: expected attacks by name, each with a _target_"),
     ],
@@ -583,9 +583,9 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["{run}", "rate=0.5", "mode=both"],
-            "attack.typing_errors: mode=both: expected sequence or composite",
+            "attack.typing_errors.mode=both: expected sequence or composite",
         ),
-        (["{run}", "rate=half"], "attack.typing_errors: rate=half: expected a number in [0, 1]"),
+        (["{run}", "rate=half"], "attack.typing_errors.rate=half: expected a number in [0, 1]"),
         (["{run}", "rate=0.1,0.2"], "rate=0.1,0.2: expected one value"),
         (["{run}", "attack=nosuch"], "attack/nosuch"),
         (["{run}/nowhere"], "does not exist"),

@@ -47,7 +47,7 @@ def test_the_papers_figures():
         (["landscape.size=[5,0]"], r"landscape\.size\[1\]=0: expected a whole number of at least 1"),
         (["landscape.plane=trajectory"], r"landscape\.plane=trajectory needs .*trainer\.keep_epochs=true"),
         (["landscape.plane=[final,initial]"], r"landscape\.plane=\['final', 'initial'\] needs"),
-        (["attack.typing_errors.rate=2"], r"attack\.typing_errors: rate=2"),
+        (["attack.typing_errors.rate=2"], r"attack\.typing_errors\.rate=2"),
         (["seed=-1"], r"seed=-1"),
         (["embedding=file"], r"embedding\.path is missing"),
     ],

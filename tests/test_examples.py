@@ -1,5 +1,6 @@
 """The examples run as they are."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 
 def test_every_example_is_tried():
-    assert [path.name for path in EXAMPLES.glob("*.py")] == ["any_module.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["any_module.py", "attack_any_module.py"]
 
 
 def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
@@ -42,3 +43,23 @@ def test_the_example_s_modules_are_what_it_says(monkeypatch):
     losses, correct = any_module.losses(any_module.cnn().eval(), x, labels)({})
     assert losses.shape == correct.shape == (8,)
     assert float(losses.mean()) == pytest.approx(0.69, abs=0.3)  # untrained: about log 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on loaders
+def test_a_module_of_ones_own_is_attacked(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import attack_any_module
+
+    attack_any_module.main(tmp_path)
+    said = dict(
+        line.split(": accuracy ") for line in capsys.readouterr().out.splitlines() if ": accuracy " in line
+    )
+    (clean, few), (_, many) = (
+        [int(text.split()[index].strip("%,")) for index in (0, -1)]
+        for text in (said["few_errors"], said["many_errors"])
+    )
+    assert clean > few > many
+    for name in ("few_errors", "many_errors"):
+        assert (tmp_path / "attack" / name / "texts.csv").exists()
+        outcome = json.loads((tmp_path / "attack" / name / "outcome.json").read_text())
+        assert outcome["scores"]["perturbed"]["plain"]["count"] == 40

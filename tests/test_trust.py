@@ -183,9 +183,7 @@ def test_references_to_own_keys_and_numbers_are_read(tmp_path):
     assert trust.read_config(written(tmp_path, "a: ${b.c}\nb: {c: 1e-3}")) == {"a": 0.001, "b": {"c": 0.001}}
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("regularizer.rate", 0.7), ("model.between", None), ("seed", 5)]
-)
+@pytest.mark.parametrize(("key", "value"), [("regularizer.rate", 0.7), ("model.between", None), ("seed", 5)])
 def test_an_edited_configuration_is_held_against_the_runs_name(run, key, value):
     edit(run, key, value)
     with pytest.raises(ValueError, match=r"config\.yaml is not the run's own: it describes"):

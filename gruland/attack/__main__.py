@@ -18,7 +18,6 @@ from gruland.overrides import split
 
 if TYPE_CHECKING:
     from gruland.attack import Attack
-    from gruland.runs import Run
 
 _SETTINGS = """settings of an attack, the run's own unless given:
   attack=NAME       or [NAME,NAME]: another file, or several, of conf/attack
@@ -52,16 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "arguments", nargs="+", metavar="PATH", help="a finished run's folder, or a folder of runs"
     )
     parser.add_argument("--config-dir", metavar="FOLDER", help="where an attack/NAME.yaml of yours lies")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="NAME",
+        help="a class or module that a run's folder may name besides this package's; only what you trust",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     paths, overrides = split(given.arguments)
     if not paths:
         parser.error("give at least one run folder")
     with one_line_errors():
-        return _attack(paths, overrides, given.config_dir)
+        return _attack(paths, overrides, given.config_dir, given.allow)
     return 1
 
 
-def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
+def _attack(
+    paths: Sequence[str], overrides: Sequence[str], config_dir: str | None, allow: Sequence[str]
+) -> int:
     import logging
 
     from gruland import runs
@@ -69,34 +74,25 @@ def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | No
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    chosen: list[tuple[Run, dict[str, Attack]]] = []
-    failed = 0
-    folders = runs.find(*paths)
-    for path in folders:
-        try:
-            run = runs.load(path)
-            own = run.config.attack
-        except USER_ERRORS as error:
-            failed += 1
-            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
-            continue
-        # A typo is refused before the first run is touched.
-        chosen.append((run, _attacks(own, overrides, config_dir)))
-    for run, attacks in chosen:
+    found, left_out = runs.readable(*paths, allow=allow)
+    # A typo is refused before the first run is touched.
+    attacks = [_attacks(run.config.attack, overrides, config_dir) for run in found]
+    for run, chosen in zip(found, attacks, strict=True):
         try:
             with run.locked():
-                entries = evaluate_run(run, attacks, device=measuring_device())
+                model = run.load_model("best").to(_device())
+                entries = evaluate_run(run, chosen, model=model)
         except USER_ERRORS as error:
-            failed += 1
-            print(f"gruland: {run.path}: {one_line(error)}", file=sys.stderr)
+            left_out[run.path] = one_line(error)
             continue
         for name, entry in entries.items():
             print_table(f"{run.path.name}, {name.replace('_', ' ')}", entry)
-    return int(failed > 0)
+    for path, reason in left_out.items():
+        print(f"gruland: {path}: {reason}", file=sys.stderr)
+    return int(bool(left_out))
 
 
-def measuring_device() -> str:
-    """Where finished runs are measured: on the GPU, if there is one."""
+def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,7 +122,7 @@ def _attacks(own: Any, overrides: Sequence[str], config_dir: str | None) -> dict
             expected = [word.partition(".")[2] for word in known] if len(settings) == 1 else known
             raise ValueError(f"{key}={value}: expected one of {', '.join(expected)} before the =")
         settings[name][field] = value
-    return build(DictConfig(settings))
+    return build(DictConfig({"attack": settings}).attack)
 
 
 def _compose(overrides: Sequence[str], config_dir: str | None) -> Any:

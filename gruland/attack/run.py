@@ -12,21 +12,22 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from gruland.attack.base import Attack, Outcome
 from gruland.attack.victims import texts_of, victim_of
+from gruland.config import instantiate
 from gruland.files import atomic_path, write_json
 
 if TYPE_CHECKING:
+    from gruland.classifier import Classifier
+    from gruland.data import TextDataModule
     from gruland.runs import Run
 
 logger = logging.getLogger(__name__)
 
 
-def build(config: Mapping[str, Any]) -> dict[str, Attack]:
+def build(config: DictConfig) -> dict[str, Attack]:
     """The attacks of an ``attack`` configuration, ``{name: {_target_: ..., settings}}``, by name.
 
     Raises:
@@ -42,10 +43,7 @@ def build(config: Mapping[str, Any]) -> dict[str, Attack]:
             raise ValueError(
                 f"attack.{name}: expected attacks by name, each with a _target_, as conf/attack/typing_errors.yaml has"
             )
-        try:
-            attack = instantiate(node)
-        except InstantiationException as error:
-            raise ValueError(f"attack.{name}: {error.__cause__ or error}") from error
+        attack = instantiate(node)
         if not callable(attack) or not is_dataclass(attack) or isinstance(attack, type):
             raise ValueError(
                 f"attack.{name}._target_={node['_target_']}: expected a dataclass that can be called with a victim "
@@ -56,7 +54,11 @@ def build(config: Mapping[str, Any]) -> dict[str, Attack]:
 
 
 def evaluate_run(
-    run: Run, attacks: Mapping[str, Attack], *, device: torch.device | str = "cpu"
+    run: Run,
+    attacks: Mapping[str, Attack],
+    *,
+    model: Classifier | None = None,
+    data: TextDataModule | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Attack a run's best checkpoint; write attack/<name>/texts.csv and ``attacks[<name>]`` of results.json.
 
@@ -65,7 +67,8 @@ def evaluate_run(
     Args:
         run: its folder holds the checkpoint; it need not be finished.
         attacks: by the names that their results are to have.
-        device: where the model runs.
+        model: with the weights of the best checkpoint, on the device where it is to run; None: loaded, on the CPU.
+        data: the run's; None: loaded.
 
     Returns:
         The entry of each attack.
@@ -74,15 +77,14 @@ def evaluate_run(
         ImportError, ValueError: what an attack needs is not installed; attacks that cannot work.
     """
     entries = {}
-    model = None
     for name, attack in attacks.items():
         if is_done(run, name, attack):
             logger.info("%s: the attack %s is done already", run.path.name, name)
             entries[name] = run.results["attacks"][name]
             continue
-        model = model or run.load_model("best").to(device)
+        model, data = model or run.load_model("best"), data or run.data
         start = time.monotonic()
-        outcome = attack(victim_of(model, run.data), texts_of(run.data))
+        outcome = attack(victim_of(model, data), texts_of(data))
         write_texts(outcome.columns, texts_path(run, name))
         entries[name] = {
             **_identity(attack),

@@ -1,0 +1,200 @@
+"""The study's stages: what they run, what they choose, what they leave out, and what they say beforehand."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gruland import study
+from gruland.cells import Cell
+from gruland.files import write_json
+from gruland.report.collect import Run
+from gruland.report.paper import MODELS
+
+SIZES, RATES = (256, 128, 64), (0.05, 0.1, 0.5)
+GRID = [Cell("none", 0.0, size) for size in SIZES]
+GRID += [Cell(name, rate, size) for name in ("zoneout", "dropconnect") for rate in RATES for size in SIZES]
+
+
+def finish(folder: Path, cell: Cell, seed: int, loss: float, **more: Any) -> Path:
+    """A finished run's folder, as far as a study reads it."""
+    path = folder / f"{cell.regularizer}-{cell.rate:g}-h{cell.hidden_size}-s{seed}"
+    scores = {split: {"loss": loss, "loss_se": 0.01} for split in ("train", "validation", "test")}
+    results = {
+        "schema": 1,
+        "status": "finished",
+        "name": path.name,
+        "experiment": folder.name,
+        "seed": seed,
+        "model": cell._asdict(),
+        "metrics": {"best": scores, "last": scores},
+        "training": {"seconds": 10.0, "epochs": 5, "best_epoch": 5},
+        **more,
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "results.json", results)
+    return path
+
+
+class Commands:
+    """Stands in for the commands: records each, and finishes the runs that a training would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lines, self.status = folder, [], 0
+
+    def __call__(self, command: Sequence[str]) -> int:
+        _, _, module, *words = command
+        self.lines.append((module, words))
+        if module == "gruland.train" and not self.status:
+            given = dict(word.split("=", 1) for word in words if "=" in word)
+            named = given["regularizer"].split(",")
+            cells = [cell for cell in GRID if cell.regularizer in named]
+            if "model.hidden_size" in given:
+                size, rate = int(given["model.hidden_size"]), float(given.get("regularizer.rate", 0))
+                cells = [Cell(named[0], rate, size)]
+            for seed in map(int, given.get("seed", "0").split(",")):
+                for cell in cells:
+                    finish(self.folder, cell, seed, 0.5 - cell.rate / 10 + 1 / cell.hidden_size)
+        return self.status
+
+    @property
+    def modules(self) -> list[str]:
+        return [module for module, _ in self.lines]
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    recorded = Commands(tmp_path / "smoke")
+    monkeypatch.setattr(study, "_call", recorded)
+    return recorded
+
+
+def run(tmp_path: Path, *words: str) -> int:
+    return study.main(["experiment=smoke", f"output_dir={tmp_path}", *words])
+
+
+def test_the_stages_train_choose_and_measure(tmp_path: Path, commands: Commands) -> None:
+    assert run(tmp_path, "seeds=2") == 0
+    repeats = commands.modules.count("gruland.train") - 1
+    assert commands.modules == [
+        "gruland.train", *["gruland.train"] * repeats, "gruland.landscape", "gruland.attack", "gruland.report",
+    ]  # fmt: skip
+    sweep = commands.lines[0][1]
+    assert {"experiment=smoke", "regularizer=none,zoneout,dropconnect", "attack=none", "-m"} <= set(sweep)
+    chosen = json.loads((tmp_path / "smoke" / "study.json").read_text())["models"]
+    best = {Cell("none", 0.0, 256), Cell("zoneout", 0.5, 256), Cell("dropconnect", 0.5, 256)}
+    assert {Cell(m["regularizer"], m["rate"], m["hidden_size"]) for m in chosen} == best | set(MODELS)
+    assert repeats == len(chosen)
+    for module in ("gruland.landscape", "gruland.attack"):
+        words = dict(commands.lines)[module]
+        assert len([word for word in words if "=" not in word]) == 2 * len(chosen)
+    assert "attack=smoke" in dict(commands.lines)["gruland.attack"]
+
+
+def test_a_second_time_trains_nothing_but_what_is_missing(tmp_path: Path, commands: Commands) -> None:
+    run(tmp_path, "stages=[sweep,select,repeat]", "seeds=2")
+    commands.lines.clear()
+    run(tmp_path, "stages=[repeat]", "seeds=2")
+    assert commands.lines == []
+    (missing,) = (tmp_path / "smoke").glob("zoneout-0.1-h128-s1")
+    (missing / "results.json").unlink()
+    run(tmp_path, "stages=[repeat]", "seeds=2")
+    assert len(commands.lines) == 1
+    assert {"regularizer=zoneout", "regularizer.rate=0.1", "model.hidden_size=128", "seed=0,1"} <= set(
+        commands.lines[0][1]
+    )
+
+
+def test_stages_run_alone_and_say_what_they_lack(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, message in (("select", "add the stage sweep"), ("landscape", "add the stage select")):
+        with pytest.raises(SystemExit):
+            run(tmp_path, f"stages=[{stage}]")
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+    run(tmp_path, "stages=[sweep]")
+    run(tmp_path, "stages=[select,report]", "paper_models=false", "regularizers=[zoneout]")
+    assert commands.modules == ["gruland.train", "gruland.report"]
+    assert len(json.loads((tmp_path / "smoke" / "study.json").read_text())["models"]) == 1
+
+
+def test_the_choice_is_by_the_mean_over_shared_seeds_and_never_by_the_luckiest(tmp_path: Path) -> None:
+    steady, lucky = Cell("zoneout", 0.1, 128), Cell("zoneout", 0.5, 128)
+    diverged, luckier = Cell("zoneout", 0.05, 64), Cell("zoneout", 0.05, 128)
+    losses = {
+        steady: [0.40, 0.41, 0.42],
+        lucky: [0.60, 0.30, 0.60],
+        diverged: [0.1, float("nan"), 0.1],
+        luckier: [0.50, 0.50, 0.50, 0.01],  # in a seed that the others lack
+    }
+    found = []
+    for cell, values in losses.items():
+        for seed, loss in enumerate(values):
+            scores = {"best": {"validation": {"loss": loss}}}
+            results = {"model": cell._asdict(), "seed": seed, "metrics": scores}
+            found.append(Run(tmp_path, "finished", None, results, {}))
+    assert study.best_cells(found) == [steady]
+
+
+def test_what_it_will_take_is_said_before(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, "seeds=2", "stages=[sweep,select,repeat]")
+    first = capsys.readouterr().out
+    assert "sweep     21 trainings; how long is known after the first" in first
+    assert "repeat    follows from the choice" in first
+    for path in sorted((tmp_path / "smoke").glob("zoneout-*-h256-s0"))[:2]:
+        (path / "results.json").unlink()
+    assert (
+        "sweep     2 trainings, about 0:"
+        in study.parse(["experiment=smoke", f"output_dir={tmp_path}", "seeds=2"]).estimate()
+    )
+
+
+def test_a_stage_that_fails_ends_the_study_with_its_status(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.status = 3
+    assert run(tmp_path) == 3
+    assert len(commands.lines) == 1
+    assert "the stage sweep failed; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_what_is_told_can_be_typed(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, "stages=[sweep]", "data.path=a b.csv".replace("a b", "ab"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  python"))
+    assert shlex.split(line)[3:] == commands.lines[0][1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stages=[swep]"], "stages=['swep']: expected some of [sweep,select"),
+        (["stages=sweep"], "stages=sweep: expected some of"),
+        (["seeds=0"], "seeds=0: expected a whole number of at least 1"),
+        (["seeds=1,2"], "seeds=1,2"),
+        (["regularizers=zoneout"], "regularizers=zoneout: expected a list"),
+        (["model.units=3"], "units"),
+        (["-m"], "-m: expected key=value"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_runs(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path, *words)
+    said = capsys.readouterr()
+    assert exit_.value.code == 1
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert commands.lines == []
+    assert list(tmp_path.iterdir()) == []
