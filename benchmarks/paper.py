@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,14 +13,12 @@ from benchmarks.subject import Context
 from benchmarks.table import Row
 from gruland.landscape.surface import axis
 from gruland.runs import Run
-from gruland.surfaces import compute_run
+from gruland.surfaces import Surface, compute_run
 
 TITLE = "The paper's surface"
 SIZE, REVIEWS = 51, 25_000
 #: The errors that are allowed, as shares of the loss range: of the sample of reviews, of the interpolation.
-ADAPTIVE: dict[str, Any] = {
-    "extent": 1.0, "normalization": "filter", "reviews": "all", "seed": 0, "tolerance": 0.01, "interpolation": 0.01,
-}  # fmt: skip
+ADAPTIVE = Surface(reviews="all", tolerance=0.01, interpolation=0.01)
 PATIENCE = 15 * 60.0  # seconds, then the surface is given up: its time is at least that
 AGAINST = "the paper's 9 hours on a GPU"
 
@@ -69,7 +68,7 @@ def _adaptive(context: Context) -> Row:
         start = now()
         try:
             with limited(PATIENCE):
-                row.note = _told(compute_run(run, ADAPTIVE | {"size": size}), context)
+                row.note = _told(compute_run(run, replace(ADAPTIVE, size=size)), context)
         except TimeoutError as error:
             row.note = f"stopped: {error}"
     row.seconds = {"surface": [now() - start]}

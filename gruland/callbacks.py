@@ -181,16 +181,15 @@ class LossSurface(pl.Callback):
     """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`."""
 
     def __init__(self, run: Run, settings: DictConfig) -> None:
-        from gruland.surfaces import check_settings
+        from gruland.surfaces import Surface
 
-        check_settings(settings)  # now, not after the training
-        self._run, self._settings = run, settings
+        self._run, self._surface = run, Surface.of(settings)  # refused now, not after the training
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.surfaces import compute_run
 
         with part(0.8, 0.95):
-            compute_run(self._run, self._settings, device=pl_module.device)
+            compute_run(self._run, self._surface, device=pl_module.device)
 
 
 class AdversarialEvaluation(pl.Callback):

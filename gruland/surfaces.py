@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,32 +46,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Settings that the configurations of earlier versions do not have.
-DEFAULTS: dict[str, Any] = {
-    "plane": "random",
-    "vectors": "ignore",
-    "only": None,
-    "gate": None,
-    "objective": "evaluation",
-    "draws": 8,
-    "split": "train",
-    "reviews_seed": None,
-    "precision": "auto",
-    "tolerance": None,
-    "interpolation": None,
-    "max_seconds": None,
-}
 OBJECTIVES = ("evaluation", "training")
-#: Planes that a run has by itself; any other word is the path of another run.
+#: The planes that a run has by itself; any other word is the path of another run.
 PLANES = ("random", "initial", "final", "trajectory", "hessian")
-#: What random planes alone can be asked for, as it is with others.
-OF_RANDOM_PLANES: dict[str, Any] = {
-    "normalization": "filter",
-    "vectors": "ignore",
-    "only": None,
-    "gate": None,
-}
-#: What one or two of make a plane through weights, besides paths.
+#: One or two of these, or of other runs' paths, make a plane through weights.
 CHECKPOINTS = ("initial", "final")
 
 DIRECTIONS = "directions.npz"
@@ -77,9 +57,206 @@ DIRECTIONS = "directions.npz"
 PATH_PICTURES = ("trajectory.png", "trajectory.pdf")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """What a run's loss surface shows: the keys of conf/landscape, where each is explained, with the same defaults.
+
+    ``Surface(size=51, reviews="all")`` is the paper's; ``dataclasses.replace(surface, seed=1)`` the same over the next
+    plane.
+
+    Raises:
+        ValueError: a value that cannot work, with the key's name (``landscape.size=0: expected ...``).
+    """
+
+    enabled: bool = True
+    size: Any = 13
+    extent: Any = 1.0
+    plane: Any = "random"
+    normalization: str = "filter"
+    vectors: str = "ignore"
+    only: Any = None
+    gate: str | int | None = None
+    objective: str = "evaluation"
+    draws: int = 8
+    split: str = "train"
+    reviews: int | str = 100
+    seed: int = 0
+    reviews_seed: int | None = None
+    precision: str = "auto"
+    tolerance: float | None = None
+    interpolation: float | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+        self._check("enabled", isinstance(self.enabled, bool), "true or false")
+        self._check(
+            "size",
+            _whole(self.size, 1) or (_pair(self.size) and all(_whole(cells, 1) for cells in self.size)),
+            "a whole number of at least 1, or [alpha, beta] of them",
+        )
+        self._check(
+            "extent",
+            _is_extent(self.extent),
+            "a positive number, [alpha, beta] of them, [[low, high], [low, high]], or null",
+        )
+        with _keys_named():
+            check_draw(self.seed, self.normalization, self.vectors)
+        for key, known in (("split", SPLITS), ("objective", OBJECTIVES), ("precision", PRECISIONS)):
+            self._check(key, getattr(self, key) in known, f"one of {', '.join(known)}")
+        self._check(
+            "reviews",
+            self.reviews == "all" or _whole(self.reviews, 1),
+            "a whole number of at least 1, or all",
+        )
+        self._check("draws", _whole(self.draws, 1), "a whole number of at least 1")
+        self._check(
+            "reviews_seed",
+            self.reviews_seed is None or _whole(self.reviews_seed, 0),
+            "a whole number of at least 0, or null",
+        )
+        for key in ("tolerance", "interpolation"):
+            share = getattr(self, key)
+            possible = share is None or (_positive(share) and share < 1)
+            self._check(key, possible, "a share of the loss range in (0, 1), or null")
+        self._check(
+            "max_seconds",
+            self.max_seconds is None or _positive(self.max_seconds),
+            "a positive number, or null",
+        )
+        self._check_moving()
+        self._check_plane()
+
+    @classmethod
+    def of(cls, settings: Surface | Mapping[str, Any]) -> Surface:
+        """The surface that a configuration's ``landscape`` describes; keys that are not given have their defaults.
+
+        Raises:
+            ValueError: as the class does, or a key that it does not have, with the nearest one.
+        """
+        if isinstance(settings, Surface):
+            return settings
+        known = [field.name for field in fields(cls)]
+        given = {str(key): value for key, value in settings.items() if key != "_target_"}
+        for key in given:
+            if key not in known:
+                near = get_close_matches(key, known, 1)
+                wanted = (
+                    f"did you mean landscape.{near[0]}?" if near else f"expected one of {', '.join(known)}"
+                )
+                raise ValueError(f"landscape.{key}={given[key]}: there is no such key, {wanted}")
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What determines the surface, as plain data: every key but ``enabled``."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "enabled"}
+
+    @property
+    def subset_seed(self) -> int:
+        """The seed of the subset of the reviews, and of the masks."""
+        return self.seed if self.reviews_seed is None else self.reviews_seed
+
+    def on(self, plane: str) -> Surface:
+        """The same over another kind of plane, without what random planes alone can be asked for."""
+        return replace(self, plane=plane, **OF_RANDOM_PLANES)
+
+    def _check(self, key: str, possible: bool, expected: str) -> None:
+        if not possible:
+            raise ValueError(f"landscape.{key}={getattr(self, key)}: expected {expected}")
+
+    def _check_moving(self) -> None:
+        patterns = [self.only] if isinstance(self.only, str) else self.only
+        texts = isinstance(patterns, list) and patterns and all(isinstance(part, str) for part in patterns)
+        self._check(
+            "only", patterns is None or bool(texts), "a pattern of parameters' names, a list of them, or null"
+        )
+        names = GATES[3]  # of a GRU
+        numbered = _whole(self.gate, 0) and int(self.gate or 0) < len(names)
+        self._check(
+            "gate",
+            self.gate is None or self.gate in names or numbered,
+            f"{', '.join(names)}, a number below {len(names)}, or null",
+        )
+        if self.gate is not None and self.vectors == "tensor":
+            raise ValueError(
+                f"landscape.gate={self.gate} with landscape.vectors=tensor: expected vectors=with_row or ignore"
+            )
+
+    def _check_plane(self) -> None:
+        words = [self.plane] if isinstance(self.plane, str) else self.plane
+        texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        several = f"{_or_a_run(PLANES)}, or two of {_or_a_run(CHECKPOINTS)}"
+        self._check("plane", texts and 1 <= len(words) <= 2, several)
+        known = PLANES if isinstance(self.plane, str) else CHECKPOINTS
+        for word in words:
+            if word not in known and not Path(word).is_dir():
+                raise ValueError(f"landscape.plane={word}: expected {_or_a_run(known)}")
+        for key, usual in OF_RANDOM_PLANES.items():
+            if self.plane != "random" and getattr(self, key) != usual:
+                raise ValueError(
+                    f"landscape.{key}={getattr(self, key)}: expected {'null' if usual is None else usual} "
+                    f"with landscape.plane={self.plane}, it is for random planes"
+                )
+
+
+#: What random planes alone can be asked for, with its defaults.
+OF_RANDOM_PLANES: dict[str, Any] = {
+    "normalization": "filter",
+    "vectors": "ignore",
+    "only": None,
+    "gate": None,
+}
+
+
+@contextmanager
+def _keys_named() -> Iterator[None]:
+    """An error of the library about an argument (``seed=-1: ...``) names the key, ``landscape.seed``."""
+    try:
+        yield
+    except ValueError as error:
+        keys = {field.name for field in fields(Surface)}
+        named = str(error).partition("=")[0] in keys
+        raise ValueError(f"landscape.{error}" if named else str(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Lists in the place of tuples and of OmegaConf's."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return [_plain(item) for item in value] if is_list else value
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _is_extent(extent: Any) -> bool:
+    if extent is None or _positive(extent) or (_pair(extent) and all(map(_positive, extent))):
+        return True
+    return _pair(extent) and all(
+        _pair(ends) and all(map(_number, ends)) and ends[0] < ends[1] for ends in extent
+    )
+
+
+def _or_a_run(words: Sequence[str]) -> str:
+    return f"{', '.join(words)} or the path of another run"
+
+
 def compute_run(
     run: Run,
-    settings: Mapping[str, Any],
+    settings: Surface,
     *,
     device: torch.device | str | None = None,
     writing: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -93,7 +270,7 @@ def compute_run(
 
     Args:
         run: a run whose best checkpoint exists.
-        settings: as in conf/landscape; what configurations of earlier versions lack may be left out.
+        settings: what is wanted.
         device: where to evaluate; None = where the model lies.
         writing: gives the context in which pictures and results are written: what keeps other processes out of the
             folder meanwhile, where the caller does not do so.
@@ -105,8 +282,6 @@ def compute_run(
     Raises:
         ValueError, FileNotFoundError: a setting that cannot work, or a plane through checkpoints that are not there.
     """
-    settings = completed(settings)
-    check_settings(settings)
     folder, name = run.path / "landscape", _name(run)
     model = run.model if device is None else run.model.to(device)
     plane = plane_of(run, settings, model=model, kept=folder / DIRECTIONS)
@@ -136,7 +311,7 @@ def _written(folder: Path, results: Mapping[str, Any]) -> bool:
 
 
 def _followed(
-    run: Run, settings: Mapping[str, Any], model: Classifier, plane: Plane, results: Mapping[str, Any]
+    run: Run, settings: Surface, model: Classifier, plane: Plane, results: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Where the epochs lie on their plane, and their true losses: those of an earlier call if nothing else changed."""
     known = run.results.get("landscape") or {}
@@ -158,7 +333,7 @@ def _write_path(surface: xarray.Dataset, folder: Path, name: str, results: Mappi
 
 def surface_of(
     run: Run,
-    settings: Mapping[str, Any],
+    settings: Surface,
     *,
     model: Classifier | None = None,
     plane: Plane | None = None,
@@ -172,11 +347,11 @@ def surface_of(
 
         evaluate = objective_of(run.model, run.data, settings)
         for seed in range(12):
-            surface_of(run, {**settings, "seed": seed}, evaluate=evaluate, path=folder / f"plane-{seed}.zarr")
+            surface_of(run, replace(settings, seed=seed), evaluate=evaluate, path=folder / f"plane-{seed}.zarr")
 
     Args:
         run: where the data, checkpoints and, where it is not given, the model come from.
-        settings: as in conf/landscape. With ``evaluate`` those of the objective (``split``, ``objective``, ``draws``,
+        settings: what is wanted. With ``evaluate`` those of the objective (``split``, ``objective``, ``draws``,
             ``reviews``, ``reviews_seed``, ``precision``, ``tolerance``) are not read: it has its own.
         model: whose weights are the origin; None = the run's best checkpoint.
         plane: None = :func:`plane_of` the settings.
@@ -192,15 +367,13 @@ def surface_of(
     Raises:
         ValueError, FileNotFoundError: as :func:`compute_run`.
     """
-    settings = completed(settings)
-    check_settings(settings)
     model = run.model if model is None else model
     plane = plane_of(run, settings, model=model) if plane is None else plane
-    grid = {"extent": _extent(settings["extent"], plane)}
+    grid = {"extent": _extent(settings.extent, plane)}
     attributes = _attributes(plane, settings)
     if evaluate is None:
         reviews = None
-        if settings["tolerance"] is not None:
+        if settings.tolerance is not None:
             pilot = objective_of(model, run.data, settings, reviews=PILOT_REVIEWS)
             attributes["sample"] = _sample(pilot, plane, settings, attributes, grid, path, label)
             reviews = _bounded(attributes["sample"], pilot.about["available"], settings, _name(run))
@@ -209,14 +382,14 @@ def surface_of(
         evaluate,
         plane.origin,
         plane.directions,
-        size=_tuples(settings["size"]),
+        size=_tuples(settings.size),
         **grid,
-        interpolation=settings["interpolation"],
-        seed=settings["seed"],
+        interpolation=settings.interpolation,
+        seed=settings.seed,
         path=path,
         attributes={**attributes, **evaluate.about},
         label=label,
-        max_seconds=settings["max_seconds"],
+        max_seconds=settings.max_seconds,
     )
 
 
@@ -248,38 +421,38 @@ def _extent(extent: Any, plane: Plane) -> Any:
 
 
 def objective_of(
-    model: Classifier, data: TextDataModule, settings: Mapping[str, Any], *, reviews: int | None = None
+    model: Classifier, data: TextDataModule, settings: Surface, *, reviews: int | None = None
 ) -> EvaluationLoss:
     """What a cell measures: the evaluation or the training loss on a seeded, stratified subset of a split's reviews.
 
     Args:
         model: of the data's task.
-        data: whose split ``settings["split"]`` the reviews come from.
-        settings: as in conf/landscape. The subset and the training loss's masks follow ``reviews_seed``; where it is
+        data: whose split ``settings.split`` the reviews come from.
+        settings: what is wanted. The subset and the training loss's masks follow ``reviews_seed``; where it is
             null, ``seed``.
         reviews: how many, at most all; None = as the settings say.
 
     Returns:
         An objective for any number of planes through weights of this model.
     """
-    settings = completed(settings)
     encoded, labels, rows = reviews_of(data, settings, reviews)
-    precision, seed = settings["precision"], _reviews_seed(settings)
-    if settings["objective"] == "training":
-        masks: dict[str, Any] = {"draws": settings["draws"], "seed": seed, "keys": rows}
-        evaluate: EvaluationLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
-    else:
-        evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
+    precision, seed = settings.precision, settings.subset_seed
+    with _keys_named():
+        if settings.objective == "training":
+            masks: dict[str, Any] = {"draws": settings.draws, "seed": seed, "keys": rows}
+            evaluate: EvaluationLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
+        else:
+            evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
     gru = model.gru
     evaluate.about |= {
-        "split": settings["split"],
-        "available": len(data.splits[settings["split"]].labels),
+        "split": settings.split,
+        "available": len(data.splits[settings.split].labels),
         "reviews_seed": seed,
         "data": data.report["fingerprint"],
         # Weights alone do not tell an evaluation with zoneout's expectation from one without.
         "model": {
             "zoneout": gru.zoneout,
-            "dropconnect": gru.dropconnect if settings["objective"] == "training" else 0.0,
+            "dropconnect": gru.dropconnect if settings.objective == "training" else 0.0,
             "between": gru.between,
             "task": model.task.to_dict(),
         },
@@ -288,7 +461,7 @@ def objective_of(
 
 
 def reviews_of(
-    data: TextDataModule, settings: Mapping[str, Any], count: int | None = None
+    data: TextDataModule, settings: Surface, count: int | None = None
 ) -> tuple[Encoded, np.ndarray, np.ndarray]:
     """A seeded, stratified subset of the settings' split: reviews, labels and their row numbers in the split.
 
@@ -296,27 +469,23 @@ def reviews_of(
         data, settings: as :func:`objective_of` takes them.
         count: how many, at most all; None = as the settings say.
     """
-    split, wanted = data.splits[settings["split"]], settings["reviews"] if count is None else count
-    number = None if wanted == "all" else min(wanted, len(split.labels))
-    rows = subset(split.labels, number, _reviews_seed(settings))
+    split, wanted = data.splits[settings.split], settings.reviews if count is None else count
+    number = min(wanted, len(split.labels)) if isinstance(wanted, int) else None
+    rows = subset(split.labels, number, settings.subset_seed)
     return split.encoded.take(rows), split.labels[rows], rows
-
-
-def _reviews_seed(settings: Mapping[str, Any]) -> int:
-    return int(settings["seed"] if settings["reviews_seed"] is None else settings["reviews_seed"])
 
 
 # -- the plane
 
 
 def plane_of(
-    run: Run, settings: Mapping[str, Any], *, model: Classifier | None = None, kept: Path | None = None
+    run: Run, settings: Surface, *, model: Classifier | None = None, kept: Path | None = None
 ) -> Plane:
     """The plane that the settings describe, through the model's weights.
 
     Args:
         run: where checkpoints and, for Hessian planes, the reviews come from.
-        settings: as in conf/landscape.
+        settings: what is wanted.
         model: whose weights are the origin; None = the run's best checkpoint.
         kept: a file for directions that take long to compute (``hessian``): they are written to it, and taken over
             where an earlier call wrote those of the same weights and settings.
@@ -326,12 +495,12 @@ def plane_of(
     """
     from gruland.landscape import planes
 
-    settings, model = completed(settings), run.model if model is None else model
+    model = run.model if model is None else model
     parameters: dict[str, Tensor] = dict(model.trainable())
-    kind, seed = settings["plane"], settings["seed"]
+    kind, seed = settings.plane, settings.seed
     if kind == "random":
-        named = {key: settings[key] for key in ("normalization", "vectors", "gate")}
-        only = "*" if settings["only"] is None else settings["only"]
+        named = {key: getattr(settings, key) for key in ("normalization", "vectors", "gate")}
+        only = "*" if settings.only is None else settings.only
         return planes.random_plane(parameters, seed, **named, only=only, gates=gates_of(model))
     if kind == "trajectory":
         path, best = _path(run, parameters)
@@ -380,7 +549,7 @@ def _checkpoint(run: Run, which: str, model: Classifier) -> dict[str, Tensor]:
     return {name: weights[name].to(own) for name, own in model.trainable().items()}
 
 
-def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Path | None) -> Plane:
+def _hessian(run: Run, settings: Surface, model: Classifier, kept: Path | None) -> Plane:
     from gruland.landscape.measures.curvature import hessian_plane
     from gruland.objective.mean_loss import MeanLoss
 
@@ -390,16 +559,16 @@ def _hessian(run: Run, settings: Mapping[str, Any], model: Classifier, kept: Pat
         return plane
     encoded, labels, _ = reviews_of(run.data, settings)
     loss = MeanLoss(model, encoded, labels)
-    plane = hessian_plane(loss, parameters, seed=settings["seed"], label=f"{_name(run)}: eigenvectors")
+    plane = hessian_plane(loss, parameters, seed=settings.seed, label=f"{_name(run)}: eigenvectors")
     if kept is not None:
         _save_plane(kept, plane, question)
     return plane
 
 
-def _question(model: Classifier, settings: Mapping[str, Any]) -> str:
+def _question(model: Classifier, settings: Surface) -> str:
     """A hash of all that determines a plane."""
     keys = ("plane", "seed", "normalization", "vectors", "only", "gate", "split", "reviews", "reviews_seed")
-    asked = [fingerprint(model.trainable()), {key: settings[key] for key in keys}]
+    asked = [fingerprint(model.trainable()), {key: getattr(settings, key) for key in keys}]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -426,11 +595,11 @@ def _kept(path: Path, parameters: dict[str, Tensor], question: str) -> Plane | N
 # -- what is said about a surface
 
 
-def _attributes(plane: Plane, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(plane: Plane, settings: Surface) -> dict[str, Any]:
     """What determines a surface besides the weights, the directions, the grid and the objective."""
-    about: dict[str, Any] = {"seed": settings["seed"]}
+    about: dict[str, Any] = {"seed": settings.seed}
     if plane.kind == "random":
-        about["normalization"] = plane.attributes.get("normalization", settings["normalization"])
+        about["normalization"] = plane.attributes.get("normalization", settings.normalization)
     described = _rounded(describe_directions(plane.origin, plane.directions))
     made = {"kind": plane.kind, "points": plane.points, **plane.attributes}
     return {**about, "plane": {**made, "directions": described}}
@@ -448,7 +617,7 @@ def _rounded(value: Any) -> Any:
 def _sample(
     pilot: EvaluationLoss,
     plane: Plane,
-    settings: Mapping[str, Any],
+    settings: Surface,
     attributes: Mapping[str, Any],
     grid: Mapping[str, Any],
     path: str | Path | None,
@@ -456,7 +625,7 @@ def _sample(
 ) -> dict[str, Any]:
     """How many reviews the tolerance takes: found by an earlier pilot for the surface at ``path``, or by one now."""
     about = {key: value for key, value in pilot.about.items() if key != "kernel"}
-    asked = {"tolerance": settings["tolerance"], **grid, **attributes, **about}
+    asked = {"tolerance": settings.tolerance, **grid, **attributes, **about}
     tensors = [fingerprint(part) for part in (plane.origin, *plane.directions)]
     text = json.dumps([asked, tensors], sort_keys=True)
     question = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -472,29 +641,31 @@ def _sample(
         label=label and f"{label}, pilot",
     )
     classes = len(set(pilot.strata.tolist()))
-    needed = reviews_needed(surface, len(pilot.strata), classes, about["available"], settings["tolerance"])
-    return {"tolerance": settings["tolerance"], "reviews_needed": needed, "question": question}
+    needed = reviews_needed(
+        surface, len(pilot.strata), classes, about["available"], settings.tolerance or math.nan
+    )
+    return {"tolerance": settings.tolerance, "reviews_needed": needed, "question": question}
 
 
-def _bounded(sample: Mapping[str, Any], available: int, settings: Mapping[str, Any], name: str) -> int:
+def _bounded(sample: Mapping[str, Any], available: int, settings: Surface, name: str) -> int:
     """The number of reviews, at most those of the settings; says so if the tolerance takes more."""
-    limit = available if settings["reviews"] == "all" else min(settings["reviews"], available)
+    limit = min(settings.reviews, available) if isinstance(settings.reviews, int) else available
     if sample["reviews_needed"] > limit:
         log.warning(
             "%s: landscape.tolerance=%s takes about %s reviews, landscape.reviews=%s does not suffice",
-            name, settings["tolerance"], f"{sample['reviews_needed']:,}", settings["reviews"],
+            name, settings.tolerance, f"{sample['reviews_needed']:,}", settings.reviews,
         )  # fmt: skip
     return min(sample["reviews_needed"], limit)
 
 
-def _results(surface: xarray.Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _results(surface: xarray.Dataset, settings: Surface) -> dict[str, Any]:
     loss, about = surface["loss"].values, surface.attrs
     done, interpolated = surface["done"].values, surface["interpolated"].values
     complete, guessed = bool(about["complete"]), bool(interpolated.any())
     # A complete surface without a finite cell cannot be drawn, an interrupted one not yet.
     scale = Scale.of(surface) if complete or np.isfinite(loss).any() else None
     return {
-        "settings": {key: value for key, value in settings.items() if key != "enabled"},
+        "settings": settings.to_dict(),
         "complete": complete,
         "center_loss": about["origin_loss"],
         "min_loss": scale and scale.low,
@@ -505,7 +676,7 @@ def _results(surface: xarray.Dataset, settings: Mapping[str, Any]) -> dict[str, 
         "evaluated": int((done & ~interpolated).sum()),
         "interpolated": int(interpolated.sum()),
         "interpolation_error": about.get("interpolation_error", 0.0)
-        if guessed or settings["interpolation"] is not None
+        if guessed or settings.interpolation is not None
         else None,
         "reviews": about["reviews"],
         "reviews_needed": about["sample"]["reviews_needed"] if "sample" in about else None,
@@ -551,132 +722,3 @@ def run_path(evaluate: Evaluate, run: Run, plane: Plane) -> dict[str, Any]:
     table = trajectory(evaluate, run_checkpoints(run), plane=plane)
     columns = {str(name): table[name].values.tolist() for name in ("epoch", *table.data_vars)}
     return {**columns, **{key: plane.attributes[key] for key in ("explained", "random_walk")}}
-
-
-# -- the settings
-
-
-def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as plain data, with the keys that configurations of earlier versions lack."""
-    return {**DEFAULTS, **{key: _plain(value) for key, value in settings.items()}}
-
-
-def _plain(value: Any) -> Any:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    return [_plain(item) for item in value] if is_list else value
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError for settings that cannot work, before anything is read or trained."""
-    settings = completed(settings)
-    _check_size(settings["size"])
-    _check_extent(settings["extent"])
-    check_draw(settings["seed"], settings["normalization"], settings["vectors"])
-    _check_moving(settings)
-    for key, known in (("split", SPLITS), ("objective", OBJECTIVES), ("precision", PRECISIONS)):
-        if settings[key] not in known:
-            raise ValueError(f"landscape.{key}={settings[key]}: expected one of {', '.join(known)}")
-    if settings["reviews"] != "all" and not _whole(settings["reviews"], 1):
-        raise ValueError(
-            f"landscape.reviews={settings['reviews']}: expected a whole number of at least 1, or all"
-        )
-    if not _whole(settings["draws"], 1):
-        raise ValueError(f"landscape.draws={settings['draws']}: expected a whole number of at least 1")
-    if settings["reviews_seed"] is not None and not _whole(settings["reviews_seed"], 0):
-        raise ValueError(
-            f"landscape.reviews_seed={settings['reviews_seed']}: expected a whole number of at least 0, or null"
-        )
-    for key in ("tolerance", "interpolation"):
-        share = settings[key]
-        if share is not None and not (_number(share) and 0 < share < 1):
-            raise ValueError(
-                f"landscape.{key}={share}: expected a share of the loss range in (0, 1), or null"
-            )
-    seconds = settings["max_seconds"]
-    if seconds is not None and not (_number(seconds) and seconds > 0):
-        raise ValueError(f"landscape.max_seconds={seconds}: expected a positive number, or null")
-    _check_plane(settings["plane"])
-    _check_random(settings)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_size(size: Any) -> None:
-    if _whole(size, 1) or (_pair(size) and all(_whole(cells, 1) for cells in size)):
-        return
-    raise ValueError(
-        f"landscape.size={size}: expected a whole number of at least 1, or [alpha, beta] of them"
-    )
-
-
-def _check_extent(extent: Any) -> None:
-    if extent is None or _reaches(extent) or (_pair(extent) and all(map(_reaches, extent))):
-        return
-    if _pair(extent) and all(
-        _pair(ends) and all(map(_number, ends)) and ends[0] < ends[1] for ends in extent
-    ):
-        return
-    raise ValueError(
-        f"landscape.extent={extent}: expected a positive number, [alpha, beta] of them, "
-        "[[low, high], [low, high]], or null"
-    )
-
-
-def _pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2
-
-
-def _reaches(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _check_moving(settings: Mapping[str, Any]) -> None:
-    only, gate = settings["only"], settings["gate"]
-    patterns = [only] if isinstance(only, str) else only
-    if patterns is not None and not (
-        isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)
-    ):
-        raise ValueError(
-            f"landscape.only={only}: expected a pattern of parameters' names, a list of them, or null"
-        )
-    names = GATES[3]  # of a GRU
-    if gate is not None and gate not in names and not (_whole(gate, 0) and gate < len(names)):
-        raise ValueError(
-            f"landscape.gate={gate}: expected {', '.join(names)}, a number below {len(names)}, or null"
-        )
-    if gate is not None and settings["vectors"] == "tensor":
-        raise ValueError(
-            f"landscape.gate={gate} with landscape.vectors=tensor: expected vectors=with_row or ignore"
-        )
-
-
-def _check_random(settings: Mapping[str, Any]) -> None:
-    """What only random directions take is refused with others, which would leave it aside."""
-    for key, usual in OF_RANDOM_PLANES.items():
-        if settings["plane"] != "random" and settings[key] != usual:
-            raise ValueError(
-                f"landscape.{key}={settings[key]}: expected {'null' if usual is None else usual} "
-                f"with landscape.plane={settings['plane']}, it is for random planes"
-            )
-
-
-def _check_plane(plane: Any) -> None:
-    words = [plane] if isinstance(plane, str) else plane
-    if not (isinstance(words, list) and 1 <= len(words) <= 2 and all(isinstance(w, str) for w in words)):
-        raise ValueError(
-            f"landscape.plane={plane}: expected {_expected(PLANES)}, or two of {_expected(CHECKPOINTS)}"
-        )
-    known = PLANES if isinstance(plane, str) else CHECKPOINTS
-    for word in words:
-        if word not in known and not Path(word).is_dir():
-            raise ValueError(f"landscape.plane={word}: expected {_expected(known)}")
-
-
-def _expected(words: Sequence[str]) -> str:
-    return f"{', '.join(words)} or the path of another run"

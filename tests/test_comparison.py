@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -287,11 +288,9 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
 def test_a_changed_model_is_measured_anew(trained, tmp_path):
     """What is kept belongs to the weights that it was computed of."""
     from gruland.report.landscapes.measurements import benches
-    from gruland.surfaces import completed
+    from gruland.surfaces import Surface
 
-    settings = completed(
-        {"size": 3, "extent": 1.0, "normalization": "filter", "reviews": 10, "seed": 0, "reviews_seed": 0}
-    )
+    settings = Surface(size=3, reviews=10, reviews_seed=0)
     named = [("a run", models(trained)[0].runs[0])]
     (bench,) = benches(named, settings)
     before = bench.curvature(4)
@@ -306,10 +305,10 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
 def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
     from gruland.report.landscapes.measurements import benches
-    from gruland.surfaces import completed
+    from gruland.surfaces import Surface
 
     runs = [(f"seed {seed}", run) for seed, run in models(trained)[0].runs.items()][:2]
-    settings = completed({"size": 3, "extent": 1.0, "reviews": 9, "seed": 0, "reviews_seed": 0})
+    settings = Surface(size=3, reviews=9, reviews_seed=0)
     one, other = benches(runs, settings)
     curvature, barrier = one.curvature(4), one.barrier(other)
     computed = []
@@ -320,15 +319,15 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
         )
     monkeypatch.setattr(type(one), "_barrier", lambda *_: computed.append("barrier") or {})
     for change in ({"size": 5}, {"extent": 2.0}, {"seed": 3}, {"normalization": "unit"}):
-        one, other = benches(runs, {**settings, **change})
+        one, other = benches(runs, replace(settings, **change))
         assert (one.curvature(4), one.barrier(other)) == (curvature, barrier), change
     assert computed == []
-    one, other = benches(runs, {**settings, "reviews": 8})
+    one, other = benches(runs, replace(settings, reviews=8))
     one.curvature(4), one.barrier(other)
     assert computed == ["mean_sharpness", "barrier"], "the Hessian has reviews of its own"
     one.curvature(5)
     assert computed[2:] == ["curvature"]
-    one, other = benches(runs, {**settings, "reviews_seed": 1})
+    one, other = benches(runs, replace(settings, reviews_seed=1))
     one.curvature(4), one.barrier(other)
     assert computed[3:] == ["curvature", "mean_sharpness", "barrier"]
     one, other = benches(runs, settings)

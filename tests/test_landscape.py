@@ -113,7 +113,7 @@ def test_logistic_regression_in_closed_form():
 
 @pytest.mark.parametrize("size", [0, -3, 5.5, "many", True, None])
 def test_impossible_sizes(size):
-    with pytest.raises(ValueError, match=rf"landscape.size={size}: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match=rf"^size={size}: expected a whole number of at least 1"):
         axis(size, 1.0)
 
 
@@ -122,7 +122,7 @@ def test_impossible_sizes(size):
     [0.0, -1.0, float("nan"), float("inf"), "wide", True, None, (1, 1), (2, 1), (0, None), (1, 2, 3)],
 )
 def test_impossible_extents(extent):
-    message = rf"landscape.extent={re.escape(str(extent))}: expected a positive number or \(low, high\)"
+    message = rf"^extent={re.escape(str(extent))}: expected a positive number or \(low, high\)"
     with pytest.raises(ValueError, match=message):
         axis(5, extent)
 

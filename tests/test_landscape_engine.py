@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ from gruland.objective import EvaluationLoss
 from gruland.objective import projection as projections
 from gruland.regularizers import by_rates
 from gruland.report import tables
-from gruland.surfaces import compute_run
+from gruland.surfaces import Surface, compute_run
 from gruland.task import Task
 
 # -- reviews and models
@@ -237,7 +238,7 @@ def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypat
 def test_precisions(kernel):
     model, (encoded, labels) = classifier(), reviews()
     assert EvaluationLoss(model, encoded, labels).precision == cpu.precisions()[-1]
-    with pytest.raises(ValueError, match=r"landscape.precision=half: expected auto, float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"^precision=half: expected auto, float32, bfloat16"):
         EvaluationLoss(model, encoded, labels, precision="half")
     model.gru.backend = kernels.check_name("eager")
     with pytest.raises(ValueError, match=r"bfloat16 cannot be had here \(the model's backend is eager\)"):
@@ -503,20 +504,13 @@ def test_a_stopped_adaptive_surface_ends_as_an_undisturbed_one(tmp_path, after):
 
 # -- a run
 
-OLD_SETTINGS = {
-    "enabled": True,
-    "size": 9,
-    "extent": 1.0,
-    "normalization": "filter",
-    "reviews": "all",
-    "seed": 1,
-}
+SETTINGS = Surface(size=9, reviews="all", seed=1)
 
 
 class FakeRun:
     def __init__(self, path, **model):
         self.path, self.results, self.model = path, {"name": "none"}, classifier(backend="eager", **model)
-        self.config = OmegaConf.create({"landscape": OLD_SETTINGS})
+        self.config = OmegaConf.create({"landscape": SETTINGS.to_dict()})
         with torch.no_grad():
             self.model.head.weight *= 5  # as far from the start as a trained model's
         encoded, labels = reviews(1000, longest=6)[0], (np.arange(1000) % 10 > 0).astype(np.int64)
@@ -535,7 +529,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_an_exact_surface_in_the_results(run):
-    results = compute_run(run, OLD_SETTINGS)
+    results = compute_run(run, SETTINGS)
     assert (results["evaluated"], results["interpolated"], results["interpolation_error"]) == (81, 0, None)
     assert (results["reviews"], results["reviews_needed"], results["achieved_tolerance"]) == (1000, None, 0)
     assert results["precision"] == "float32"
@@ -545,7 +539,7 @@ def test_an_exact_surface_in_the_results(run):
 
 
 def test_a_tolerance_picks_the_reviews_once(run, monkeypatch, caplog):
-    settings = {**OLD_SETTINGS, "tolerance": 0.2}
+    settings = replace(SETTINGS, tolerance=0.2)
     results = compute_run(run, settings)
     assert results["reviews"] == results["reviews_needed"] < 1000
     assert 0 < results["achieved_tolerance"] <= 0.2
@@ -553,14 +547,14 @@ def test_a_tolerance_picks_the_reviews_once(run, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(EvaluationLoss, "on_plane", lambda *_: pytest.fail("computed again"))
         assert compute_run(run, settings) == results
-    finer = compute_run(run, {**settings, "tolerance": 0.1})
+    finer = compute_run(run, replace(settings, tolerance=0.1))
     assert finer["reviews"] > results["reviews"]
     assert finer["achieved_tolerance"] <= 0.1
     assert compute_run(run, settings) == {**results, "seconds": run.results["landscape"]["seconds"]}
 
 
 def test_fewer_reviews_than_the_tolerance_takes(run, caplog):
-    results = compute_run(run, {**OLD_SETTINGS, "tolerance": 0.1, "reviews": 50})
+    results = compute_run(run, replace(SETTINGS, tolerance=0.1, reviews=50))
     assert results["reviews"] == 50 < results["reviews_needed"]
     assert results["achieved_tolerance"] > 0.1
     assert "landscape.tolerance=0.1 takes about" in caplog.text
@@ -594,7 +588,7 @@ def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, cap
 )
 def test_settings_that_cannot_work(run, setting, message):
     with pytest.raises(ValueError, match=message):
-        compute_run(run, {**OLD_SETTINGS, **setting})
+        compute_run(run, replace(SETTINGS, **setting))
 
 
 # -- the report

@@ -143,7 +143,7 @@ def test_seeds_have_no_draw_in_common():
 
 @pytest.mark.parametrize("draws", [0, -1, 2.5, True, None])
 def test_impossible_numbers_of_draws(draws):
-    with pytest.raises(ValueError, match=rf"landscape.draws={draws}: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match=rf"^draws={draws}: expected a whole number of at least 1"):
         TrainingLoss(classifier(), REVIEWS, LABELS, draws=draws)
 
 

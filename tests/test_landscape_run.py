@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from test_landscape import LABELS, REVIEWS, classifier
 
+import gruland
 from gruland import runs
 from gruland.data import subset
 from gruland.landscape import __main__ as command
@@ -24,17 +26,16 @@ from gruland.landscape import gates_of, load_directions, load_surface, random_di
 from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
-from gruland.surfaces import DEFAULTS, check_settings, compute_run, objective_of, plane_of, surface_of
+from gruland.surfaces import Surface, compute_run, objective_of, plane_of, surface_of
 
 #: Those of a configuration before there were others.
-OLD = {"enabled": True, "size": 3, "extent": 1.0, "normalization": "filter", "reviews": 4, "seed": 0}
-SETTINGS = {**DEFAULTS, **OLD}
+SETTINGS = Surface(size=3, reviews=4)
 
 
 class FakeRun:
     def __init__(self, path, **model):
         self.path, self.results, self.model = path, {"name": "zoneout-0.1"}, classifier(**model)
-        self.config = OmegaConf.create({"landscape": OLD})
+        self.config = OmegaConf.create({"landscape": SETTINGS.to_dict()})
         rest = np.array([0, 1, 2, 3])
         splits = {
             "train": SimpleNamespace(encoded=REVIEWS, labels=LABELS),
@@ -61,7 +62,7 @@ def test_a_run_gets_its_surface_pictures_and_results(tmp_path):
     assert (results["min_loss"], results["max_loss"]) == (loss.min(), loss.max())
     assert results["center_loss"] == loss[1, 1]
     assert (results["cells"], results["reviews"], results["normalization"]) == (9, 4, "filter")
-    assert results["settings"] == {key: value for key, value in SETTINGS.items() if key != "enabled"}
+    assert results["settings"] == SETTINGS.to_dict()
     assert results["not_finite"] == 0
     assert surface.attrs["data"] == "f"
     rows = subset(LABELS, 4, 0)
@@ -107,7 +108,7 @@ def test_a_run_s_complete_surface_is_left_alone_and_lost_pictures_come_back(tmp_
 def test_other_settings_give_another_surface(tmp_path, other, no_pictures):
     run = FakeRun(tmp_path)
     before = compute_run(run, SETTINGS)
-    after = compute_run(run, {**SETTINGS, **other})
+    after = compute_run(run, replace(SETTINGS, **other))
     assert after["max_loss"] != before["max_loss"]
     assert run.results["landscape"]["settings"] == {**before["settings"], **other}
 
@@ -120,7 +121,7 @@ def test_the_same_weights_with_another_zoneout_are_another_surface(tmp_path, no_
 
 
 def test_more_reviews_than_there_are_means_all(tmp_path, no_pictures):
-    assert compute_run(FakeRun(tmp_path), {**SETTINGS, "reviews": 1000})["reviews"] == 7
+    assert compute_run(FakeRun(tmp_path), replace(SETTINGS, reviews=1000))["reviews"] == 7
 
 
 @pytest.mark.parametrize("reviews", [0, -1, 2.5, "some", True, None])
@@ -128,7 +129,7 @@ def test_impossible_numbers_of_reviews(tmp_path, reviews):
     with pytest.raises(
         ValueError, match=rf"landscape.reviews={reviews}: expected a whole number of at least 1, or all"
     ):
-        compute_run(FakeRun(tmp_path), {**SETTINGS, "reviews": reviews})
+        compute_run(FakeRun(tmp_path), replace(SETTINGS, reviews=reviews))
 
 
 @pytest.fixture
@@ -219,10 +220,28 @@ def test_help_imports_nothing_heavy():
 # -- what the settings lead to
 
 
-def test_the_settings_of_an_earlier_version_mean_what_they_meant(tmp_path, no_pictures):
+def test_the_configuration_and_the_class_have_the_same_keys_and_defaults():
+    node = gruland.compose().landscape
+    assert node._target_ == "gruland.surfaces.Surface"
+    assert Surface.of(node) == Surface(enabled=node.enabled)
+    assert set(node) - {"_target_", "enabled"} == set(Surface().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sise", r"landscape.sise=3: there is no such key, did you mean landscape.size\?"),
+        ("zzzz", "landscape.zzzz=3: there is no such key, expected one of enabled, size, extent"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_one(key, message):
+    with pytest.raises(ValueError, match=message):
+        Surface.of({key: 3})
+
+
+def test_a_run_s_cells_are_the_losses_of_its_displaced_weights(tmp_path, no_pictures):
     run = FakeRun(tmp_path, zoneout=0.1)
-    results = compute_run(run, OLD)
-    assert results["settings"] == {key: value for key, value in SETTINGS.items() if key != "enabled"}
+    assert compute_run(run, SETTINGS)["settings"] == SETTINGS.to_dict()
     surface = load_surface(tmp_path / "landscape" / "surface.zarr")
     model, rows = run.model, subset(LABELS, 4, 0)
     evaluate = EvaluationLoss(model, REVIEWS.take(rows), LABELS[rows])
@@ -234,12 +253,12 @@ def test_the_settings_of_an_earlier_version_mean_what_they_meant(tmp_path, no_pi
 
 
 def test_one_objective_serves_many_planes(tmp_path, no_pictures):
-    settings = {**SETTINGS, "reviews_seed": 7, "objective": "training", "draws": 2}
+    settings = replace(SETTINGS, reviews_seed=7, objective="training", draws=2)
     run = FakeRun(tmp_path, zoneout=0.3, dropconnect=0.2)
     evaluate = objective_of(run.model, run.data, settings)
     for seed in (0, 1):
-        shared = surface_of(run, {**settings, "seed": seed}, evaluate=evaluate)
-        compute_run(run, {**settings, "seed": seed})
+        shared = surface_of(run, replace(settings, seed=seed), evaluate=evaluate)
+        compute_run(run, replace(settings, seed=seed))
         own = load_surface(tmp_path / "landscape" / "surface.zarr")
         for name in own.data_vars:
             np.testing.assert_array_equal(shared[name], own[name])
@@ -256,7 +275,7 @@ def test_one_objective_serves_many_planes(tmp_path, no_pictures):
 
 def test_the_training_objective_knows_its_reviews(tmp_path, no_pictures):
     run = FakeRun(tmp_path, zoneout=0.3)
-    settings = {**SETTINGS, "objective": "training", "draws": 3, "reviews_seed": 2}
+    settings = replace(SETTINGS, objective="training", draws=3, reviews_seed=2)
     results = compute_run(run, settings)
     rows = subset(LABELS, 4, 2)
     losses, correct = TrainingLoss(run.model, REVIEWS, LABELS, draws=3, seed=2)({})
@@ -270,9 +289,7 @@ def test_the_training_objective_knows_its_reviews(tmp_path, no_pictures):
 
 def test_a_tolerance_s_pilot_has_the_same_objective(tmp_path, no_pictures):
     run = FakeRun(tmp_path, zoneout=0.3)
-    results = compute_run(
-        run, {**SETTINGS, "objective": "training", "draws": 2, "tolerance": 0.5, "reviews": "all"}
-    )
+    results = compute_run(run, replace(SETTINGS, objective="training", draws=2, tolerance=0.5, reviews="all"))
     assert 2 <= results["reviews"] == results["reviews_needed"] <= 7
     surface = load_surface(tmp_path / "landscape" / "surface.zarr")
     assert surface.attrs["objective"] == "training loss"
@@ -280,7 +297,7 @@ def test_a_tolerance_s_pilot_has_the_same_objective(tmp_path, no_pictures):
 
 def test_the_split_of_the_settings(tmp_path, no_pictures):
     run = FakeRun(tmp_path)
-    results = compute_run(run, {**SETTINGS, "split": "test", "reviews": "all"})
+    results = compute_run(run, replace(SETTINGS, split="test", reviews="all"))
     losses, _ = EvaluationLoss(run.model, REVIEWS.take(np.arange(4)), LABELS[:4])({})
     assert (results["reviews"], results["split"]) == (4, "test")
     assert results["center_loss"] == losses.mean().item()
@@ -297,7 +314,7 @@ def test_the_split_of_the_settings(tmp_path, no_pictures):
 )
 def test_the_surface_s_directions_are_those_of_the_settings(tmp_path, no_pictures, settings):
     run = FakeRun(tmp_path)
-    compute_run(run, {**SETTINGS, **settings})
+    compute_run(run, replace(SETTINGS, **settings))
     directions, about = load_directions(tmp_path / "landscape" / "directions.npz")
     options = {key: value for key, value in settings.items() if key != "normalization"}
     expected = random_directions(
@@ -316,7 +333,7 @@ def test_the_surface_s_directions_are_those_of_the_settings(tmp_path, no_picture
 
 
 def test_any_grid(tmp_path, no_pictures):
-    settings = {**SETTINGS, "size": [4, 2], "extent": [[-0.5, 1.0], [0.25, 0.5]]}
+    settings = replace(SETTINGS, size=[4, 2], extent=[[-0.5, 1.0], [0.25, 0.5]])
     results = compute_run(FakeRun(tmp_path), settings)
     surface = load_surface(tmp_path / "landscape" / "surface.zarr")
     np.testing.assert_allclose(surface["alpha"], [-0.5, 0.0, 0.5, 1.0])
@@ -339,7 +356,7 @@ def test_a_budget_that_runs_out_and_the_command_that_goes_on(tmp_path, no_pictur
     assert command.main(["here", "size=9", "max_seconds=60"]) == 0
     assert run.results["landscape"]["complete"]
     assert run.results["landscape"]["evaluated"] == 81
-    whole = surface_of(run, {**OLD, "size": 9})
+    whole = surface_of(run, replace(SETTINGS, size=9))
     np.testing.assert_array_equal(
         load_surface(tmp_path / "landscape" / "surface.zarr")["loss"], whole["loss"]
     )
@@ -376,11 +393,10 @@ def test_a_budget_that_runs_out_and_the_command_that_goes_on(tmp_path, no_pictur
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(setting, message):
-    check_settings(SETTINGS)
     with pytest.raises(ValueError, match=message):
-        check_settings({**SETTINGS, **setting})
+        replace(SETTINGS, **setting)
     with pytest.raises(ValueError, match=message):
-        check_settings(OmegaConf.create({**SETTINGS, **setting}))
+        Surface.of(OmegaConf.create({**SETTINGS.to_dict(), **setting}))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +407,7 @@ def test_settings_that_cannot_work(setting, message):
 )
 def test_settings_that_do_not_fit_the_model(tmp_path, setting, message):
     with pytest.raises(ValueError, match=message):
-        compute_run(FakeRun(tmp_path), {**SETTINGS, **setting})
+        compute_run(FakeRun(tmp_path), replace(SETTINGS, **setting))
 
 
 # -- planes of a run
@@ -419,9 +435,9 @@ def loss_of(run, which, settings):
 
 
 def test_a_plane_through_the_initial_and_the_final_weights(kept, no_pictures, caplog):
-    settings = {**SETTINGS, "plane": ["initial", "final"], "extent": None, "size": 3, "precision": "float32"}
+    settings = replace(SETTINGS, plane=["initial", "final"], extent=None, size=3, precision="float32")
     plane = plane_of(kept, settings)
-    surface = surface_of(kept, {**settings, "extent": [[0.0, 1.0], [0.0, 1.0]]}, plane=plane)
+    surface = surface_of(kept, replace(settings, extent=[[0.0, 1.0], [0.0, 1.0]]), plane=plane)
     assert plane.points["initial"] == (1.0, 0.0)
     at_initial = float(surface["loss"].sel(alpha=1.0, beta=0.0))
     assert at_initial == pytest.approx(loss_of(kept, "epoch-0", settings), rel=1e-5)
@@ -436,13 +452,13 @@ def test_a_plane_through_the_initial_and_the_final_weights(kept, no_pictures, ca
         assert whole["alpha"].min() <= alpha <= whole["alpha"].max()
         assert whole["beta"].min() <= beta <= whole["beta"].max()
     assert "does not reach" not in caplog.text
-    surface_of(kept, {**settings, "extent": 0.5})
+    surface_of(kept, replace(settings, extent=0.5))
     assert "landscape.extent=0.5 does not reach initial at (1, 0): extent=null reaches every" in caplog.text
 
 
 @pytest.mark.parametrize("plane", ["initial", "final"])
 def test_a_plane_through_one_checkpoint(kept, plane):
-    settings = {**SETTINGS, "plane": plane, "extent": [[0.0, 1.0], [-0.5, 0.5]], "precision": "float32"}
+    settings = replace(SETTINGS, plane=plane, extent=[[0.0, 1.0], [-0.5, 0.5]], precision="float32")
     surface = surface_of(kept, settings)
     expected = loss_of(kept, {"initial": "epoch-0", "final": "last"}[plane], settings)
     assert float(surface["loss"].sel(alpha=1.0, beta=0.0)) == pytest.approx(expected, rel=1e-5)
@@ -452,18 +468,19 @@ def test_a_plane_through_another_run(kept, smoke_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(kept.path, other)
     shutil.copy(other / "checkpoints" / "last.ckpt", other / "checkpoints" / "best.ckpt")
-    runs.Run(other).update_results(name="other")
-    settings = {**SETTINGS, "plane": str(other), "extent": [[0.0, 1.0], [-0.5, 0.5]], "precision": "float32"}
+    name = runs.name(runs.Run(other).config)
+    runs.Run(other).update_results(name=name)
+    settings = replace(SETTINGS, plane=str(other), extent=[[0.0, 1.0], [-0.5, 0.5]], precision="float32")
     surface = surface_of(kept, settings)
-    assert surface.attrs["plane"]["points"] == {"other": [1.0, 0.0]}
+    assert surface.attrs["plane"]["points"] == {name: [1.0, 0.0]}
     expected = loss_of(kept, "last", settings)
     assert float(surface["loss"].sel(alpha=1.0, beta=0.0)) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="equals the origin"):
-        surface_of(kept, {**settings, "plane": str(smoke_run.path)})
+        surface_of(kept, replace(settings, plane=str(smoke_run.path)))
 
 
 def test_the_plane_of_a_training(kept, no_pictures):
-    settings = {**SETTINGS, "plane": "trajectory", "extent": None, "precision": "float32"}
+    settings = replace(SETTINGS, plane="trajectory", extent=None, precision="float32")
     results = compute_run(kept, settings)
     assert results["center_loss"] == pytest.approx(loss_of(kept, "best", settings), rel=1e-6)
     assert list(results["points"]) == ["0", "1", "2", "3"]
@@ -475,7 +492,7 @@ def test_the_plane_of_a_training(kept, no_pictures):
 def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
     kept, no_pictures, monkeypatch
 ):
-    settings = {**SETTINGS, "plane": "trajectory", "extent": None, "precision": "float32"}
+    settings = replace(SETTINGS, plane="trajectory", extent=None, precision="float32")
     results = compute_run(kept, settings)
     path = results["path"]
     assert path["epoch"] == [0, 1, 2, 3]
@@ -495,7 +512,7 @@ def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
 @pytest.mark.parametrize("plane", ["initial", "trajectory"])
 def test_planes_that_need_the_epochs(tmp_path, smoke_run, plane):
     with pytest.raises(ValueError, match=f"{smoke_run.path}.*: train with trainer.keep_epochs=true"):
-        surface_of(smoke_run, {**SETTINGS, "plane": plane})
+        surface_of(smoke_run, replace(SETTINGS, plane=plane))
 
 
 def test_a_hessian_plane_is_computed_once(tmp_path, no_pictures, monkeypatch):
@@ -518,14 +535,14 @@ def test_a_hessian_plane_is_computed_once(tmp_path, no_pictures, monkeypatch):
         ("landscape.measures.curvature", SimpleNamespace(hessian_plane=hessian_plane)),
     ):
         monkeypatch.setitem(sys.modules, f"gruland.{name}", stub)
-    settings = {**SETTINGS, "plane": "hessian", "extent": None}
+    settings = replace(SETTINGS, plane="hessian", extent=None)
     first = compute_run(run, settings)
     assert compute_run(run, settings) == first
     assert calls == [(4, 0)]
     surface = load_surface(tmp_path / "landscape" / "surface.zarr")
     assert surface.attrs["plane"]["eigenvalues"] == [2.0, 1.0]
     np.testing.assert_allclose(surface["alpha"], [-0.5, 0, 0.5])  # 4 * 0.5^2 = 1 nat
-    compute_run(run, {**settings, "seed": 1})
+    compute_run(run, replace(settings, seed=1))
     assert calls == [(4, 0), (4, 1)]
 
 

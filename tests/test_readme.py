@@ -79,12 +79,11 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_the_commands_of_the_other_pages_are_understood(page, smoke_run):
+def test_the_commands_of_the_other_pages_are_understood(page):
     """They take hours and data that is not here: what can be checked is that every word of them means something."""
-    from gruland import surfaces
-    from gruland.landscape.__main__ import _settings
     from gruland.overrides import overridden
     from gruland.report.landscapes import compare
+    from gruland.surfaces import Surface
 
     for line in typed(page.read_text()):
         if not line.startswith("python -m gruland."):
@@ -98,7 +97,7 @@ def test_the_commands_of_the_other_pages_are_understood(page, smoke_run):
         elif module == "gruland.landscape" and words[0] == "compare":
             compare._check(overridden(compare.SETTINGS, overrides))
         elif module == "gruland.landscape":
-            surfaces.check_settings(surfaces.completed(_settings(smoke_run.config.landscape, overrides)))
+            Surface.of(overridden(Surface().to_dict(), overrides))
 
 
 def test_the_group_table_is_the_configuration():

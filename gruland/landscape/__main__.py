@@ -100,23 +100,13 @@ def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from gruland import runs
-    from gruland.surfaces import compute_run
+    from gruland.surfaces import Surface, compute_run
 
     run = runs.load(path)
-    settings = _settings(run.config.landscape, overrides)
+    settings = Surface.of(overridden(Surface.of(run.config.landscape).to_dict(), overrides))
     device = "cuda" if torch.cuda.is_available() else None
     # Not locked while it computes: several processes share the work.
     return compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))
-
-
-def _settings(own: Any, overrides: Sequence[str]) -> dict[str, Any]:
-    """The run's settings with the overrides in place."""
-    from omegaconf import OmegaConf
-
-    from gruland.surfaces import DEFAULTS
-
-    given: Any = OmegaConf.to_container(own, resolve=True)
-    return overridden({**DEFAULTS, **given}, overrides)
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:

@@ -91,13 +91,13 @@ def random_directions(
 def check_draw(seed: int, normalization: str, vectors: str = "ignore") -> None:
     """Raise ValueError for a seed, normalization or treatment of vectors that :func:`random_directions` cannot take."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"landscape.seed={seed}: expected a whole number of at least 0")
+        raise ValueError(f"seed={seed}: expected a whole number of at least 0")
     for key, value, known in (
         ("normalization", normalization, NORMALIZATIONS),
         ("vectors", vectors, VECTORS),
     ):
         if value not in known:
-            raise ValueError(f"landscape.{key}={value!r}: expected {', '.join(known[:-1])} or {known[-1]}")
+            raise ValueError(f"{key}={value!r}: expected {', '.join(known[:-1])} or {known[-1]}")
 
 
 def gates_of(module: nn.Module) -> dict[str, int]:

@@ -39,9 +39,7 @@ def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
         ValueError: a size below 1, or ends that are not finite and rising.
     """
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise ValueError(
-            f"landscape.size={size}: expected a whole number of at least 1, or one for each axis"
-        )
+        raise ValueError(f"size={size}: expected a whole number of at least 1, or one for each axis")
     low, high = _ends(extent)
     # Counted from the middle, so that steps on either side of a symmetric axis differ in sign alone.
     offsets = np.arange(1 - size, size, 2) / max(1, size - 1)
@@ -59,7 +57,7 @@ def _ends(extent: Any) -> tuple[float, float]:
         if low < high:
             return low, high
     raise ValueError(
-        f"landscape.extent={extent}: expected a positive number or (low, high) with low < high, "
+        f"extent={extent}: expected a positive number or (low, high) with low < high, "
         "or one of these for each axis"
     )
 

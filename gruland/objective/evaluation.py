@@ -104,7 +104,7 @@ class EvaluationLoss:
 def _resolved(precision: str, model: Classifier) -> str:
     """The precision of the products: of the fused kernel, or the model's own where that cannot run."""
     if precision not in PRECISIONS:
-        raise ValueError(f"landscape.precision={precision}: expected {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision={precision}: expected {', '.join(PRECISIONS)}")
     reason = unavailable(model)
     possible = precisions(model) or (_own_precision(model),)
     if precision == "auto":
@@ -112,7 +112,7 @@ def _resolved(precision: str, model: Classifier) -> str:
     if precision not in possible:
         why = f" ({reason})" if reason else ""
         raise ValueError(
-            f"landscape.precision={precision} cannot be had here{why}: expected auto or {' or '.join(possible)}"
+            f"precision={precision} cannot be had here{why}: expected auto or {' or '.join(possible)}"
         )
     return precision
 

@@ -96,7 +96,7 @@ def mask_seeds(draws: int, seed: int) -> list[int]:
         ValueError: fewer than one draw.
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"landscape.draws={draws}: expected a whole number of at least 1")
+        raise ValueError(f"draws={draws}: expected a whole number of at least 1")
     return [mix(seed, draw) for draw in range(draws)]
 
 

@@ -11,6 +11,7 @@ from gruland.report.landscapes.measurements import Bench, Measured, benches
 from gruland.report.landscapes.models import Model, models
 from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
+from gruland.surfaces import Surface
 
 #: What a comparison can be asked, and what it does unasked. Planes are random ones, whole and over the same reviews.
 SETTINGS: dict[str, Any] = {
@@ -52,12 +53,9 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
         FileNotFoundError, ValueError: no finished run there; two runs of the same model and seed; a setting that
             cannot work.
     """
-    from gruland.surfaces import check_settings, completed
-
     asked = {**SETTINGS, **(settings or {})}
     _check(asked)
-    surface = completed({key: value for key, value in asked.items() if key not in _OWN})
-    check_settings(surface)
+    surface = Surface.of({key: value for key, value in asked.items() if key not in _OWN})
     measured = Measured(asked, models(*paths))
     named = [
         (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
@@ -79,7 +77,7 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
     return write_page(measured, Path(folder))
 
 
-def _barriers(model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _barriers(model: Model, settings: Surface) -> dict[str, Any]:
     """Between each two seeds of a model."""
     named: Sequence[tuple[str, Run]] = [
         (f"{model.label}, seed {seed}", run) for seed, run in model.runs.items()

@@ -20,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gruland.classifier import Classifier
     from gruland.landscape.planes import Weights
     from gruland.objective.evaluation import EvaluationLoss
+    from gruland.surfaces import Surface
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,12 @@ class Bench:
 
     Args:
         run: a finished run.
-        settings: as in conf/landscape; ``reviews_seed`` is given, ``seed`` is the first direction seed.
+        settings: of its surfaces; ``reviews_seed`` is given, ``seed`` is the first direction seed.
         name: what progress lines call it.
     """
 
-    def __init__(self, run: Run, settings: Mapping[str, Any], name: str) -> None:
-        self.run, self.settings, self.name = run, dict(settings), name
+    def __init__(self, run: Run, settings: Surface, name: str) -> None:
+        self.run, self.settings, self.name = run, settings, name
         self.folder = run.path / "landscape" / "comparison"
 
     @cached_property
@@ -78,14 +79,14 @@ class Bench:
         """The surface over the plane of each direction seed."""
         from gruland.surfaces import surface_of
 
-        folder = self.folder / f"planes-{_hash(self.settings)}"
+        folder = self.folder / f"planes-{_hash(self.settings.to_dict())}"
         surfaces = []
         for index in range(directions):
-            seed = self.settings["seed"] + index
+            seed = self.settings.seed + index
             surfaces.append(
                 surface_of(
                     self.run,
-                    {**self.settings, "seed": seed},
+                    replace(self.settings, seed=seed),
                     evaluate=self.evaluate,
                     path=folder / f"seed-{seed}.zarr",
                     label=f"{self.name}: plane {index + 1}/{directions}",
@@ -95,12 +96,12 @@ class Bench:
 
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
-        from gruland.surfaces import OF_RANDOM_PLANES, plane_of, run_checkpoints, run_path, surface_of
+        from gruland.surfaces import plane_of, run_checkpoints, run_path, surface_of
 
         if len(self.run.epochs) < 3:
             return None
-        folder = self.folder / f"path-{_hash(self.settings)}"
-        settings = {**self.settings, **OF_RANDOM_PLANES, "plane": "trajectory", "extent": None}
+        folder = self.folder / f"path-{_hash(self.settings.to_dict())}"
+        settings = replace(self.settings.on("trajectory"), extent=None)
         plane, label = plane_of(self.run, settings), f"{self.name}: plane of the path"
         surface = surface_of(
             self.run, settings, plane=plane, evaluate=self.evaluate, path=folder / "surface.zarr", label=label
@@ -117,7 +118,7 @@ class Bench:
         from gruland.report.landscapes.curvature import VERSION, curvature, mean_sharpness
         from gruland.surfaces import reviews_of
 
-        model, seed = self.model, self.settings["reviews_seed"]
+        model, seed = self.model, self.settings.subset_seed
 
         def hessian() -> dict[str, Any]:
             encoded, labels, _ = reviews_of(self.run.data, self.settings, reviews)
@@ -157,7 +158,7 @@ class Bench:
         return result
 
     def _hash_of(self, keys: Sequence[str], *others: Any) -> str:
-        return _hash([{key: self.settings[key] for key in keys}, *others])
+        return _hash([{key: getattr(self.settings, key) for key in keys}, *others])
 
     def _kept(self, path: Path, identity: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``compute`` gives, from the file if it was computed of the same weights and data."""
@@ -175,7 +176,7 @@ def _hash(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def benches(runs: Sequence[tuple[str, Run]], settings: Mapping[str, Any]) -> Iterator[Bench]:
+def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Bench]:
     """A bench for each named run, one after the other; runs on the same data share it in memory."""
     loaded: dict[str, Any] = {}
     for number, (name, run) in enumerate(runs, 1):
