@@ -69,7 +69,7 @@ def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
         group=cfg.logger.group or f"{cfg.experiment_name}-{regularizer.name}",
         job_type=cfg.logger.job_type,
         tags=[
-            f"data:{cfg.data.source}",
+            f"data:{run.data.report['source']}"[:64],  # the longest tag that W&B takes
             f"regularizer:{regularizer.name}",
             f"rate:{regularizer.rate:g}",
             f"hidden:{cfg.model.hidden_size}",

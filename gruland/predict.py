@@ -25,9 +25,9 @@ def predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float] | None]:
     from gruland.data import words_of
 
     clean = run.config.data.get("clean", "none")
-    spoken = [review for review in reviews if words_of(review, clean)]
+    spoken = [review for review in reviews if words_of(review, clean, 1)]
     found = iter(_predict(run, spoken) if spoken else [])
-    return [next(found) if words_of(review, clean) else None for review in reviews]
+    return [next(found) if words_of(review, clean, 1) else None for review in reviews]
 
 
 def _predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float]]:

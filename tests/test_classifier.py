@@ -1,5 +1,7 @@
 """The classifier against figure 1 of the paper built from torch's own layers, and on tasks of other kinds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -7,7 +9,7 @@ import torch
 from torch import nn
 
 from gruland.classifier import Classifier
-from gruland.data import Corpus, Source, TextDataModule
+from gruland.data import Corpus, TextDataModule
 from gruland.embedding import load
 from gruland.evaluation import evaluate
 from gruland.task import Task
@@ -49,7 +51,7 @@ def toy(task: Task, labels: np.ndarray, vectors_file) -> TextDataModule:
     corpus = Corpus(texts, np.tile(labels, (40, 1)) if labels.ndim > 1 else np.tile(labels, 40), None, task)
     path = vectors_file.with_name("toy.txt")
     path.write_text("the reviews are made by the test")
-    source = Source("toy", lambda cache: path, lambda _: corpus)
+    source = SimpleNamespace(name="toy", files=lambda cache: [path], read=lambda files: corpus)
     data = TextDataModule(load(str(vectors_file)), source, cache_dir=str(vectors_file.parent / task.kind))
     data.prepare_data()
     data.setup()

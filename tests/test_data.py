@@ -8,10 +8,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from gruland.data import Corpus, Encoded, Source, TextDataModule, sources, subset
+from gruland.data import Corpus, Encoded, TextDataModule, subset
 from gruland.data.batches import LengthBuckets, LengthSorted, loader, padding
+from gruland.data.labels import SENTIMENT
 from gruland.data.prepared import duplicates
-from gruland.data.sources import SENTIMENT, open_source
+from gruland.data.sources import File, Imdb
 from gruland.data.splits import NAMES, check_classes, cut, divide, limit_sizes, stratified_order
 from gruland.embedding import UNKNOWN, load
 from gruland.task import Task
@@ -66,11 +67,18 @@ def module(vocabulary, path, tmp_path, **settings):
     return data
 
 
-def source_of(corpus, tmp_path, name="memory"):
+class Memory:
     """A source whose reviews are given; its file stands for their content."""
-    file = tmp_path / name
-    file.write_text(name)
-    return Source(name, lambda cache: file, lambda path: corpus)
+
+    def __init__(self, corpus, folder, name="memory"):
+        self.name, self.corpus, self.path = name, corpus, folder / name
+        self.path.write_text(name)
+
+    def files(self, cache):
+        return [self.path]
+
+    def read(self, files):
+        return self.corpus
 
 
 class TestSplits:
@@ -170,6 +178,15 @@ class TestSplits:
         with pytest.raises(ValueError, match=message):
             limit_sizes(limit, {"train": 100, "validation": 50, "test": 30})
 
+    @pytest.mark.parametrize(
+        ("official", "missing"),
+        [(["train"] * 8, "validation and test reviews"), (["test", "dev"] * 4, "training reviews")],
+    )
+    def test_official_splits_of_which_one_is_empty_are_refused_by_name(self, official, missing):
+        official = np.array(["validation" if name == "dev" else name for name in official])
+        with pytest.raises(ValueError, match=rf"has no {missing}, all 8 are .*data\.split=random"):
+            divide(np.arange(8) % 2, official, "auto", (1, 1, 1), seed=0)
+
     def test_class_counts(self):
         assert check_classes(np.array([0, 1, 1]), SENTIMENT, "test") == {"negative": 1, "positive": 2}
         with pytest.raises(ValueError, match="the test split has no review of class positive among its 3"):
@@ -182,108 +199,7 @@ class TestSplits:
             check_classes(labels, task, "train")
 
 
-class TestSources:
-    def test_all_kinds_of_files_agree(self, tmp_path):
-        texts, labels = ['Good, "very"\ngood', "bad <br />", "NA", "schön"], np.array([1, 0, 1, 0])
-        splits = ["train", "train", "test", "test"]
-        folder = tmp_path / "aclImdb"
-        for i, (text, label, split) in enumerate(zip(texts, labels, splits, strict=True)):
-            file = folder / split / ("pos" if label else "neg") / f"{i}_8.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-        kinds = [
-            write_csv(tmp_path / "a.csv", texts, labels),
-            write_parquet(tmp_path / "a.parquet", text=texts, label=labels, split=splits),
-            folder,
-        ]
-        for path in kinds:
-            corpus = open_source("imdb", path).read(path)
-            order = np.argsort([texts.index(text) for text in corpus.texts])
-            assert [corpus.texts[i] for i in order] == texts
-            assert corpus.labels.dtype == np.int64
-            np.testing.assert_array_equal(corpus.labels[order], labels)
-            assert corpus.task == SENTIMENT
-            if path.suffix == ".csv":
-                assert corpus.splits is None
-            else:
-                assert list(corpus.splits[order]) == splits
-
-    def test_spellings_of_labels_and_splits(self, tmp_path):
-        path = write_parquet(
-            tmp_path / "a.parquet",
-            text=list("abc"),
-            label=["Pos", "0", "NEGATIVE"],
-            split=["dev", "val", "Train"],
-        )
-        corpus = open_source("imdb", path).read(path)
-        assert corpus.labels.tolist() == [1, 0, 0]
-        assert corpus.splits.tolist() == ["validation", "validation", "train"]
-
-    def test_parquet_without_a_split(self, tmp_path):
-        path = write_parquet(tmp_path / "a.parquet", text=["x", "y"], label=[0, 1])
-        assert open_source("imdb", path).read(path).splits is None
-
-    def test_packaged_reviews(self, tmp_path):
-        source = open_source("reviews")
-        corpus = source.read(source.locate(tmp_path))
-        assert len(corpus.texts) == 25_000
-        assert np.bincount(corpus.labels).tolist() == [12_500, 12_500]
-        assert corpus.splits is None
-        assert corpus.texts[0].startswith("I rented I AM CURIOUS-YELLOW")
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("a.csv", b"text,sentiment\nx,positive\n", "has no column review: .* found text, sentiment"),
-            (
-                "a.csv",
-                b"review,sentiment\nx,positive\ny,meh\n",
-                "row 2 has the label 'meh', expected positive or",
-            ),
-            ("a.csv", b"review,sentiment\nx\n", "row 1 has the label '', expected"),
-            ("a.csv", b"review,sentiment\n", "holds no reviews"),
-            ("a.csv", b"", "is no CSV in UTF-8"),
-            ("a.csv", b"review,sentiment\nx\xff,positive\n", "is no CSV in UTF-8"),
-            ("a.csv", b"review,sentiment\nx,positive\ny,positive,z\n", "is no CSV in UTF-8 .* line 3"),
-            ("a.parquet", b"PAR1", "is no readable Parquet file"),
-            ("a.txt", b"x", "is none of the known kinds: expected a CSV"),
-        ],
-    )
-    def test_broken_files(self, vocabulary, tmp_path, name, content, message):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
-            module(vocabulary, tmp_path / name, tmp_path)
-        assert name in str(caught.value)
-        assert not list((tmp_path / "cache").glob("reviews-*"))
-
-    @pytest.mark.parametrize(
-        ("columns", "message"),
-        [
-            ({"text": ["x"]}, "has no column label"),
-            ({"text": [1], "label": [0]}, "row 1 is no text but 1"),
-            ({"text": ["x", None], "label": [0, 1]}, "row 2 is no text but None"),
-            ({"text": ["x"], "label": [2]}, "row 1 has the label 2, expected"),
-            ({"text": ["x"], "label": [1], "split": ["tset"]}, "row 1 has the split 'tset', expected train"),
-        ],
-    )
-    def test_broken_columns(self, tmp_path, columns, message):
-        path = write_parquet(tmp_path / "a.parquet", **columns)
-        with pytest.raises(ValueError, match=message):
-            open_source("imdb", path).read(path)
-
-    def test_missing_files(self, vocabulary, tmp_path):
-        with pytest.raises(
-            FileNotFoundError, match=r"data\.path=.*nowhere.csv does not exist: expected a CSV"
-        ):
-            open_source("imdb", tmp_path / "nowhere.csv")
-        (tmp_path / "empty").mkdir()
-        with pytest.raises(FileNotFoundError, match="has no folder train/neg: expected"):
-            module(vocabulary, tmp_path / "empty", tmp_path)
-
-    def test_unknown_name(self):
-        with pytest.raises(ValueError, match=r"data\.source=imbd is unknown: expected reviews or imdb"):
-            open_source("imbd")
-
+class TestImdb:
     def test_hub_without_a_network(self, vocabulary, tmp_path, monkeypatch):
         import datasets
 
@@ -292,7 +208,7 @@ class TestSources:
             datasets, "load_dataset", lambda name: pytest.fail("asked a hub that does not answer")
         )
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        data = TextDataModule(vocabulary, "imdb", cache_dir=str(tmp_path))
+        data = TextDataModule(vocabulary, Imdb(), cache_dir=str(tmp_path))
         with pytest.raises(
             OSError, match=r"stanfordnlp/imdb .*go online.*data\.path=FILE.*data=reviews"
         ) as caught:
@@ -313,7 +229,7 @@ class TestSources:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(datasets, "load_dataset", lambda name: calls.append(name) or halves)
         for _ in range(2):
-            data = TextDataModule(vocabulary, "imdb", cache_dir=str(tmp_path))
+            data = TextDataModule(vocabulary, Imdb(), cache_dir=str(tmp_path))
             data.setup()
         assert calls == ["stanfordnlp/imdb"]
         assert data.splits["train"].texts == texts[:8]
@@ -430,7 +346,7 @@ class TestModule:
     def test_an_empty_review_and_one_of_unknown_words(self, vocabulary, tmp_path):
         texts = ["", "xyzzy plugh", *(f"film {i}" for i in range(6))]
         corpus = Corpus(texts, np.arange(8) % 2, np.array(["train"] * 4 + ["test"] * 4), SENTIMENT)
-        data = TextDataModule(vocabulary, source_of(corpus, tmp_path), cache_dir=str(tmp_path))
+        data = TextDataModule(vocabulary, Memory(corpus, tmp_path), cache_dir=str(tmp_path))
         data.setup()
         assert data.splits["train"].encoded.sequence(0).tolist() == [UNKNOWN]
         assert data.splits["train"].encoded.sequence(1).tolist() == [UNKNOWN] * 2
@@ -440,7 +356,7 @@ class TestModule:
         texts = ["good film", "good film", "bad film", "zzz zzz film the", "good film", "bad", "bad", "the"]
         corpus = Corpus(texts, np.array([1, 1, 0, 0] * 2), np.array(["train"] * 4 + ["test"] * 4), SENTIMENT)
         data = TextDataModule(
-            vocabulary, source_of(corpus, tmp_path), max_length=3, batch_size=2, cache_dir=str(tmp_path)
+            vocabulary, Memory(corpus, tmp_path), max_length=3, batch_size=2, cache_dir=str(tmp_path)
         )
         data.setup()
         report = data.report
@@ -458,7 +374,7 @@ class TestModule:
 
     def test_second_start_reads_the_cache_alone(self, vocabulary, csv, tmp_path, monkeypatch):
         first = module(vocabulary, csv, tmp_path)
-        monkeypatch.setattr(sources, "read_csv", lambda path: pytest.fail("read the source"))
+        monkeypatch.setattr(File, "read", lambda self, files: pytest.fail("read the source"))
         second = module(vocabulary, csv, tmp_path)
         assert second.report == first.report
         for name in NAMES:
@@ -496,11 +412,9 @@ class TestModule:
 
     def test_key_holds_the_name_of_a_reading(self, vocabulary, tmp_path):
         texts, labels = make_reviews(20)
-        file = tmp_path / "file"
-        file.write_text("")
         for name, task in (("two", SENTIMENT), ("classes", Task("multiclass", ("no", "yes")))):
-            corpus = Corpus(texts, labels, None, task)
-            source = Source(name, lambda cache: file, lambda path, corpus=corpus: corpus)
+            source = Memory(Corpus(texts, labels, None, task), tmp_path)
+            source.name = name
             data = TextDataModule(vocabulary, source, cache_dir=str(tmp_path / "cache"))
             data.setup()
             assert data.task == task
@@ -609,7 +523,7 @@ class TestModule:
         if kind == "multilabel":
             labels = np.eye(3, dtype=np.float32)[labels] + np.eye(3, dtype=np.float32)[(labels + 1) % 3]
         task = Task(kind, ("a", "b", "c"))
-        source = source_of(Corpus(texts, labels, None, task), tmp_path)
+        source = Memory(Corpus(texts, labels, None, task), tmp_path)
         for _ in range(2):  # from the source, then from the cache
             data = TextDataModule(vocabulary, source, batch_size=10, cache_dir=str(tmp_path / "cache"))
             data.setup()
@@ -683,7 +597,7 @@ class TestConfigs:
 @pytest.mark.skipif("GRULAND_DATA" not in os.environ, reason="GRULAND_DATA names no folder with imdb.parquet")
 def test_full_imdb():
     path = Path(os.environ["GRULAND_DATA"]) / "imdb.parquet"
-    corpus = open_source("imdb", path).read(path)
+    corpus = File(path).read([path])
     rows = divide(corpus.labels, corpus.splits, "auto", (0.5, 0.25, 0.25), seed=0)
     assert {name: len(part) for name, part in rows.items()} == {
         "train": 25_000,

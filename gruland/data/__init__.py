@@ -1,9 +1,9 @@
 """Reviews in, batches of word ids out."""
 
 from gruland.data.batches import Batch
+from gruland.data.corpus import Corpus, Source
 from gruland.data.encoded import Encoded, encode_texts, words_of
 from gruland.data.module import Split, TextDataModule
-from gruland.data.sources import Corpus, Source
 from gruland.data.splits import subset
 
 __all__ = [

@@ -19,6 +19,11 @@ from gruland.data.encoded import Encoded
 POOL = 100
 
 
+#: Padded words of a batch for evaluation: one very long review does not stretch 255 others. IMDB's longest batch of 256
+#: has 646,000.
+EVALUATED_WORDS = 2**20
+
+
 class Batch(NamedTuple):
     """Reviews side by side, the longest first."""
 
@@ -65,10 +70,18 @@ class LengthBuckets(Sampler[np.ndarray]):
 
 
 class LengthSorted(Sampler[np.ndarray]):
-    """All reviews in batches by falling length: the least padding, for evaluation."""
+    """All reviews in batches by falling length: the least padding, for evaluation.
+
+    A batch has at most ``batch_size`` reviews and ``EVALUATED_WORDS`` words with its padding, or one review.
+    """
 
     def __init__(self, lengths: np.ndarray, batch_size: int) -> None:
-        self.batches = by_length(np.arange(len(lengths)), lengths, batch_size)
+        self.batches = [
+            batch[start : start + step]
+            for batch in by_length(np.arange(len(lengths)), lengths, batch_size)
+            for step in [max(1, EVALUATED_WORDS // int(lengths[batch[0]]))]
+            for start in range(0, len(batch), step)
+        ]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -20,6 +20,13 @@ from gruland.embedding import PAD, UNKNOWN, Vocabulary
 CLEANING = {"none": None, "breaks": re.compile(r"<br\s*/?>", re.IGNORECASE)}
 
 
+#: Words of the longest review that is read whole. Memory grows with them, times the reviews beside it in a batch.
+LONGEST = 100_000
+#: Letters of a word, on average, in a text whose words are counted at all.
+MOST_LETTERS = 100
+_REMEDY = f"give data.max_length, e.g. 400; whole reviews have at most {LONGEST:,} words"
+
+
 class Encoded(NamedTuple):
     """Reviews one after the other; the words of review i are ``tokens[offsets[i]:offsets[i + 1]]``."""
 
@@ -56,10 +63,25 @@ class Encoded(NamedTuple):
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
 
-def words_of(text: str, clean: str = "none") -> list[str]:
-    """The words of a text after cleaning."""
+#: The longest review that is read whole: memory grows with its words, times those beside it in a batch.
+LONGEST = 100_000
+
+
+def words_of(text: str, clean: str = "none", max_length: int | None = None) -> list[str]:
+    """The first ``max_length`` words of a text after cleaning, and one more where it is cut there; None: all.
+
+    Raises:
+        ValueError: more than ``LONGEST`` words, and no ``max_length``.
+    """
+    if max_length is None and len(text) > MOST_LETTERS * LONGEST:
+        raise ValueError(f"a review of {len(text):,} characters is too long to be read whole: {_REMEDY}")
     pattern = CLEANING[clean]
-    return tokenize(text if pattern is None else pattern.sub(" ", text))
+    words = tokenize(
+        text if pattern is None else pattern.sub(" ", text), None if max_length is None else max_length + 1
+    )
+    if max_length is None and len(words) > LONGEST:
+        raise ValueError(f"a review of {len(words):,} words is too long to be read whole: {_REMEDY}")
+    return words
 
 
 def encode(reviews: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Encoded:
@@ -72,5 +94,9 @@ def encode(reviews: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Encoded:
 def encode_texts(
     texts: Iterable[str], vocabulary: Vocabulary, clean: str = "none", max_length: int | None = None
 ) -> Encoded:
-    """Texts to ids: cleaned, cut into words, the first ``max_length`` of them."""
-    return encode((words_of(text, clean)[:max_length] for text in texts), vocabulary)
+    """Texts to ids: cleaned, cut into words, the first ``max_length`` of them.
+
+    Raises:
+        ValueError: see :func:`words_of`.
+    """
+    return encode((words_of(text, clean, max_length)[:max_length] for text in texts), vocabulary)

@@ -5,21 +5,26 @@ N reviews, C classes.
 
 from __future__ import annotations
 
+import inspect
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from gruland.cache import cache_folder, cached, content_hash
+from gruland.cache import cache_folder, cached, content_hash, digest_of
 from gruland.data.batches import Batch, LengthBuckets, LengthSorted, loader, padding
+from gruland.data.corpus import Corpus, Source
 from gruland.data.encoded import Encoded, encode_texts
-from gruland.data.prepared import Prepared, Settings, check_whole, prepare
-from gruland.data.sources import Corpus, Source, open_source
+from gruland.data.labels import Classes
+from gruland.data.prepared import Prepared, Settings, check_text, check_whole, prepare
+from gruland.data.sources import File, Reviews
 from gruland.data.splits import NAMES, Limit
 from gruland.embedding import Vocabulary
 from gruland.task import Task
@@ -50,17 +55,21 @@ class TextDataModule(LightningDataModule):
         task: outputs, loss and metrics that the labels ask for.
         vocabulary: as given.
         splits: ``train``, ``validation`` and ``test``.
-        report: plain data about what the model sees: ``source``; ``sizes``, ``available`` (before the limit)
-            and ``class_counts`` of each split; ``limited``; ``duplicates`` (exact repetitions within a split,
-            distinct texts that two splits share); ``coverage`` (the share of the words, and of the distinct
+        report: plain data about what the model sees: ``source``; ``passed_over`` (what was not read, e.g. blank
+            lines -> how many); ``sizes``, ``available`` (before the limit) and ``class_counts`` of each split;
+            ``limited``; ``duplicates`` (exact repetitions within a split, distinct texts that two splits share);
+            ``coverage`` (the share of the words, and of the distinct
             words, that have a vector); ``lengths`` in words, with the numbers of reviews ``cut`` at
             ``max_length`` and ``empty`` (they become one unknown word); ``padding`` (share of the first
             epoch's batches); ``vocabulary``; ``fingerprint`` (a hash of word ids, labels and vectors).
 
     Args:
         vocabulary: the words that have a vector.
-        source: ``reviews`` or ``imdb`` (:func:`gruland.data.sources.open_source`), or any other source.
-        path: a CSV, Parquet file or ``aclImdb`` folder instead of the named source.
+        source: an object of ``gruland.data.sources``, or any other :class:`gruland.data.Source`; None: the reviews
+            that ship with a package.
+        path: a file or folder instead (:class:`gruland.data.sources.File`), whose columns are named by ``text``,
+            ``label``, ``split_column``, whose classes may be chosen by ``classes``, and of which ``incomplete`` says
+            what becomes of rows that lack something.
         split: ``auto``, ``random`` or ``official`` (:func:`gruland.data.splits.divide`).
         fractions: proportions of train, validation and test.
         split_seed: of the division and of the limit.
@@ -73,6 +82,9 @@ class TextDataModule(LightningDataModule):
         num_workers: processes that make batches; 0 makes them where they are used.
         seed: of the order of the training batches.
         cache_dir: see :func:`gruland.cache.cache_folder`.
+
+    Raises:
+        ValueError: a value that cannot work. Nothing is read yet.
     """
 
     task: Task
@@ -82,9 +94,14 @@ class TextDataModule(LightningDataModule):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        source: str | Source = "reviews",
+        source: Source | None = None,
         *,
         path: str | None = None,
+        text: str | None = None,
+        label: str | Sequence[str] | None = None,
+        split_column: str | None = None,
+        classes: Classes = None,
+        incomplete: str = "refuse",
         split: str = "auto",
         fractions: Sequence[float] = (0.5, 0.25, 0.25),
         split_seed: int = 0,
@@ -101,8 +118,14 @@ class TextDataModule(LightningDataModule):
         check_whole("batch_size", batch_size, 1)
         check_whole("eval_batch_size", eval_batch_size, 1)
         check_whole("num_workers", num_workers, 0)
+        check_whole("seed", seed, 0)
+        check_text("cache_dir", cache_dir)
         self.vocabulary = vocabulary
-        self.source = open_source(source, path) if isinstance(source, str) else source
+        columns = {"text": text, "label": label, "split_column": split_column, "classes": classes}
+        if path is not None:
+            self.source: Source = File(path, **columns, incomplete=incomplete)  # type: ignore[arg-type]
+        else:
+            self.source = _checked(Reviews() if source is None else source, columns, incomplete)
         self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.cache_dir = seed, cache_dir
@@ -111,7 +134,7 @@ class TextDataModule(LightningDataModule):
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return self.source.read(self.source.locate(cache_folder(self.cache_dir)))
+        return self.source.read(self.source.files(cache_folder(self.cache_dir)))
 
     def setup(self, stage: str | None = None) -> None:
         """Read, divide and encode the reviews, or map what an earlier call left in the cache.
@@ -122,16 +145,12 @@ class TextDataModule(LightningDataModule):
         if hasattr(self, "splits"):
             return
         cache = cache_folder(self.cache_dir)
-        located = self.source.locate(cache)
-        files = [p for p in located.rglob("*") if p.is_file()] if located.is_dir() else located
-        source_hash = content_hash(files, cache)
-        key = self.settings.key(self.source.name, source_hash, self.vocabulary.hash)
+        files = self.source.files(cache)
+        key = self.settings.key(source_key(self.source), content_hash(files, cache), self.vocabulary.hash)
         prepared = cached(
             cache / f"reviews-{key[:16]}",
-            lambda folder: Prepared.load(folder, self.vocabulary),
-            lambda folder: prepare(self._corpus, self.vocabulary, self.settings).save(
-                folder, self.vocabulary
-            ),
+            Prepared.load,
+            lambda folder: prepare(self._corpus, self.vocabulary, self.settings).save(folder),
         )
         self.task = prepared.task
         self.splits = {name: Split(*part, lambda: self._corpus) for name, part in prepared.parts.items()}
@@ -163,12 +182,14 @@ class TextDataModule(LightningDataModule):
         ]
         max_length = self.settings.max_length
         repeated = self.report["duplicates"]
+        passed_over = [f"{count:,} {what}" for what, count in self.report["passed_over"].items()]
         return (
             f"data: {self.report['source']}, {' / '.join(parts)} reviews (train / validation / test), "
             f"{'whole' if max_length is None else f'the first {max_length} words'}, "
             f"{self.report['coverage']['tokens']['train']:.1%} of the words have a vector, "
             f"repeated texts: {sum(repeated['within'].values())} within splits, "
             f"{sum(repeated['across'].values())} across"
+            + (f"; passed over: {', '.join(passed_over)}" if passed_over else "")
         )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
@@ -204,6 +225,42 @@ class TextDataModule(LightningDataModule):
         part = self.splits[name]
         sampler = LengthSorted(part.encoded.lengths, self.eval_batch_size)
         return loader(part.encoded, part.labels, sampler, self.num_workers)
+
+
+def _checked(source: Any, columns: dict[str, Any], incomplete: str) -> Source:
+    """A source with the interface of one; what is said of a file's columns needs a file.
+
+    Raises:
+        ValueError: it is something else, or has columns of its own.
+    """
+    if not all(hasattr(source, part) for part in ("name", "files", "read")):
+        raise ValueError(
+            f"data.source={source}: expected the source's class under _target_ (docs/extending.md); data=reviews and "
+            "data=imdb choose those that are there, data.path=FILE any file"
+        )
+    given = {key: value for key, value in columns.items() if value is not None}
+    if incomplete != "refuse":
+        given["incomplete"] = incomplete
+    for key, value in given.items():
+        raise ValueError(
+            f"data.{key}={value}: it is read with data.path=FILE alone, the source {source.name} has its own"
+        )
+    return source
+
+
+def source_key(source: Source) -> str:
+    """A hash of all that determines how a source reads its files: its class, the file of that, its attributes.
+
+    The path is none of them, for what lies there counts by its content. An attribute that is no plain data counts as
+    it prints itself: reviews may be encoded once more, never mistaken.
+    """
+    kind = type(source)
+    values = {key: value for key, value in vars(source).items() if key != "path"}
+    try:
+        code = Path(inspect.getfile(kind)).read_text(encoding="utf-8")
+    except (OSError, TypeError):  # defined on the spot, as in a notebook
+        code = ""
+    return digest_of(kind.__module__, kind.__qualname__, source.name, json.dumps(values, default=str), code)
 
 
 def _epoch_of(trainer: Any) -> int:

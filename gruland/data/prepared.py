@@ -6,6 +6,8 @@ N reviews, C classes.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +17,8 @@ import numpy as np
 
 from gruland.cache import digest_of
 from gruland.data import tokenizer
+from gruland.data.corpus import Corpus
 from gruland.data.encoded import CLEANING, Encoded, encode, words_of
-from gruland.data.sources import Corpus
 from gruland.data.splits import NAMES, Limit, check_classes, divide, limit_sizes, subset
 from gruland.embedding import UNKNOWN, Vocabulary
 from gruland.files import read_json, write_json
@@ -24,7 +26,7 @@ from gruland.progress import Progress
 from gruland.task import Task
 
 #: Part of the cache's key: raise it when the same settings give other arrays or other facts.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,14 @@ class Settings:
             if value not in known:
                 raise ValueError(f"data.{key}={value} is unknown: expected {' or '.join(known)}")
         given = list(self.fractions) if isinstance(self.fractions, Sequence) else [self.fractions]
-        if len(given) != 3 or not all(isinstance(f, int | float) and f > 0 for f in given):
+        numbers = [f for f in given if isinstance(f, int | float) and not isinstance(f, bool)]
+        if len(given) != 3 or len(numbers) != 3 or not all(0 < f < math.inf for f in numbers):
             raise ValueError(f"data.fractions={given}: expected three numbers above 0")
         check_whole("split_seed", self.split_seed, 0)
         check_whole("max_length", self.max_length, 1, "whole reviews")
         limits = self.limit if isinstance(self.limit, Mapping) else {"train": self.limit}
+        if unknown := sorted(map(str, limits.keys() - set(NAMES))):
+            raise ValueError(f"data.limit names {', '.join(unknown)}: expected {', '.join(NAMES)}")
         for limit in limits.values():
             check_whole("limit", limit, 1, "all reviews")
 
@@ -70,9 +75,15 @@ def check_whole(key: str, value: Any, least: int, null: str | None = None) -> No
     """Refuse all but whole numbers of at least ``least``, and None where ``null`` says what that means."""
     if value is None and null:
         return
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         alternative = f", or null for {null}" if null else ""
         raise ValueError(f"data.{key}={value}: expected a whole number of at least {least}{alternative}")
+
+
+def check_text(key: str, value: Any) -> None:
+    """Refuse all but texts and None."""
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise ValueError(f"data.{key}={value}: expected a text, or null")
 
 
 class Part(NamedTuple):
@@ -99,25 +110,16 @@ class Prepared:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def save(self, folder: Path, vocabulary: Vocabulary) -> None:
+    def save(self, folder: Path) -> None:
         """Write everything into an empty folder."""
         for name, part in self.parts.items():
             for key, array in _arrays(part).items():
                 np.save(folder / f"{name}-{key}.npy", array)
-        facts = {
-            "task": self.task.to_dict(),
-            "facts": self.facts,
-            "fingerprint": self.fingerprint(vocabulary),
-        }
-        write_json(folder / "facts.json", facts)
+        write_json(folder / "facts.json", {"task": self.task.to_dict(), "facts": self.facts})
 
     @classmethod
-    def load(cls, folder: Path, vocabulary: Vocabulary) -> Prepared:
-        """The inverse of :meth:`save`; words stay memory-mapped.
-
-        Raises:
-            ValueError, OSError, KeyError: something is missing or not as it was written.
-        """
+    def load(cls, folder: Path) -> Prepared:
+        """The inverse of :meth:`save`; words stay memory-mapped. The cache has checked the files."""
         about = read_json(folder / "facts.json")
         parts = {}
         for name in NAMES:
@@ -126,10 +128,7 @@ class Prepared:
                 np.load(folder / f"{name}-{key}.npy") for key in ("offsets", "labels", "ids")
             )
             parts[name] = Part(Encoded(tokens, offsets), labels, ids)
-        prepared = cls(Task.from_dict(about["task"]), parts, about["facts"])
-        if prepared.fingerprint(vocabulary) != about["fingerprint"]:
-            raise ValueError("its content is not what was written")
-        return prepared
+        return cls(Task.from_dict(about["task"]), parts, about["facts"])
 
 
 def _arrays(part: Part) -> dict[str, np.ndarray]:
@@ -140,7 +139,8 @@ def prepare(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Prepa
     """Divide a corpus, take the limit's part of each split and encode it.
 
     Raises:
-        ValueError: the limit is larger than a split, or a class is missing from one.
+        ValueError: the limit is larger than a split, a class is missing from one, a review is too long to be read
+            whole, or hardly a word of them has a vector.
     """
     rows = divide(corpus.labels, corpus.splits, settings.split, settings.fractions, settings.split_seed)
     available = {name: len(rows[name]) for name in NAMES}
@@ -151,11 +151,18 @@ def prepare(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Prepa
     census = Census(settings.max_length)
     with Progress(sum(sizes.values()), "data: encoding reviews") as progress:
         encoded = {
-            name: encode(census.count(texts[name], name, settings.clean, progress), vocabulary)
+            name: encode(census.count(texts[name], ids[name], name, settings.clean, progress), vocabulary)
             for name in NAMES
         }
+    refuse_uncovered(encoded["train"], census.words, vocabulary)
     parts = {name: Part(encoded[name], corpus.labels[ids[name]], ids[name]) for name in NAMES}
-    facts = {"sizes": sizes, "available": available, "class_counts": counts, "duplicates": duplicates(texts)}
+    facts = {
+        "sizes": sizes,
+        "available": available,
+        "class_counts": counts,
+        "duplicates": duplicates(texts),
+        "passed_over": dict(corpus.passed_over),
+    }
     return Prepared(corpus.task, parts, {**facts, **census.facts(encoded, vocabulary)})
 
 
@@ -168,10 +175,15 @@ class Census:
     cut: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     empty: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
 
-    def count(self, texts: Iterable[str], name: str, clean: str, progress: Progress) -> Iterator[list[str]]:
+    def count(
+        self, texts: Iterable[str], ids: np.ndarray, name: str, clean: str, progress: Progress
+    ) -> Iterator[list[str]]:
         """The words of each text, the first ``max_length`` of them."""
-        for text in texts:
-            words = words_of(text, clean)
+        for text, row in zip(texts, ids, strict=True):
+            try:
+                words = words_of(text, clean, self.max_length)
+            except ValueError as error:
+                raise ValueError(f"review {row + 1} of the source: {error}") from error
             kept = words[: self.max_length]
             self.cut[name] += len(kept) < len(words)
             self.empty[name] += not words
@@ -195,6 +207,36 @@ class Census:
                 "empty": self.empty,
             },
         }
+
+
+#: The least share of the training reviews' words that has to have a vector, of those with a letter.
+LEAST_COVERAGE = 0.05
+
+
+def refuse_uncovered(train: Encoded, words: set[str], vocabulary: Vocabulary) -> None:
+    """Vectors that hardly know a word of the reviews are of another language, or were written in another way.
+
+    Punctuation does not count: it has a vector in any language.
+
+    Raises:
+        ValueError: with some words of both sides.
+    """
+    ids, counts = np.unique(train.tokens, return_counts=True)
+    lettered = [i > UNKNOWN and any(map(str.isalpha, vocabulary.words[i - 2])) for i in ids.tolist()]
+    covered = counts[lettered].sum() / counts.sum()
+    unknown = [word for word in sorted(words) if word.isalpha() and vocabulary.ids([word])[0] == UNKNOWN]
+    if covered < LEAST_COVERAGE and unknown:
+        theirs = [word for word in vocabulary.words[:200] if any(map(str.isalpha, word))]
+        raise ValueError(
+            f"{covered:.1%} of the words of the reviews have a vector in {vocabulary.name}: the reviews have "
+            f"{_quoted(unknown)}, the vectors {_quoted(theirs)}; give vectors of the reviews' language, a plain "
+            "lower-case word at the start of each line (embedding.path=FILE)"
+        )
+
+
+def _quoted(words: Sequence[str]) -> str:
+    step = max(1, len(words) // 4)  # from the whole alphabet
+    return ", ".join(repr(word) for word in words[::step][:4]) or "no word with a letter"
 
 
 def duplicates(texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:

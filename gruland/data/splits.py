@@ -67,7 +67,7 @@ def divide(
         fractions: proportions of train, validation and test; the last two also divide an official other half.
 
     Raises:
-        ValueError: ``official`` without official splits.
+        ValueError: ``official`` without official splits, or official splits without reviews for one of the three.
     """
     if how == "official" and official is None:
         raise ValueError(
@@ -76,8 +76,15 @@ def divide(
     if official is None or how == "random":
         return dict(zip(NAMES, cut(labels, fractions, seed), strict=True))
     parts = {name: np.flatnonzero(official == name) for name in NAMES}
-    if not (len(parts["validation"]) and len(parts["test"])):
+    if not all(map(len, parts.values())):
         rest = np.flatnonzero(official != "train")
+        if not len(rest) or not len(parts["train"]):
+            missing = "training" if len(rest) else "validation and test"
+            only = ", ".join(sorted(set(official.tolist())))
+            raise ValueError(
+                f"the source's own split has no {missing} reviews, all {len(official):,} are {only}: give "
+                "data.split=random to divide all rows by seed"
+            )
         parts["validation"], parts["test"] = (rest[part] for part in cut(labels[rest], fractions[1:], seed))
     return parts
 
