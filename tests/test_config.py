@@ -11,6 +11,7 @@ GROUPS = sorted(p.name for p in config.CONF.iterdir() if p.is_dir() and p.name n
 OPTIONS = [f"{group}={p.stem}" for group in GROUPS for p in sorted((config.CONF / group).glob("*.yaml"))]
 #: Keys that a user has to give, as ??? in the file.
 GIVEN = {"embedding=file": ["embedding.path=glove.txt"], "experiment=paper": ["embedding.path=glove.txt"]}
+GIVEN |= {f"data={name}": ["data.path=file.parquet"] for name in ("sst2", "sst5", "reuters")}
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, "experiment=paper", "experiment=smoke"])
