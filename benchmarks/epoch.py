@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from benchmarks.subject import Context
 from benchmarks.table import Row
 from gruland.callbacks import TrainingProgress
 from gruland.data import Batch
-from gruland.train import build_trainer
+from gruland.experiment import build_trainer
 
 TITLE = "An epoch"
 
@@ -55,7 +56,8 @@ class _Stopwatch(pl.Callback):
 def _fit(context: Context, steps: int) -> Seconds:
     """A part of an epoch by the trainer of ``python -m gruland.train``; its own start does not count."""
     stopwatch = _Stopwatch(context.settings.clock)
-    trainer: Any = build_trainer(context.config.trainer, [TrainingProgress("epoch"), stopwatch], [])
+    callbacks = [TrainingProgress(), stopwatch]
+    trainer: Any = build_trainer(context.config.trainer, callbacks, [], Path("epoch"))
     trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
     trainer.fit_loop.max_epochs = 1
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]

@@ -1,17 +1,32 @@
-"""The configuration: where it lies, how it is composed, what is checked before any work starts."""
+"""The configuration: where it lies, how it is composed, and how its groups become objects.
+
+Each option of each group names a class (``_target_``), and its keys are that class's arguments. What an argument may
+be the class itself says when it is built; here every key is held against the class's signature.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object
+from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gruland.errors import one_line
 
 _PACKAGE = Path(__file__).parent
 
@@ -27,19 +42,14 @@ RENAMED = {
     "attack.seed": "attack.typing_errors.seed",
     "attack.draws": "attack.typing_errors.draws",
     "attack.dropout_seed": "attack.typing_errors.dropout_seed",
+    "trainer.threads": "threads=2",
+    "trainer.keep_epochs": "callbacks=[default,epoch_weights]",
+    "logger.name": "logger=tensorboard or logger=[csv,tensorboard]",
 }
-
-
-def refuse_renamed(overrides: Iterable[str]) -> None:
-    """Refuse a key by an earlier name.
-
-    Raises:
-        ValueError: with the new one.
-    """
-    for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
-        if key in RENAMED:
-            raise ValueError(f"{override}: {key} is no longer a key, give {RENAMED[key]}")
+#: What Hydra's ``instantiate`` reads itself.
+_HYDRA = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+#: The largest numbers that weights, seeds and sizes can hold.
+_FLOAT32, _INT64 = 3.4028234663852886e38, 2**63 - 1
 
 
 def cores() -> int:
@@ -47,114 +57,284 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-OmegaConf.register_new_resolver("cores", cores, replace=True)
+# --- from words on a command line to a configuration ---
 
 
 def compose(*overrides: str) -> DictConfig:
     """Compose a configuration as the command line does: ``compose("regularizer=zoneout", "seed=1")``.
 
     Raises:
-        ValueError: an override that names an unknown group option or key.
+        ValueError: an override that names an unknown option or key, or that cannot be read.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    refuse_renamed(overrides)
+    words = typed(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolved(hydra_compose("train", list(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"cannot compose {list(overrides)}: {error}") from error
+            cfg = resolved(hydra_compose("train", [_forced(override) for override in parse(words)]))
+    except ValueError:
+        raise
+    # Hydra meets some words, such as data=[3,[1]], with errors of its own internals.
+    except Exception as error:
+        raise ValueError(f"cannot compose {' '.join(words)}: {explained(error)}") from error
+    check_keys(cfg)
+    return cfg
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """The words in Hydra's grammar.
+
+    Raises:
+        ValueError: a word that is no override.
+    """
+    parser = OverridesParser.create()
+    result = []
+    for word in words:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{word}: cannot be read ({reason}); a value with special characters is typed as \"key='value'\""
+            ) from None
+        _refuse_renamed(override.key_or_group)
+        _refuse_unknown_top(override)
+        result.append(override)
+    return result
+
+
+def typed(words: Sequence[str]) -> list[str]:
+    """The words with the values of paths quoted for Hydra, where its grammar cannot take them as they are typed.
+
+    ``data.path=IMDB (1).csv`` becomes ``data.path='IMDB (1).csv'``; ``data.path=a.csv,b.csv`` stays a sweep over two
+    files unless there is one of that name.
+    """
+    return [_quoted(word) for word in words]
+
+
+def _quoted(word: str) -> str:
+    key, equals, value = word.partition("=")
+    # What names a file or a folder: data.path, embedding.path, data.cache_dir, output_dir.
+    if not equals or not re.search(r"(^|[._])(path|dir)$", key) or value.strip()[:1] in ("'", '"'):
+        return word
+    try:
+        plain = not OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        plain = False
+        if re.fullmatch(r"(choice|glob)\(.*\)|.*,.*", value) and not Path(value).expanduser().exists():
+            pieces = [_quoted(f"{key}={piece}").partition("=")[2] for piece in value.split(",")]
+            return f"{key}={','.join(pieces)}"
+    else:
+        if plain or not Path(value).expanduser().exists():
+            return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def _forced(override: Override) -> str:
+    """An override that Hydra takes even for a key that no file has: :func:`check_keys` refuses it in better words."""
+    key, word = override.key_or_group, str(override.input_line)
+    plain = override.type == OverrideType.CHANGE and "." in key and not key.startswith("hydra.")
+    return f"++{word}" if plain else word
+
+
+def explained(error: BaseException) -> str:
+    """The message of an error of Hydra's or OmegaConf's on one line, with a package to install where one is missing."""
+    text = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", str(error))
+    if missing := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
+        kind, name = missing.groups()
+        package = f"hydra-{name.split('_')[0]}-{kind}"
+        return f"hydra/{kind}={name} is not installed: pip install {package}"
+    return " ".join(text.split()) or type(error).__name__
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
-    """A copy without interpolations and without Hydra's own part."""
+    """A copy without interpolations and without Hydra's own part.
+
+    Raises:
+        ValueError: an interpolation that leads nowhere.
+    """
     whole: Any = OmegaConf.to_container(cfg, resolve=False)
     whole.pop("hydra", None)
-    return DictConfig(OmegaConf.to_container(DictConfig(whole), resolve=True))
+    try:
+        return DictConfig(OmegaConf.to_container(DictConfig(whole), resolve=True))
+    except OmegaConfBaseException as error:
+        raise ValueError(explained(error)) from error
+
+
+# --- from a configuration to objects ---
 
 
 def instantiate(node: DictConfig, **more: Any) -> Any:
-    """The object that a group's settings describe, e.g. ``instantiate(cfg.regularizer)``.
+    """The object that a group's settings describe, e.g. ``instantiate(cfg.optimizer)``.
+
+    Args:
+        node: settings with a ``_target_``.
+        more: arguments that do not come from the configuration.
 
     Raises:
-        ValueError, OSError, ImportError: what the class says of a value, with the key.
+        ValueError, OSError, ImportError: an unknown key, or what the class says of a value.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
-
+    key = str(node._get_full_key(None))
+    _check_arguments(OmegaConf.to_container(node, resolve=True), key)
+    if taken := sorted(set(more) & set(map(str, node))):
+        raise ValueError(f"{key}.{taken[0]} is set by the program itself, leave it out")
     try:
-        return hydra_instantiate(node, **more)
+        # In two steps: what Hydra itself is given as an argument it copies, and a list becomes one of its own.
+        make = hydra_instantiate(node, _partial_=True, _convert_="all")
+        return partial(make, **more) if node.get("_partial_") else make(**more)
     except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ValueError) and re.match(r"[a-z_]+=", str(cause)):
-            raise ValueError(f"{node._get_full_key(None)}.{cause}") from error
-        if isinstance(cause, TypeError):  # an argument that the class does not have
-            raise ValueError(f"{node._get_full_key(None)}: {cause}") from error
-        raise cause from None
+        raise _named(error.__cause__ or error, key) from error
+    except Exception as error:  # what Lightning or torch think of a value comes in many types
+        raise _named(error, key) from error
+
+
+def instantiate_all(group: DictConfig, **more: Any) -> dict[str, Any]:
+    """The objects of a group that holds several by name (``callbacks``, ``logger``), in their order."""
+    return {str(name): instantiate(node, **more) for name, node in group.items() if node is not None}
+
+
+def _named(error: BaseException, key: str) -> BaseException:
+    """The error with the full key of the argument that it speaks of."""
+    message = one_line(error)
+    if re.match(r"[a-z_]+(\[\w+\])?=", message):
+        message = f"{key}.{message}"
+    elif key.split(".")[0] not in message:
+        message = f"{key}: {message}"
+    elif isinstance(error, ValueError | OSError | ImportError):
+        return error
+    return (type(error) if isinstance(error, OSError | ImportError) else ValueError)(message)
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that nothing reads, in every group and at the top, and numbers that nothing can hold.
+
+    Raises:
+        ValueError: with the nearest known key.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    for name in plain:
+        if name not in _top():
+            raise ValueError(f"{name} {_unknown(name, _top())}")
+    for name in _top():
+        if name not in plain:
+            raise ValueError(f"{name} is missing: leave ~{name} out")
+    for key, value in _leaves(plain):
+        _refuse_renamed(key)
+        if isinstance(value, float) and not abs(value) <= _FLOAT32:
+            raise ValueError(f"{key}={value}: expected a finite number that fits in 32 bits")
+        if isinstance(value, int) and abs(value) > _INT64:
+            raise ValueError(f"{key}={value}: expected a whole number that fits in 64 bits")
+    for name, group in plain.items():
+        if name in _groups() and not isinstance(group, Mapping | list):
+            raise ValueError(f"{name}={group}: expected an option of the group, e.g. {name}={_option(name)}")
+        _check_arguments(group, name)
+
+
+def _check_arguments(node: Any, key: str) -> None:
+    """Refuse, in every node with a ``_target_``, the keys that the class does not take."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            _check_arguments(item, f"{key}[{index}]")
+    if not isinstance(node, Mapping):
+        return
+    known = _arguments(node["_target_"], key) if "_target_" in node else None
+    for name, item in node.items():
+        if known is not None and name not in known and name not in _HYDRA:
+            raise ValueError(f"{key}.{name} {_unknown(str(name), known)}")
+        _check_arguments(item, f"{key}.{name}")
+
+
+def _arguments(target: Any, key: str) -> list[str] | None:
+    """The names of a class's arguments; None where it takes any."""
+    if callable(target):
+        made = target
+    else:
+        try:
+            made = get_object(str(target))
+        except Exception as error:  # whatever the module raises when it is imported
+            raise ValueError(f"{key}._target_={target}: cannot be imported ({explained(error)})") from None
+    if not callable(made):
+        raise ValueError(f"{key}._target_={target}: expected a class or a function")
+    parameters = inspect.signature(made).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (
+        f"is unknown: did you mean {near[0]}?" if near else f"is unknown: expected one of {', '.join(known)}"
+    )
+
+
+def _refuse_renamed(key: str) -> None:
+    if key in RENAMED:
+        raise ValueError(f"{key} is no longer a key, give {RENAMED[key]}")
+
+
+def _refuse_unknown_top(override: Override) -> None:
+    """``sed=1`` and ``regulariser=zoneout``: Hydra's own answer to these is to add them with +."""
+    name = override.key_or_group.split("@")[0]
+    if not re.search(r"[./]", name) and name not in (*_top(), "experiment"):
+        raise ValueError(f"{name} {_unknown(name, [*_top(), 'experiment'])}")
+
+
+@cache
+def _groups() -> tuple[str, ...]:
+    return tuple(
+        sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("hydra", "experiment"))
+    )
+
+
+@cache
+def _top() -> tuple[str, ...]:
+    """The keys of a composed configuration: the groups, and the scalars of train.yaml."""
+    own = OmegaConf.load(CONF / "train.yaml")
+    return (*_groups(), *(str(key) for key in own if key not in ("defaults", "hydra")))
+
+
+def _option(group: str) -> str:
+    return min(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{key}[{index}]")
+    else:
+        yield key, value
+
+
+# --- what the top of the configuration itself may be ---
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values that cannot work, before anything is read or written.
+    """Refuse a configuration that cannot work, before anything is read or written.
 
     Raises:
-        ValueError: with the key, its value and what was expected.
+        ValueError, OSError, ImportError: with the key, its value and what was expected.
     """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
-    instantiate(cfg.regularizer)
-    _optimizable(cfg)
-    for key in ("model.hidden_size", "model.num_layers", "trainer.max_epochs", "data.batch_size"):
-        _integer(cfg, key, 1)
-    _integer(cfg, "seed", 0)
-    size = cfg.landscape.size
-    axes = [f"[{axis}]" for axis in range(len(size))] if OmegaConf.is_list(size) else [""]
-    for axis in axes:
-        _integer(cfg, f"landscape.size{axis}", 1)
-    _kept_epochs(cfg)
-    _attacks(cfg.attack)
+    check_keys(cfg)
+    _whole("seed", cfg.seed, 0)
+    if cfg.threads is not None:
+        _whole("threads", cfg.threads, 1)
+    if not str(cfg.experiment_name).strip() or "/" in str(cfg.experiment_name):
+        raise ValueError(f"experiment_name={cfg.experiment_name}: expected the name of one folder")
     _writable(Path(cfg.output_dir))
+    from gruland.experiment import check_objects
+
+    check_objects(cfg)
 
 
-def _value(cfg: DictConfig, key: str, kind: Any, expected: str) -> Any:
-    value = OmegaConf.select(cfg, key, throw_on_missing=True)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise ValueError(f"{key}={value}: expected {expected}")
-    return value
-
-
-def _between(cfg: DictConfig, key: str, low: float, high: float) -> None:
-    expected = f"a number in [{low}, {high}]"
-    value = _value(cfg, key, (int, float), expected)
-    if not low <= value <= high:
-        raise ValueError(f"{key}={value}: expected {expected}")
-
-
-def _integer(cfg: DictConfig, key: str, low: int) -> None:
-    expected = f"a whole number of at least {low}"
-    if _value(cfg, key, int, expected) < low:
-        raise ValueError(f"{key}={OmegaConf.select(cfg, key)}: expected {expected}")
-
-
-def _optimizable(cfg: DictConfig) -> None:
-    rate = OmegaConf.select(cfg, "optimizer.lr")
-    if "lr" in cfg.optimizer and (
-        isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0
-    ):
-        raise ValueError(f"optimizer.lr={rate}: expected a number above 0")
-    if cfg.trainer.get("threads") is not None:
-        _integer(cfg, "trainer.threads", 1)
-
-
-def _kept_epochs(cfg: DictConfig) -> None:
-    plane = cfg.landscape.get("plane")
-    words = [plane] if isinstance(plane, str) else plane or []
-    for word in ("initial", "trajectory"):
-        if cfg.landscape.enabled and word in words and not cfg.trainer.get("keep_epochs"):
-            raise ValueError(
-                f"landscape.plane={plane} needs the weights of each epoch: give trainer.keep_epochs=true"
-            )
+def _whole(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
 
 
 def _attacks(attack: DictConfig) -> None:

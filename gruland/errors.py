@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 #: What bad input raises here and in the libraries below: anything else is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ImportError)
+USER_ERRORS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,7 @@
-"""Where a run's numbers go besides its own folder: Weights & Biases or TensorBoard."""
+"""Where a run's numbers go besides its own folder: Weights & Biases and TensorBoard, Lightning's own loggers.
+
+Each takes ``save_dir``, the run's folder, from the program, and publishes at the end what the run measured.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from gruland.config import instantiate
-from gruland.runs import Run, name
+from gruland import config
+from gruland.runs import Run, flat, name
 
 log = logging.getLogger("gruland")
 
@@ -24,74 +29,168 @@ log = logging.getLogger("gruland")
 EXAMPLES = 50
 
 
-def build(cfg: DictConfig, run: Run) -> list[Logger]:
+class TensorBoard(TensorBoardLogger):
+    """Lightning's, in the folder ``tensorboard`` of the run: curves, settings, pictures and texts.
+
+    Raises:
+        ImportError: tensorboard is not installed. Lightning would quietly fall back to another writer.
+    """
+
+    def __init__(self, save_dir: str | Path) -> None:
+        _need("tensorboard")
+        super().__init__(save_dir, name="tensorboard", version="", default_hp_metric=False)
+
+    def describe(self, cfg: DictConfig) -> None:
+        """Nothing yet: the settings are logged together with the scores."""
+
+    def publish(self, run: Run) -> None:
+        """Settings beside the scores of the best epoch; pictures; adversarial examples as a table."""
+        from matplotlib.image import imread
+
+        best = run.results["metrics"]["best"]
+        scores = {f"best/{split}/{key}": best[split][key] for split in best for key in ("loss", "accuracy")}
+        plain: Any = OmegaConf.to_container(run.config, resolve=True)
+        settings = {key: _scalar(value) for key, value in flat(_settings(plain)).items()}
+        self.log_hyperparams(settings, scores)
+        for picture in _pictures(run):
+            self.experiment.add_image(
+                f"landscape/{picture.stem}", imread(picture)[..., :3], dataformats="HWC"
+            )
+        for attack, rows in _examples(run).items():
+            self.experiment.add_text(f"attack/{attack}", _markdown(rows))
+        self.experiment.flush()
+
+    def end(self, exit_code: int) -> None:
+        """Close the files."""
+        self.finalize("success" if exit_code == 0 else "failed")
+
+
+class WeightsAndBiases(WandbLogger):
+    """Lightning's, with a mode that neither prompts nor hangs, and a run for each cell of each experiment.
+
+    Args:
+        save_dir: the run's folder.
+        project, entity, group, job_type: as W&B has them; without a group it is ``<experiment>-<regularizer>``.
+        mode: ``auto`` is online where there is a key and the server answers, else offline; or W&B's own.
+
+    Raises:
+        ImportError: wandb is not installed.
+        ValueError: an unknown mode.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        project: str = "gruland",
+        entity: str | None = None,
+        mode: str = "auto",
+        group: str | None = None,
+        job_type: str = "train",
+    ) -> None:
+        _need("wandb")
+        if mode not in ("auto", "online", "offline", "disabled"):
+            raise ValueError(f"mode={mode}: expected auto, online, offline or disabled")
+        super().__init__(project=project, save_dir=save_dir, experiment=None)
+        self._folder = Path(save_dir)
+        self._options: dict[str, Any] = {"project": project, "entity": entity, "job_type": job_type}
+        self._mode, self._group = mode, group
+
+    def describe(self, cfg: DictConfig) -> None:
+        """Begin the dashboard's run."""
+        import wandb
+
+        mode, regularizer = wandb_mode(self._mode), config.instantiate(cfg.regularizer)
+        begun: Any = wandb.init(
+            **self._options,
+            dir=self._folder,
+            mode=mode,
+            id=dashboard_id(self._folder),
+            name=name(cfg),
+            resume="allow" if mode == "online" else None,
+            group=self._group or f"{cfg.experiment_name}-{regularizer.name}",
+            tags=[
+                f"data:{_source(cfg)}",
+                f"regularizer:{regularizer.name}",
+                f"rate:{regularizer.rate:g}",
+                f"hidden:{cfg.model.hidden_size}",
+                f"seed:{cfg.seed}",
+            ],
+            config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        begun.define_metric("epoch")
+        for stage in ("train", "val", "test"):
+            begun.define_metric(f"{stage}/loss", step_metric="epoch", summary="min")
+            for metric in ("accuracy", "f1"):
+                begun.define_metric(f"{stage}/{metric}", step_metric="epoch", summary="max")
+        self._experiment = begun
+
+    def publish(self, run: Run) -> None:
+        """Scores into the summary; pictures, surface and adversarial examples as media."""
+        import wandb
+
+        results, experiment = run.results, self.experiment
+        for which, splits in results["metrics"].items():
+            for split, scores in splits.items():
+                for metric, value in scores.items():
+                    experiment.summary[f"{which}/{split}/{metric}"] = value
+        media: dict[str, Any] = {}
+        for picture in _pictures(run):
+            media[f"landscape/{picture.stem}"] = wandb.Image(str(picture))
+        for page in sorted((run.path / "landscape").glob("*.html")):
+            media[f"landscape/{page.stem}_interactive"] = wandb.Html(str(page))
+        for attack, rows in _examples(run).items():
+            media[f"attack/{attack}/examples"] = wandb.Table(columns=[*rows[0]], data=rows[1:])
+        for attack, entry in results.get("attacks", {}).items():
+            for form, scores in entry["scores"].items():
+                experiment.summary[f"attack/{attack}/{form}/loss"] = scores["plain"]["loss"]
+                experiment.summary[f"attack/{attack}/{form}/accuracy"] = scores["plain"]["accuracy"]
+        if media:
+            experiment.log(media)
+
+    def end(self, exit_code: int) -> None:
+        """End the dashboard's run with the job's true exit code."""
+        self.experiment.finish(exit_code=exit_code)
+
+
+def build(cfg: DictConfig, folder: Path) -> list[Logger]:
     """The loggers that the configuration asks for; metrics.csv is written in any case.
 
     Raises:
-        ImportError: the logger's package is not installed, with the extra that brings it.
-        ValueError: an unknown logger.
+        ImportError, ValueError: a package that is not installed, with the extra that brings it; a wrong setting.
     """
-    builders = {"csv": lambda *_: [], "wandb": _wandb, "tensorboard": _tensorboard}
-    if cfg.logger.name not in builders:
-        raise ValueError(f"logger.name={cfg.logger.name}: expected one of {', '.join(builders)}")
-    return builders[cfg.logger.name](cfg, run)
+    return list(config.instantiate_all(cfg.logger, save_dir=str(folder)).values())
 
 
-def _tensorboard(cfg: DictConfig, run: Run) -> list[Logger]:
+@contextmanager
+def attached(loggers: Sequence[Logger], cfg: DictConfig, run: Run) -> Iterator[None]:
+    """Tell the loggers what the run is, and at the end what it measured, or that it failed.
+
+    A logger of somebody else's gets the settings and nothing more.
+    """
+    own: list[Any] = [logger for logger in loggers if isinstance(logger, TensorBoard | WeightsAndBiases)]
+    for logger in loggers:
+        if logger in own:
+            logger.describe(cfg)  # type: ignore[attr-defined]
+        else:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    code = 1
     try:
-        import tensorboard  # noqa: F401  (Lightning would quietly fall back to another writer)
-    except ImportError as error:
-        raise ImportError(
-            "logger=tensorboard needs tensorboard: pip install 'gruland[tensorboard]'"
-        ) from error
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    return [TensorBoardLogger(run.path, name="tensorboard", version="")]
-
-
-def _wandb(cfg: DictConfig, run: Run) -> list[Logger]:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ImportError("logger=wandb needs wandb: pip install 'gruland[wandb]'") from error
-    from pytorch_lightning.loggers import WandbLogger
-
-    mode, regularizer = _wandb_mode(cfg.logger.mode), instantiate(cfg.regularizer)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    begun = wandb.init(
-        project=cfg.logger.project,
-        entity=cfg.logger.entity,
-        dir=run.path,
-        mode=mode,
-        id=_dashboard_id(run),
-        name=name(cfg),
-        resume="allow" if mode == "online" else None,
-        group=cfg.logger.group or f"{cfg.experiment_name}-{regularizer.name}",
-        job_type=cfg.logger.job_type,
-        tags=[
-            f"data:{run.data.report['source']}"[:64],  # the longest tag that W&B takes
-            f"regularizer:{regularizer.name}",
-            f"rate:{regularizer.rate:g}",
-            f"hidden:{cfg.model.hidden_size}",
-            f"seed:{cfg.seed}",
-        ],
-        config=resolved,
-        settings=wandb.Settings(silent=True, console="off"),
-    )
-    begun.define_metric("epoch")
-    for stage in ("train", "val", "test"):
-        begun.define_metric(f"{stage}/loss", step_metric="epoch", summary="min")
-        for metric in ("accuracy", "f1"):
-            begun.define_metric(f"{stage}/{metric}", step_metric="epoch", summary="max")
-    return [WandbLogger(experiment=begun)]
+        yield
+        for logger in own:
+            logger.publish(run)
+        code = 0
+    finally:
+        for logger in own:
+            logger.end(code)
 
 
-def _dashboard_id(run: Run) -> str:
+def dashboard_id(folder: Path) -> str:
     """The same for a run that is resumed, another for the same cell in another experiment or folder."""
-    return f"{run.path.name}-{hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:8]}"
+    return f"{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
-def _wandb_mode(asked: str) -> Any:
+def wandb_mode(asked: str) -> Any:
     """``auto`` is online where there is a key and the server answers, else offline: never a prompt or a hang."""
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
@@ -112,41 +211,44 @@ def _wandb_mode(asked: str) -> Any:
     return "online"
 
 
-@contextmanager
-def finished(attached: Sequence[Logger], run: Run) -> Iterator[None]:
-    """Publish what the run measured, then end its W&B run with the job's true exit code."""
-    dashboards: list[Any] = [logger for logger in attached if type(logger).__name__ == "WandbLogger"]
-    code = 1
+def _need(package: str) -> None:
     try:
-        yield
-        for logger in dashboards:
-            _publish(logger.experiment, run)
-        code = 0
-    finally:
-        for logger in dashboards:
-            logger.experiment.finish(exit_code=code)
+        found = find_spec(package)
+    except ValueError:  # what import itself says of a module that was blocked
+        found = None
+    if found is None:
+        raise ImportError(f"logger={package} needs {package}: pip install 'gruland[{package}]'")
 
 
-def _publish(experiment: Any, run: Run) -> None:
-    """Scores into the summary; pictures, surface and adversarial examples as media."""
-    import wandb
+def _source(cfg: DictConfig) -> str:
+    """The reviews that are read: the file's name where a path is given."""
+    return Path(cfg.data.path).name if cfg.data.get("path") else str(cfg.data.source)
 
-    results = run.results
-    for which, splits in results["metrics"].items():
-        for split, scores in splits.items():
-            for metric, value in scores.items():
-                experiment.summary[f"{which}/{split}/{metric}"] = value
-    media: dict[str, Any] = {}
-    for picture in sorted((run.path / "landscape").glob("*.png")):
-        media[f"landscape/{picture.stem}"] = wandb.Image(str(picture))
-    for page in sorted((run.path / "landscape").glob("*.html")):
-        media[f"landscape/{page.stem}_interactive"] = wandb.Html(str(page))
-    for attack, entry in results.get("attacks", {}).items():
-        with open(run.path / "attack" / attack / "texts.csv", newline="") as file:
-            rows: list[list[Any]] = list(csv.reader(file))
-        media[f"attack/{attack}/examples"] = wandb.Table(columns=rows[0], data=rows[1 : 1 + EXAMPLES])
-        for form, scores in entry["scores"].items():
-            experiment.summary[f"attack/{attack}/{form}/loss"] = scores["plain"]["loss"]
-            experiment.summary[f"attack/{attack}/{form}/accuracy"] = scores["plain"]["accuracy"]
-    if media:
-        experiment.log(media)
+
+def _pictures(run: Run) -> list[Path]:
+    return sorted((run.path / "landscape").glob("*.png"))
+
+
+def _examples(run: Run) -> dict[str, list[list[str]]]:
+    """The header and the first rows of each attack's texts, by the attack's name."""
+    found = {}
+    for path in sorted((run.path / "attack").rglob("texts.csv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            found[path.parent.name] = [row for _, row in zip(range(EXAMPLES + 1), rows, strict=False)]
+    return found
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _settings(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dashboard can compare runs by: callbacks and loggers are none of it."""
+    return {key: value for key, value in plain.items() if key not in ("callbacks", "logger")}
+
+
+def _scalar(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)

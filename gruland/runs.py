@@ -5,7 +5,7 @@
     outputs/<experiment>/<regularizer>-<rate>-h<units>-s<seed>-<hash>/
         config.yaml             the resolved configuration
         checkpoints/best.ckpt   least validation loss;  last.ckpt: after the last epoch
-        checkpoints/epoch-N.ckpt   weights after epoch N, 0 = before training (trainer.keep_epochs=true)
+        checkpoints/epoch-N.ckpt   weights after epoch N, 0 = before training (callbacks=[default,epoch_weights])
         metrics.csv             a row an epoch
         results.json            everything measured, see docs/results.md
         landscape/  attack/     surface and pictures; perturbed reviews
@@ -53,7 +53,16 @@ _DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
 _NOT_IDENTITY = {"path", "cache_dir", "num_workers", "eval_batch_size", "backend"}
-_TRAINER_IDENTITY = ("max_epochs", "precision", "gradient_clip_val")
+#: Arguments of Lightning's trainer that change no weight; all others may.
+_NOT_TRAINING = {
+    "_target_",
+    "accelerator",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "log_every_n_steps",
+    "num_sanity_val_steps",
+    "profiler",
+}
 #: The keys that name files: what these hold counts, not where they lie.
 _FILES = ("data.path", "embedding.path")
 
@@ -70,8 +79,18 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     # A run without the key is a float32 run: both have the same name.
     if result["model"].get("precision") == "float32":
         del result["model"]["precision"]
-    result["trainer"] = {key: whole["trainer"].get(key) for key in _TRAINER_IDENTITY}
-    return result
+    result["trainer"] = {
+        key: value
+        for key, value in whole["trainer"].items()
+        if value is not None and key not in _NOT_TRAINING and (key, value) != ("devices", 1)
+    }
+    # A callback of somebody else's, such as EarlyStopping, may change what is trained; this package's do not.
+    others = {
+        key: node
+        for key, node in (whole.get("callbacks") or {}).items()
+        if node and not str(node["_target_"]).startswith("gruland.callbacks.")
+    }
+    return {**result, "callbacks": others} if others else result
 
 
 def requested(cfg: DictConfig) -> dict[str, Any]:
@@ -314,24 +333,25 @@ def build_model(cfg: DictConfig, data: TextDataModule | Run) -> Classifier:
     """An untrained classifier for the task and the vocabulary of ``data``, its weights drawn from the seed."""
     import torch
 
-    from gruland.classifier import Classifier
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
-        return Classifier(
-            data.task,
-            torch.from_numpy(data.vocabulary.vectors),
-            hidden_size=cfg.model.hidden_size,
-            num_layers=cfg.model.num_layers,
-            between=cfg.model.between,
-            regularizer=instantiate(cfg.regularizer),
-            initialization=cfg.model.initialization,
-            backend=cfg.model.backend,
-            precision=cfg.model.get("precision", "float32"),  # absent in older runs
-            freeze=data.vocabulary.freeze,
-            optimizer=instantiate(cfg.optimizer),
-            seed=cfg.seed,
-        )
+        vectors = torch.from_numpy(data.vocabulary.vectors)
+        return instantiate_model(cfg, data.task, vectors, freeze=data.vocabulary.freeze)
+
+
+def instantiate_model(
+    cfg: DictConfig, task: Task, vectors: torch.Tensor, *, freeze: bool = True
+) -> Classifier:
+    """The classifier for a task and word vectors [V, D]."""
+    return instantiate(
+        cfg.model,
+        task=task,
+        vectors=vectors,
+        regularizer=instantiate(cfg.regularizer),
+        freeze=freeze,
+        optimizer=instantiate(cfg.optimizer),
+        seed=cfg.seed,
+    )
 
 
 def prepare(cfg: DictConfig) -> Run:

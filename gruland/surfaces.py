@@ -537,7 +537,7 @@ def _weights(run: Run, word: str, model: Classifier) -> tuple[str, dict[str, Ten
     if 0 not in run.epochs:
         raise ValueError(
             f"landscape.plane=initial: {run.path} does not keep the weights before training: "
-            "train with trainer.keep_epochs=true"
+            "train with callbacks=[default,epoch_weights]"
         )
     return word, _checkpoint(run, "epoch-0", model)
 
@@ -704,7 +704,7 @@ def run_checkpoints(run: Run) -> dict[int, dict[str, Tensor]]:
     if len(run.epochs) < 3:
         raise ValueError(
             f"{run.path} keeps the weights of {len(run.epochs)} epochs, a trajectory takes at least three: "
-            "train with trainer.keep_epochs=true"
+            "train with callbacks=[default,epoch_weights]"
         )
     return {epoch: dict(run.load_model(f"epoch-{epoch}").trainable()) for epoch in run.epochs}
 

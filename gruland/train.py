@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from gruland.progress import FILE_VARIABLE, part
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-    from pytorch_lightning.loggers import Logger
 
 log = logging.getLogger("gruland")
 
@@ -61,21 +59,19 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
     import torch
 
     from gruland import loggers
-    from gruland.callbacks import MetricsFile, checkpoints
+    from gruland.experiment import build_callbacks, build_trainer
 
-    threads = cfg.trainer.threads or sweep.threads_per_job()
+    callbacks, attached = build_callbacks(cfg), loggers.build(cfg, run.path)
+    trainer = build_trainer(cfg.trainer, list(callbacks.values()), attached, run.path)
+    threads = cfg.threads or sweep.threads_per_job()
     torch.set_num_threads(threads)
     with part(0.0, 0.05):
         data = run.data
     model = runs.build_model(cfg, data)
     _refuse_foreign_checkpoint(run, model)
-    metrics = MetricsFile(run)
-    callbacks = [metrics, *_measurements(cfg, run), *checkpoints(run)]
-    attached = loggers.build(cfg, run)
-    with loggers.finished(attached, run):
-        trainer = build_trainer(cfg.trainer, callbacks, attached)
-        device = trainer.strategy.root_device
+    with loggers.attached(attached, cfg, run):
         # What is measured later, perhaps elsewhere, does not change what is said of the training.
+        device = trainer.strategy.root_device
         described = {} if "metrics" in run.results else runs.describe(cfg, model, threads, device)
         run.update_results(
             **described,
@@ -87,50 +83,15 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         resume = run.checkpoint("last")
         with part(0.05, 0.75), _keyboard_interrupts(trainer):
             trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
-        run.update_results(training=metrics.training)
+        run.update_results(training=callbacks["metrics_file"].training)  # type: ignore[attr-defined]
         trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
 
 
-def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], attached: list[Logger]) -> pl.Trainer:
-    """Lightning's trainer. Raises ValueError where this machine lacks the accelerator."""
-    import pytorch_lightning as pl
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    try:
-        return pl.Trainer(
-            accelerator=cfg.accelerator,
-            devices=cfg.devices,
-            precision=cfg.precision,
-            max_epochs=cfg.max_epochs,
-            gradient_clip_val=cfg.gradient_clip_val,
-            callbacks=callbacks,
-            logger=attached,
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"trainer.accelerator={cfg.accelerator}: {error}") from error
-
-
-def _measurements(cfg: DictConfig, run: runs.Run) -> list[pl.Callback]:
-    from gruland import attack, callbacks
-
-    label = runs.name(cfg)
-    result: list[pl.Callback] = [callbacks.TrainingProgress(label), callbacks.SplitScores(run, label)]
-    if cfg.trainer.get("keep_epochs"):  # absent in older runs
-        result.append(callbacks.EpochWeights(run))
-    if cfg.landscape.enabled:
-        result.append(callbacks.LossSurface(run, cfg.landscape))
-    if cfg.attack:
-        result.append(callbacks.AdversarialEvaluation(attack.build(cfg.attack), run.path))
-    return result
-
-
 def _refuse_untrained_epochs(run: runs.Run, cfg: DictConfig) -> None:
-    if cfg.trainer.get("keep_epochs") and "metrics" in run.results and 0 not in run.epochs:
+    if "epoch_weights" in cfg.callbacks and "metrics" in run.results and 0 not in run.epochs:
         raise ValueError(
-            f"{run.path} is trained already, without trainer.keep_epochs=true: move it away or give another output_dir"
+            f"{run.path} is trained already, without callbacks=[default,epoch_weights]: move it away or give "
+            "another output_dir"
         )
 
 
@@ -203,7 +164,8 @@ def task(cfg: DictConfig) -> dict[str, Any]:
     cfg = config.resolved(cfg)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job(cfg)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)  # of this package alone: matplotlib has much to say, too
     with one_line_errors():
         run = train(cfg)
         sweep.print_table([run.path])
@@ -231,7 +193,6 @@ def main() -> None:
     """The command; exits with 1 where the run, or a job of the sweep, failed."""
     sweep.register()
     with one_line_errors():
-        config.refuse_renamed(sys.argv[1:])
         _main()
     raise SystemExit(sweep.exit_status)
 

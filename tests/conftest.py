@@ -34,9 +34,7 @@ def smoke_run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs")
     return train(
-        gruland.compose(
-            "experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "trainer.threads=1"
-        )
+        gruland.compose("experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "threads=1")
     )
 
 

@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
             train(
                 gruland.compose(
                     "experiment=smoke", f"regularizer={regularizer}", f"seed={seed}", f"output_dir={folder}",
-                    "trainer.keep_epochs=true", "trainer.max_epochs=3", "trainer.threads=1",
+                    "callbacks=[default,epoch_weights]", "trainer.max_epochs=3", "threads=1",
                     "landscape.enabled=false", "attack=none",
                 )
             )  # fmt: skip
@@ -54,7 +54,7 @@ def test_runs_that_differ_in_their_seed_are_one_model(trained):
 def test_models_of_one_cell_are_told_apart(trained, tmp_path):
     cfg = gruland.compose(
         "experiment=smoke", f"output_dir={tmp_path}", "optimizer.lr=0.01", "trainer.max_epochs=3",
-        "trainer.threads=1", "landscape.enabled=false", "attack=none",
+        "threads=1", "landscape.enabled=false", "attack=none",
     )  # fmt: skip
     train(cfg)
     labels = [model.label for model in models(trained, tmp_path)]

@@ -511,7 +511,7 @@ def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
 
 @pytest.mark.parametrize("plane", ["initial", "trajectory"])
 def test_planes_that_need_the_epochs(tmp_path, smoke_run, plane):
-    with pytest.raises(ValueError, match=f"{smoke_run.path}.*: train with trainer.keep_epochs=true"):
+    with pytest.raises(ValueError, match=f"{smoke_run.path}.*: train with callbacks=.default,epoch_weights"):
         surface_of(smoke_run, replace(SETTINGS, plane=plane))
 
 

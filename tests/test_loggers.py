@@ -8,7 +8,8 @@ import time
 import pytest
 
 import gruland
-from gruland import loggers, runs
+from gruland import loggers
+from gruland.callbacks import MetricsFile
 from gruland.train import train
 
 pytest.importorskip("wandb", reason="wandb is not installed: pip install 'gruland[wandb]'")
@@ -35,8 +36,7 @@ def records(path):
 
 def offline(folder, *overrides):
     return gruland.compose(
-        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "trainer.threads=1",
-        "attack.typing_errors.reviews=2",
+        "experiment=smoke", f"output_dir={folder}", "logger=wandb", "threads=1", "attack.typing_errors.reviews=2",
         "landscape.size=3", "regularizer=zoneout", *overrides,
     )  # fmt: skip
 
@@ -86,38 +86,45 @@ def test_an_offline_run_holds_curves_summary_tags_and_exit_code(tmp_path):
     assert losses == pytest.approx(list(run.metrics.validation_loss))
     logged = {key for row in rows for key in row}
     assert any(key.startswith("landscape/contour") for key in logged)
-    assert any(key.startswith("attack/examples") for key in logged)
+    assert any(key.startswith("attack/typing_errors/examples") for key in logged)
     metrics = {r.metric.name: r.metric for r in found if r.WhichOneof("record_type") == "metric"}
     assert metrics["val/loss"].summary.min
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_failed_run_ends_with_exit_code_1(tmp_path):
-    with pytest.raises(ValueError, match="invalid accelerator"):
-        train(offline(tmp_path, "trainer.accelerator=abacus"))
+def test_a_failed_run_ends_with_exit_code_1(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(MetricsFile, "on_train_epoch_start", fail)
+    with pytest.raises(OSError, match="no space left"):
+        train(offline(tmp_path))
     assert exit_codes(tmp_path) == [1]
+
+
+def test_the_tag_names_the_source_that_was_read():
+    assert loggers._source(gruland.compose()) == "reviews"
+    assert loggers._source(gruland.compose("data.path=/data/imdb (1).csv")) == "imdb (1).csv"
 
 
 def test_without_a_network_a_key_does_not_make_it_hang(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens on the discard port
     start = time.monotonic()
-    assert loggers._wandb_mode("auto") == "offline"
+    assert loggers.wandb_mode("auto") == "offline"
     assert time.monotonic() - start < 10
 
 
 def test_a_cell_has_a_dashboard_run_of_its_own_in_each_experiment(tmp_path):
-    ids = {
-        loggers._dashboard_id(runs.Run(tmp_path / name / "none-h8-s0-1a2b3c4d")) for name in ("a", "b", "b")
-    }
+    ids = {loggers.dashboard_id(tmp_path / name / "none-h8-s0-1a2b3c4d") for name in ("a", "b", "b")}
     assert len(ids) == 2
     assert all(id.startswith("none-h8-s0-1a2b3c4d-") for id in ids)
 
 
 def test_an_explicit_mode_is_kept(monkeypatch):
-    assert loggers._wandb_mode("disabled") == "disabled"
+    assert loggers.wandb_mode("disabled") == "disabled"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert loggers._wandb_mode("online") == "offline"
+    assert loggers.wandb_mode("online") == "offline"
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
@@ -125,16 +132,22 @@ def test_a_missing_package_names_its_extra(monkeypatch, tmp_path, name):
     monkeypatch.setitem(sys.modules, name, None)
     cfg = gruland.compose("experiment=smoke", f"logger={name}")
     with pytest.raises(ImportError, match=rf"pip install 'gruland\[{name}\]'"):
-        loggers.build(cfg, None)
+        loggers.build(cfg, tmp_path)
 
 
 @pytest.mark.filterwarnings("default")
-def test_tensorboard_holds_the_curve(tmp_path):
+def test_tensorboard_holds_curves_settings_pictures_and_texts(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(
-        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=tensorboard", "attack=none",
-                        "landscape.enabled=false", "trainer.threads=1")
+        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=[csv,tensorboard]", "attack.typing_errors.reviews=2",
+                        "landscape.size=3", "threads=1")
     )  # fmt: skip
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("val/loss")] == pytest.approx(list(run.metrics.validation_loss))
+    tags = events.Tags()
+    assert {"landscape/contour", "landscape/surface"} <= set(tags["images"])
+    assert any(tag.startswith("attack/typing_errors") for tag in tags["tensors"])
+    settings = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.lr" in settings
+    assert b"best/test/loss" in events.summary_metadata["_hparams_/experiment"].plugin_data.content

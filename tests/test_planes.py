@@ -378,5 +378,5 @@ def test_the_checkpoints_of_a_run():
     kept = {epoch: weights(epoch) for epoch in (0, 1, 2)}
     assert list(run_checkpoints(Kept(kept))) == [0, 1, 2]
     assert_close(run_checkpoints(Kept(kept))[1], kept[1])
-    with pytest.raises(ValueError, match=r"outputs/run keeps the weights of 1 epochs.*keep_epochs=true"):
+    with pytest.raises(ValueError, match=r"outputs/run keeps the weights of 1 epochs.*epoch_weights"):
         run_checkpoints(Kept({0: weights(0)}))

@@ -22,9 +22,7 @@ from gruland.train import train
 
 
 def smoke(folder, *overrides):
-    return gruland.compose(
-        "experiment=smoke", f"output_dir={folder}", "trainer.threads=1", "attack=none", *overrides
-    )
+    return gruland.compose("experiment=smoke", f"output_dir={folder}", "threads=1", "attack=none", *overrides)
 
 
 def plain(folder, *overrides):
@@ -194,8 +192,8 @@ def test_what_was_trained_where_stays_after_a_later_measurement(tmp_path, monkey
 def test_epochs_that_were_not_kept_are_not_passed_over(tmp_path):
     run = train(plain(tmp_path))
     before = (run.path / "config.yaml").read_text(), run.results
-    with pytest.raises(ValueError, match=r"is trained already, without trainer\.keep_epochs=true"):
-        train(plain(tmp_path, "trainer.keep_epochs=true"))
+    with pytest.raises(ValueError, match=r"is trained already, without callbacks=\[default,epoch_weights\]"):
+        train(plain(tmp_path, "callbacks=[default,epoch_weights]"))
     assert ((run.path / "config.yaml").read_text(), run.results) == before
 
 
@@ -244,7 +242,7 @@ def test_a_killed_process_resumes(tmp_path):
     arguments = [
         "experiment=smoke",
         f"output_dir={tmp_path / 'killed'}",
-        "trainer.threads=1",
+        "threads=1",
         "attack=none",
     ]
     command = [sys.executable, "-m", "gruland.train", *arguments, "landscape.enabled=false", *overrides]
@@ -412,7 +410,7 @@ def test_help_answers_without_heavy_imports():
 
 
 def test_kept_epochs_lead_from_the_first_weights_to_the_last(tmp_path, monkeypatch):
-    overrides = ("trainer.keep_epochs=true", "trainer.max_epochs=3")
+    overrides = ("callbacks=[default,epoch_weights]", "trainer.max_epochs=3")
     whole = train(plain(tmp_path / "whole", *overrides))
     assert whole.epochs == [0, 1, 2, 3]
     path = [whole.load_model(f"epoch-{epoch}").state_dict() for epoch in whole.epochs]

@@ -1,0 +1,31 @@
+"""The loss surface of a trained run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gruland.progress import part
+from gruland.runs import Run
+
+
+class LossSurface(pl.Callback):
+    """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`.
+
+    Args:
+        surface: the settings in ``conf/landscape``; nothing is computed where they are not ``enabled``.
+    """
+
+    def __init__(self, surface: Any) -> None:
+        from gruland.landscape.run import check_settings, completed
+
+        check_settings(completed(surface))  # now, not after the training
+        self._surface = surface
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from gruland.landscape import compute_run
+
+        if self._surface["enabled"]:
+            with part(0.8, 0.95):
+                compute_run(Run(trainer.default_root_dir), self._surface, device=pl_module.device)

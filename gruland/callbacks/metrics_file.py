@@ -1,0 +1,51 @@
+"""metrics.csv: a row an epoch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gruland.files import atomic_path
+
+
+class MetricsFile(pl.Callback):
+    """metrics.csv, a row an epoch. The rows travel in the checkpoint, so that a resumed run's file is whole."""
+
+    COLUMNS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_f1")
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        import pandas as pd
+
+        seen = trainer.callback_metrics
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
+        for column in self.COLUMNS:
+            row[column] = float(seen[column.replace("validation", "val").replace("_", "/", 1)])
+        self.rows.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
+        with atomic_path(Path(trainer.default_root_dir) / "metrics.csv") as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The ``training`` entry of results.json."""
+        best = min(self.rows, key=lambda row: row["validation_loss"])
+        return {
+            "epochs": len(self.rows),
+            "best_epoch": int(best["epoch"]),
+            "seconds": round(sum(row["seconds"] for row in self.rows), 3),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]

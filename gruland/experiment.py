@@ -1,0 +1,131 @@
+"""The objects that a configuration describes, built before anything is read: what is wrong shows at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from gruland import attack, config, loggers, runs
+from gruland.data.sources import SENTIMENT
+
+#: Callbacks without which a folder is no run, by their name in conf/callbacks/default.yaml.
+_NEEDED = ("metrics_file", "best", "last", "scores")
+#: Bytes that training keeps for a weight: itself, its gradient and Adam's two moments, float32.
+_BYTES = 16
+
+
+def build_callbacks(cfg: DictConfig) -> dict[str, pl.Callback]:
+    """The callbacks by name.
+
+    Raises:
+        ValueError: one that every run needs is missing, or a wrong setting.
+    """
+    for needed in _NEEDED:
+        if needed not in cfg.callbacks:
+            raise ValueError(
+                f"callbacks.{needed} is missing, and every run needs it: give callbacks=[default,...]"
+            )
+    return config.instantiate_all(cfg.callbacks)
+
+
+def build_trainer(
+    node: DictConfig, callbacks: list[pl.Callback], attached: list[Logger], folder: Path
+) -> pl.Trainer:
+    """Lightning's trainer, whose callbacks write below ``folder``.
+
+    Raises:
+        ValueError: an argument that it refuses, or an accelerator that this machine lacks.
+    """
+    clip, epochs, devices = (node.get(key) for key in ("gradient_clip_val", "max_epochs", "devices"))
+    if isinstance(clip, int | float) and not clip > 0:  # Lightning would leave the gradients as they are
+        raise ValueError(f"trainer.gradient_clip_val={clip}: expected a number above 0, or null")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
+    trainer = config.instantiate(
+        node, callbacks=callbacks, logger=attached or False, default_root_dir=str(folder)
+    )
+    if trainer.num_devices > 1:
+        raise ValueError(
+            f"trainer.devices={devices}: a run trains on one device; give seed=0,1 -m for runs side by side"
+        )
+    return trainer
+
+
+def check_objects(cfg: DictConfig) -> None:
+    """Build everything that a configuration describes; nothing is read, and nothing is written.
+
+    Raises:
+        ValueError, OSError, ImportError: what an object says of its settings.
+    """
+    with _quiet():
+        config.instantiate(cfg.regularizer)
+        config.instantiate(cfg.data, vocabulary=None, seed=cfg.seed)
+        if (path := cfg.embedding.get("path")) and not Path(path).expanduser().is_file():
+            raise FileNotFoundError(f"embedding.path={path}: expected a file of word vectors")
+        _check_model(cfg)
+        attack.build(cfg.attack)
+        callbacks = build_callbacks(cfg)
+        folder = runs.folder(cfg)
+        build_trainer(cfg.trainer, list(callbacks.values()), loggers.build(cfg, folder), folder)
+    _check_plane(cfg)
+
+
+def _check_model(cfg: DictConfig) -> None:
+    """The model without memory for its weights, and whether this machine has as much; the optimizer of a weight."""
+    try:
+        with torch.device("meta"):
+            model = runs.instantiate_model(
+                cfg, SENTIMENT, torch.empty(2, cfg.embedding.get("dimension") or 50)
+            )
+    except RuntimeError as error:  # sizes beyond what a tensor can have
+        raise ValueError(f"model: {' '.join(str(error).split())}") from error
+    needed = _BYTES * sum(math.prod(weight.shape) for weight in model.trainable().values())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"model.hidden_size={cfg.model.hidden_size}: training needs {needed / 2**30:,.0f} GiB for the weights "
+            f"alone, this machine has {there / 2**30:,.0f}"
+        )
+    try:
+        config.instantiate(cfg.optimizer)([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"optimizer: {' '.join(str(error).split())}") from error
+
+
+def _check_plane(cfg: DictConfig) -> None:
+    """A plane through the epochs needs their weights."""
+    plane: Any = cfg.landscape.get("plane")
+    words = [plane] if isinstance(plane, str) else plane or []
+    if (
+        cfg.landscape.enabled
+        and {"initial", "trajectory"} & set(words)
+        and "epoch_weights" not in cfg.callbacks
+    ):
+        raise ValueError(
+            f"landscape.plane={plane} needs the weights of each epoch: give callbacks=[default,epoch_weights]"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning says which accelerators there are whenever a trainer is built: once, for the run, is enough."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
