@@ -111,6 +111,10 @@ def folder(cfg: DictConfig) -> Path:
     return Path(cfg.output_dir) / str(cfg.experiment_name) / name(cfg)
 
 
+#: The runs that this process is working on, by their folders.
+_locked: dict[Path, Run] = {}
+
+
 class Run:
     """A run's folder. ``config``, ``data`` and ``model`` are built when they are first asked for.
 
@@ -285,10 +289,18 @@ class Run:
             raise ValueError(
                 f"{self.path} is being worked on by another process: wait for it to end"
             ) from None
+        place = self.path.resolve()
+        _locked[place] = self
         try:
             yield
         finally:
+            _locked.pop(place, None)
             lock.release()
+
+
+def at(path: str | Path) -> Run:
+    """The run in a folder: the one that this process keeps locked, with what it has loaded, or a new one."""
+    return _locked.get(Path(path).resolve()) or Run(path)
 
 
 def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:

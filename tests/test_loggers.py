@@ -68,7 +68,7 @@ def _no_account(monkeypatch, tmp_path):
 def test_an_offline_run_holds_curves_summary_tags_and_exit_code(tmp_path):
     start = time.monotonic()
     run = train(offline(tmp_path))
-    assert time.monotonic() - start < 60  # neither a prompt nor a wait for a network
+    assert time.monotonic() - start < 120  # neither a prompt nor a wait for a network
     assert exit_codes(run.path) == [0]
     found = read(run.path)
     begun = next(r.run for r in found if r.WhichOneof("record_type") == "run")
@@ -140,8 +140,8 @@ def test_tensorboard_holds_curves_settings_pictures_and_texts(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(
-        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=[csv,tensorboard]", "attack.typing_errors.reviews=2",
-                        "landscape.size=3", "threads=1")
+        gruland.compose("experiment=smoke", f"output_dir={tmp_path}", "logger=[csv,tensorboard]",
+                        "attack.typing_errors.reviews=2", "landscape.size=3", "threads=1")
     )  # fmt: skip
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("val/loss")] == pytest.approx(list(run.metrics.validation_loss))

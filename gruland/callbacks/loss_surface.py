@@ -6,8 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from gruland import runs
 from gruland.progress import part
-from gruland.runs import Run
 
 
 class LossSurface(pl.Callback):
@@ -28,4 +28,4 @@ class LossSurface(pl.Callback):
 
         if self._surface["enabled"]:
             with part(0.8, 0.95):
-                compute_run(Run(trainer.default_root_dir), self._surface, device=pl_module.device)
+                compute_run(runs.at(trainer.default_root_dir), self._surface, device=pl_module.device)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
+from gruland import runs
 from gruland.progress import part
-from gruland.runs import Run
 
 if TYPE_CHECKING:
     from gruland.attack import Attack, Outcome
@@ -80,7 +80,7 @@ class AdversarialEvaluation(pl.Callback):
         folder = Path(self.folder or trainer.default_root_dir)
         if (folder / "config.yaml").exists():
             with part(0.95, 1.0):
-                evaluate_run(Run(folder), self.attacks, device=pl_module.device)
+                evaluate_run(runs.at(folder), self.attacks, device=pl_module.device)
             return
         for name, outcome in self._attack(trainer, pl_module, "test"):
             write_outcome(outcome, self.attacks[name], folder / "attack" / name)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from gruland import runs
 from gruland.evaluation import evaluate
 from gruland.progress import Progress, part
-from gruland.runs import Run
 
 
 class SplitScores(pl.Callback):
@@ -18,7 +18,7 @@ class SplitScores(pl.Callback):
     """
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        run = Run(trainer.default_root_dir)
+        run = runs.at(trainer.default_root_dir)
         if "metrics" in run.results:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
