@@ -18,13 +18,13 @@ class LossSurface(pl.Callback):
     """
 
     def __init__(self, surface: Any) -> None:
-        from gruland.landscape.run import check_settings, completed
+        from gruland.surfaces import check_settings, completed
 
         check_settings(completed(surface))  # now, not after the training
         self._surface = surface
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from gruland.landscape import compute_run
+        from gruland.surfaces import compute_run
 
         if self._surface["enabled"]:
             with part(0.8, 0.95):
