@@ -164,7 +164,7 @@ def resolved(cfg: DictConfig) -> DictConfig:
 # --- from a configuration to objects ---
 
 
-def instantiate(node: DictConfig, **more: Any) -> Any:
+def instantiate(node: Any, **more: Any) -> Any:
     """The object that a group's settings describe, e.g. ``instantiate(cfg.optimizer)``.
 
     Args:

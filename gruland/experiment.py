@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from gruland import attack, config, loggers, runs
-from gruland.data.sources import SENTIMENT
+from gruland.task import Task
 
 #: Callbacks without which a folder is no run, by their name in conf/callbacks/default.yaml.
 _NEEDED = ("metrics_file", "best", "last", "scores")
@@ -76,6 +76,7 @@ def check_objects(cfg: DictConfig) -> None:
             raise FileNotFoundError(f"embedding.path={path}: expected a file of word vectors")
         _check_model(cfg)
         attack.build(cfg.attack)
+        config.instantiate(cfg.landscape)
         callbacks = build_callbacks(cfg)
         folder = runs.folder(cfg)
         build_trainer(cfg.trainer, list(callbacks.values()), loggers.build(cfg, folder), folder)
@@ -86,9 +87,8 @@ def _check_model(cfg: DictConfig) -> None:
     """The model without memory for its weights, and whether this machine has as much; the optimizer of a weight."""
     try:
         with torch.device("meta"):
-            model = runs.instantiate_model(
-                cfg, SENTIMENT, torch.empty(2, cfg.embedding.get("dimension") or 50)
-            )
+            vectors = torch.empty(2, cfg.embedding.get("dimension") or 50)
+            model = runs.instantiate_model(cfg, Task("binary", ("negative", "positive")), vectors)
     except RuntimeError as error:  # sizes beyond what a tensor can have
         raise ValueError(f"model: {' '.join(str(error).split())}") from error
     needed = _BYTES * sum(math.prod(weight.shape) for weight in model.trainable().values())

@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from gruland import config
+from gruland import config, runs
 from gruland.runs import Run, flat, name
 
 log = logging.getLogger("gruland")
@@ -109,7 +109,7 @@ class WeightsAndBiases(WandbLogger):
             resume="allow" if mode == "online" else None,
             group=self._group or f"{cfg.experiment_name}-{regularizer.name}",
             tags=[
-                f"data:{_source(cfg)}",
+                f"data:{runs.at(self._folder).data.report['source']}"[:64],  # the longest tag that W&B takes
                 f"regularizer:{regularizer.name}",
                 f"rate:{regularizer.rate:g}",
                 f"hidden:{cfg.model.hidden_size}",
@@ -218,11 +218,6 @@ def _need(package: str) -> None:
         found = None
     if found is None:
         raise ImportError(f"logger={package} needs {package}: pip install 'gruland[{package}]'")
-
-
-def _source(cfg: DictConfig) -> str:
-    """The reviews that are read: the file's name where a path is given."""
-    return Path(cfg.data.path).name if cfg.data.get("path") else str(cfg.data.source)
 
 
 def _pictures(run: Run) -> list[Path]:

@@ -106,6 +106,7 @@ def test_values_that_cannot_work(overrides, message):
     [
         ("+trainer.max_epoch=3", "max_epochs"),
         ("+trainer.limit_train_batchs=3", "limit_train_batches"),
+        ("+landscape.sise=3", "size"),
         ("+data.max_lenght=3", "max_length"),
         ("data.max_lenght=3", "max_length"),
         ("+embedding.freze=true", "freeze"),

@@ -102,11 +102,6 @@ def test_a_failed_run_ends_with_exit_code_1(tmp_path, monkeypatch):
     assert exit_codes(tmp_path) == [1]
 
 
-def test_the_tag_names_the_source_that_was_read():
-    assert loggers._source(gruland.compose()) == "reviews"
-    assert loggers._source(gruland.compose("data.path=/data/imdb (1).csv")) == "imdb (1).csv"
-
-
 def test_without_a_network_a_key_does_not_make_it_hang(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens on the discard port

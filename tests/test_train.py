@@ -326,7 +326,7 @@ def test_the_number_of_threads_changes_no_bit(tmp_path):
     before = torch.get_num_threads()
     try:
         options = ("model.hidden_size=128", "trainer.max_epochs=1")
-        runs = [train(plain(tmp_path / str(n), *options, f"trainer.threads={n}")) for n in (1, 2, 3)]
+        runs = [train(plain(tmp_path / str(n), *options, f"threads={n}")) for n in (1, 2, 3)]
     finally:
         torch.set_num_threads(before)
     assert all(same_weights(run, runs[0]) for run in runs[1:])

@@ -34,12 +34,8 @@ def build(config: DictConfig) -> dict[str, Attack]:
         ValueError: a node that describes no attack, or settings that it refuses.
     """
     attacks: dict[str, Any] = {}
-    for name, node in config.items():
-        if (
-            not re.fullmatch(r"\w[\w-]*", str(name))
-            or not isinstance(node, Mapping)
-            or not node.get("_target_")
-        ):
+    for name, node in zip(map(str, config), config.values(), strict=True):
+        if not re.fullmatch(r"\w[\w-]*", name) or not isinstance(node, Mapping) or not node.get("_target_"):
             raise ValueError(
                 f"attack.{name}: expected attacks by name, each with a _target_, as conf/attack/typing_errors.yaml has"
             )

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
 from gruland import runs
 from gruland.progress import part
 
+if TYPE_CHECKING:
+    from gruland.surfaces import Surface
+
 
 class LossSurface(pl.Callback):
-    """The filter-normalized loss surface of the best checkpoint, see :mod:`gruland.landscape`.
+    """The loss surface of the best checkpoint at the end of ``trainer.test``, see :mod:`gruland.surfaces`.
 
     Args:
-        surface: the settings in ``conf/landscape``; nothing is computed where they are not ``enabled``.
+        surface: what it shows; nothing is computed where it is not ``enabled``.
     """
 
-    def __init__(self, surface: Any) -> None:
-        from gruland.surfaces import check_settings, completed
-
-        check_settings(completed(surface))  # now, not after the training
-        self._surface = surface
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.surfaces import compute_run
 
-        if self._surface["enabled"]:
+        if self.surface.enabled:
             with part(0.8, 0.95):
-                compute_run(runs.at(trainer.default_root_dir), self._surface, device=pl_module.device)
+                compute_run(runs.at(trainer.default_root_dir), self.surface, device=pl_module.device)

@@ -76,11 +76,12 @@ class AdversarialEvaluation(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.attack import evaluate_run
         from gruland.attack.run import write_outcome
+        from gruland.classifier import Classifier
 
-        folder = Path(self.folder or trainer.default_root_dir)
-        if (folder / "config.yaml").exists():
-            with part(0.95, 1.0):
-                evaluate_run(runs.at(folder), self.attacks, device=pl_module.device)
+        folder, data = Path(self.folder or trainer.default_root_dir), getattr(trainer, "datamodule", None)
+        if isinstance(pl_module, Classifier) and (folder / "config.yaml").exists():
+            with part(0.95, 1.0):  # the weights are those of the best checkpoint, which was tested
+                evaluate_run(runs.at(folder), self.attacks, model=pl_module, data=data)
             return
         for name, outcome in self._attack(trainer, pl_module, "test"):
             write_outcome(outcome, self.attacks[name], folder / "attack" / name)
