@@ -80,7 +80,7 @@ class Classifier(pl.LightningModule):
 
     def forward(self, tokens: Tensor, lengths: Tensor, masks: list[Masks] | None = None) -> Tensor:
         """Logits [B, K] of word ids ``tokens`` [B, T] with ``lengths`` [B] real words each."""
-        _, h_n = self.gru(F.embedding(tokens, self.vectors), lengths, masks=masks)
+        _, h_n = self.gru(F.embedding(tokens, self.vectors), lengths=lengths, masks=masks)
         return self.head(h_n[-1])
 
     def trainable(self) -> dict[str, nn.Parameter]:

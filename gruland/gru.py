@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gruland import kernels
-from gruland.kernels import BETWEEN, Layer, haste
+from gruland.kernels import BETWEEN, Layer, plain, weights
+from gruland.kernels.packing import pack_as
 from gruland.kernels.threads import Lock
 from gruland.regularizers.draws import Masks, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
 
@@ -23,6 +25,7 @@ INITIALIZATIONS = ("haste", "torch")
 #: What a stream of keyed masks is for: it keeps the two regularizers independent of each other.
 ZONEOUT_STREAM, DROPCONNECT_STREAM = 0, 1
 _ONE_THREAD = Lock()
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class GRU(nn.Module):
@@ -56,6 +59,12 @@ class GRU(nn.Module):
             summed in float32, and states, gates and gradients are float32.
         init: ``haste`` (gate by gate Xavier-uniform kernels and orthogonal recurrent kernels, zero biases) or
             ``torch`` (all uniform in +-1 / sqrt(H)).
+        bias, dropout, bidirectional: as ``torch.nn.GRU`` has them, at their defaults alone. Dropout between layers is
+            ``nn.Dropout`` between GRUs of one layer each; both directions are a second GRU over the reversed
+            sequences; without biases they are zero and frozen.
+
+    Second derivatives (``create_graph=True``), ``torch.func`` and forward mode take the plain path of
+    :mod:`gruland.kernels.plain`, which is slower.
 
     Attributes:
         dropout_at_test: keep drawing masks in evaluation; see :func:`test_time_dropout`.
@@ -63,7 +72,7 @@ class GRU(nn.Module):
 
     Raises:
         ValueError: a size below 1, a rate outside [0, 1], an unknown activation, backend, precision or
-            initialization.
+            initialization, one of torch's arguments that is not offered.
     """
 
     def __init__(
@@ -79,10 +88,14 @@ class GRU(nn.Module):
         backend: str = "auto",
         precision: str = "float32",
         init: str = "haste",
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        _refuse_what_torch_has(bias, dropout, bidirectional)
         self.input_size = _at_least_one("input_size", input_size)
         self.hidden_size = _at_least_one("hidden_size", hidden_size)
         self.num_layers = _at_least_one("num_layers", num_layers)
@@ -109,6 +122,10 @@ class GRU(nn.Module):
         """The parameters of one layer."""
         return Layer(*(getattr(self, f"{name}_l{index}") for name in Layer._fields))
 
+    def layers(self) -> list[Layer]:
+        """The parameters of all layers, from the first on."""
+        return [self.layer(index) for index in range(self.num_layers)]
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw new weights from torch's default generator, as ``init`` says.
@@ -126,28 +143,37 @@ class GRU(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        lengths: Tensor | Sequence[int] | None = None,
+        x: Tensor | PackedSequence,
         state: Tensor | None = None,
         *,
+        lengths: Tensor | Sequence[int] | None = None,
         masks: Sequence[Masks] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run the sequences through all layers.
+    ) -> tuple[Any, Tensor]:
+        """Run the sequences through all layers: ``gru(x)``, ``gru(x, h0)``, ``gru(packed, h0)``, as torch's.
 
         Args:
-            x: [B, T, I] ([T, B, I] without ``batch_first``), in the weights' dtype and on their device.
+            x: [B, T, I] ([T, B, I] without ``batch_first``), in the weights' dtype and on their device; or a
+                ``PackedSequence``, which knows its lengths.
+            state: the initial states h0 [L, B, H]; None = zeros.
             lengths: [B] steps of each sequence, 1 to T, in any order; None = T for all.
-            state: the initial states [L, B, H]; None = zeros.
             masks: one :class:`Masks` for each layer, used as they are in training and in evaluation. None =
                 drawn in training, and in evaluation if ``dropout_at_test``; else the expectation.
 
         Returns:
-            The last layer's states [B, T, H], zero beyond a sequence's length, and every layer's state after
-            each sequence's last step [L, B, H].
+            The last layer's states [B, T, H], zero beyond a sequence's length, packed if x is; and every layer's
+            state after each sequence's last step [L, B, H].
 
         Raises:
             ValueError: shapes, lengths, a dtype or a device that don't fit.
         """
+        if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise ValueError(
+                    "x is a PackedSequence, which knows its lengths: expected no lengths beside it"
+                )
+            padded, lengths_B = pad_packed_sequence(x, self.batch_first)
+            output, last_LBH = self.forward(padded, state, lengths=lengths_B, masks=masks)
+            return pack_as(x, output.transpose(0, 1) if self.batch_first else output), last_LBH
         x_TBI = self._time_major(x)
         lengths_B = _check_lengths(lengths, *x_TBI.shape[:2])
         state_LBH = self._check_state(state, x_TBI)
@@ -155,6 +181,7 @@ class GRU(nn.Module):
         padding = len(x_TBI) - steps
         wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
         kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad, self.precision)
+        kernel = plain if plain.transformed(x_TBI, state_LBH, *self.parameters()) else kernel
         keep_seeds = None
         if masks is None and (self.training or self.dropout_at_test):
             masks, keep_seeds = self._draw(kernel, steps, len(lengths_B))
@@ -272,8 +299,7 @@ class GRU(nn.Module):
         Raises:
             ValueError: layers or sizes that don't fit, a bidirectional module, projections.
         """
-        self._load([layer for module in modules for layer in _torch_layers(module)])
-        return self
+        return self._load([layer for module in modules for layer in weights.from_torch(module)])
 
     def to_torch(self) -> nn.GRU:
         """A ``torch.nn.GRU`` with the same weights: it computes what this module does unregularized.
@@ -284,66 +310,45 @@ class GRU(nn.Module):
         """
         if self.between is not None and self.num_layers > 1:
             raise ValueError(f"torch.nn.GRU has no between={self.between!r}: use to_torch_layers()")
-        return self._to_torch(self.num_layers, self.state_dict())
+        return weights.to_torch(self.layers(), self.batch_first).train(self.training)
 
     def to_torch_layers(self) -> list[nn.GRU]:
         """A one-layer ``torch.nn.GRU`` with the same weights for each layer."""
-        layers = [self.layer(index)._asdict() for index in range(self.num_layers)]
-        return [
-            self._to_torch(1, {f"{name}_l0": weight for name, weight in layer.items()}) for layer in layers
-        ]
-
-    def _to_torch(self, num_layers: int, weights: Mapping[str, Tensor]) -> nn.GRU:
-        inputs, like = weights["weight_ih_l0"].shape[1], self._factory()
-        # By way of the meta device, on which an initialization draws nothing from torch's generator.
-        module = nn.GRU(
-            inputs,
-            self.hidden_size,
-            num_layers,
-            batch_first=self.batch_first,
-            device="meta",
-            dtype=like["dtype"],
-        )
-        module.to_empty(device=like["device"]).load_state_dict(weights)
-        return module.train(self.training)
+        return [weights.to_torch([layer], self.batch_first).train(self.training) for layer in self.layers()]
 
     def load_haste(self, *layers: nn.Module | Mapping[str, Tensor]) -> GRU:
         """Take over haste's weights, a ``haste_pytorch.GRU`` or its state_dict for each layer; returns self.
 
-        haste's layout is ``kernel`` [I, 3H], ``recurrent_kernel`` [H, 3H], ``bias`` [3H] and
-        ``recurrent_bias`` [3H] with the gates in the order z, r, n.
-
         Raises:
             ValueError: another number of layers, a missing weight, sizes that don't fit.
         """
-        states = [layer.state_dict() if isinstance(layer, nn.Module) else layer for layer in layers]
-        if missing := {name for state in states for name in haste.NAMES if name not in state}:
-            lacking, expected = ", ".join(sorted(missing)), ", ".join(haste.NAMES)
-            raise ValueError(f"the weights lack {lacking}: expected {expected}")
-        self._load([haste.from_haste(*(state[name] for name in haste.NAMES)) for state in states])
-        return self
+        return self._load([weights.from_haste_module(layer) for layer in layers])
 
     def to_haste(self) -> list[dict[str, Tensor]]:
-        """A state_dict of ``haste_pytorch.GRU`` for each layer; see :meth:`load_haste`."""
-        layers = [haste.to_haste(self.layer(index)) for index in range(self.num_layers)]
-        return [{n: w.detach().clone() for n, w in zip(haste.NAMES, layer, strict=True)} for layer in layers]
+        """A state_dict of ``haste_pytorch.GRU`` for each layer."""
+        return [weights.to_haste_state(layer) for layer in self.layers()]
 
-    def _load(self, layers: Sequence[Layer]) -> None:
+    def _load(self, layers: Sequence[Layer]) -> GRU:
         if len(layers) != self.num_layers:
             raise ValueError(f"got the weights of {len(layers)} layers: expected {self.num_layers}")
-        weights = {f"{n}_l{k}": w for k, layer in enumerate(layers) for n, w in layer._asdict().items()}
-        for name, weight in weights.items():
+        given = {f"{n}_l{k}": w for k, layer in enumerate(layers) for n, w in layer._asdict().items()}
+        for name, weight in given.items():
             if weight.shape != (expected := getattr(self, name).shape):
                 raise ValueError(f"{name} has the shape {list(weight.shape)}: expected {list(expected)}")
         with torch.no_grad():
-            for name, weight in weights.items():
+            for name, weight in given.items():
                 getattr(self, name).copy_(weight)
+        return self
 
     def _factory(self) -> dict[str, Any]:
         weight = self.layer(0).weight_hh
         return {"device": weight.device, "dtype": weight.dtype}
 
     def _time_major(self, x: Tensor) -> Tensor:
+        if x.device.type == "meta":
+            raise ValueError(
+                "x is on the device meta, which holds no numbers: put x and the GRU on a real one"
+            )
         if x.dim() != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             axes = "[B, T," if self.batch_first else "[T, B,"
             raise ValueError(
@@ -360,6 +365,11 @@ class GRU(nn.Module):
         shape = (self.num_layers, x_TBI.shape[1], self.hidden_size)
         if state is None:
             return x_TBI.new_zeros(shape)
+        if not isinstance(state, Tensor) or not state.is_floating_point():
+            kind = f"{state.dtype} {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+            raise ValueError(
+                f"state is {kind}: expected {list(shape)} floats; lengths go by name, lengths=..."
+            )
         if state.shape != shape:
             raise ValueError(f"state has the shape {list(state.shape)}: expected {list(shape)}")
         return state.to(x_TBI)
@@ -434,21 +444,12 @@ def _one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _torch_layers(module: nn.GRU) -> list[Layer]:
-    if module.bidirectional or module.proj_size:
-        raise ValueError(f"cannot take over {module}: expected one direction and no projections")
-    weights = dict(module.named_parameters())
-    no_bias = torch.zeros(3 * module.hidden_size)
-    names = [[f"{name}_l{index}" for name in Layer._fields] for index in range(module.num_layers)]
-    return [Layer(*(weights.get(name, no_bias) for name in layer)) for layer in names]
-
-
 def _check_lengths(lengths: Tensor | Sequence[int] | None, time_steps: int, sequences: int) -> Tensor:
     """int64 [B] on the CPU."""
     if lengths is None:
         return torch.full((sequences,), time_steps)
     lengths_B = torch.as_tensor(lengths).to("cpu")
-    if lengths_B.shape != (sequences,) or lengths_B.dtype.is_floating_point:
+    if lengths_B.shape != (sequences,) or lengths_B.dtype not in _INTEGERS:
         got = f"{lengths_B.dtype} {list(lengths_B.shape)}"
         raise ValueError(f"lengths is {got}: expected integers [{sequences}], one for each sequence")
     shortest, longest = int(lengths_B.min()), int(lengths_B.max())
@@ -482,6 +483,19 @@ def _rate(name: str, rate: float) -> float:
     if not 0 <= rate <= 1:
         raise ValueError(f"{name} is {rate}: expected a rate between 0 and 1")
     return float(rate)
+
+
+def _refuse_what_torch_has(bias: bool, dropout: float, bidirectional: bool) -> None:
+    if not bias:
+        raise ValueError(
+            "bias=False is not offered: set the biases to zero and freeze them (requires_grad_(False))"
+        )
+    if dropout:
+        raise ValueError(
+            f"dropout={dropout} between layers is not offered: put nn.Dropout({dropout}) between GRUs of one layer"
+        )
+    if bidirectional:
+        raise ValueError("bidirectional=True is not offered: run a second GRU over the reversed sequences")
 
 
 def _at_least_one(name: str, value: int) -> int:

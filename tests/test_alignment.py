@@ -300,7 +300,7 @@ def test_hidden_states_are_those_of_the_forward_pass(zoneout):
     states = hidden_states(model, encoded)(model.trainable())
     tokens, lengths = encoded.padded()
     with torch.no_grad():
-        h_BTH, h_n = model.gru(model.vectors[tokens], lengths)
+        h_BTH, h_n = model.gru(model.vectors[tokens], lengths=lengths)
     assert [tuple(layer.shape) for layer in states] == [(int(lengths.sum()), 8)] * 3
 
     def rows(tensor):  # whatever the batches' order

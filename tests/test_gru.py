@@ -116,12 +116,45 @@ def test_unregularized_it_is_torchs(
     x = inputs(dtype) if batch_first else inputs(dtype).transpose(0, 1).contiguous()
     state = torch.randn(num_layers, 5, 9, dtype=dtype)
     wanted = [x.requires_grad_(), state.requires_grad_()]
-    actual, expected = gru(x, lengths, state), run_torch(reference, x, lengths, state)
+    actual, expected = gru(x, state, lengths=lengths), run_torch(reference, x, lengths, state)
     longest = max(lengths)
     output = actual[0][:, :longest] if batch_first else actual[0][:longest]
     close((output, actual[1]), expected, dtype)
     ours = gradients((output, actual[1]), [*wanted, *gru.parameters()])
     close(ours, gradients(expected, [*wanted, *reference.parameters()]), dtype)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+def test_packed_sequences_go_in_and_come_out_as_torchs(
+    options: dict[str, Any], batch_first: bool, enforce_sorted: bool
+) -> None:
+    dtype = options["dtype"]
+    lengths = sorted(LENGTHS, reverse=True) if enforce_sorted else LENGTHS
+    gru = GRU(4, 9, 2, batch_first=batch_first, init="torch", **options)
+    x, h0 = inputs(dtype).requires_grad_(), torch.randn(2, 5, 9, dtype=dtype, requires_grad=True)
+    results = []
+    for module in (gru, gru.to_torch()):
+        padded = x if batch_first else x.transpose(0, 1)
+        packed = pack_padded_sequence(padded, lengths, batch_first=batch_first, enforce_sorted=enforce_sorted)
+        output, last = module(packed, h0)
+        results.append([*output, last, *gradients((output.data, last), [x, h0, *module.parameters()])])
+    close([t for t in results[0] if t is not None], [t for t in results[1] if t is not None], dtype)
+
+
+def test_the_initial_state_stands_second_as_torchs() -> None:
+    gru, x, h0 = double(4, 6), inputs(), shaped(1, 5, 6) + 0.5
+    close(gru(x, h0), gru.to_torch()(x, h0))
+
+
+def test_a_pack_with_masks_meets_those_of_its_sequences() -> None:
+    gru, x = regularized(), inputs()
+    masks = gru.draw_masks(LENGTHS)
+    output, last = gru(x, lengths=LENGTHS, masks=masks)
+    packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    packed_output, packed_last = gru(packed, masks=masks)
+    assert torch.equal(pad_packed_sequence(packed_output, batch_first=True)[0], output)
+    assert torch.equal(packed_last, last)
 
 
 @pytest.mark.parametrize("zoneout", [0.0, 0.4])
@@ -135,11 +168,11 @@ def test_regularized_it_is_a_stack_of_masked_cells(
     x, state = inputs(dtype).requires_grad_(), torch.randn(2, 5, 6, dtype=dtype, requires_grad=True)
     masks = gru.draw_masks(LENGTHS)
     wanted = [x, state, *gru.parameters()]
-    actual, expected = gru(x, LENGTHS, state, masks=masks), cells(gru, x, LENGTHS, masks, state)
+    actual, expected = gru(x, state, lengths=LENGTHS, masks=masks), cells(gru, x, LENGTHS, masks, state)
     close(actual, expected, dtype)
     close(gradients(actual, wanted), gradients(expected, wanted), dtype)
     gru.eval()
-    actual, expected = gru(x, LENGTHS, state), cells(gru, x, LENGTHS, [Masks()] * 2, state)
+    actual, expected = gru(x, state, lengths=LENGTHS), cells(gru, x, LENGTHS, [Masks()] * 2, state)
     close(actual, expected, dtype)
     close(gradients(actual, wanted), gradients(expected, wanted), dtype)
 
@@ -163,7 +196,7 @@ def test_it_is_hastes(zoneout: float, monkeypatch: pytest.MonkeyPatch) -> None:
         grads = gradients(actual, list(gru.layer(0)))
         names = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
         haste_grads = gradients(expected, [getattr(reference, name) for name in names])
-        close(grads, tuple(kernels.haste.from_haste(*haste_grads)))
+        close(grads, tuple(kernels.weights.from_haste(*haste_grads)))
 
 
 @pytest.mark.parametrize("dropconnect", [0.0, 0.3])
@@ -176,7 +209,7 @@ def test_gradcheck_of_the_module(zoneout: float, dropconnect: float, mode: bool)
 
     def call(x: Tensor, state: Tensor, *weights: Tensor) -> Any:
         named = dict(zip(names, weights, strict=True))
-        return functional_call(gru, named, (x, [1, 3], state), {"masks": masks})
+        return functional_call(gru, named, (x, state), {"lengths": [1, 3], "masks": masks})
 
     arguments = inputs(sequences=2, steps=3), torch.randn(2, 2, 2, dtype=torch.float64), *gru.parameters()
     assert torch.autograd.gradcheck(call, tuple(a.detach().requires_grad_() for a in arguments))
@@ -189,7 +222,7 @@ def test_zoneout_of_one_returns_the_state(options: dict[str, Any]) -> None:
     gru = GRU(4, 6, 2, zoneout=1.0, **options)
     x, state = inputs(options["dtype"]), torch.randn(2, 5, 6, dtype=options["dtype"])
     for mode in (True, False):
-        output, last = gru.train(mode)(x, LENGTHS, state)
+        output, last = gru.train(mode)(x, state, lengths=LENGTHS)
         torch.testing.assert_close(last, state, rtol=0, atol=0)
         runs = torch.arange(7) < torch.tensor(LENGTHS).unsqueeze(1)
         expected = torch.where(runs.unsqueeze(2), state[1].unsqueeze(1), 0)
@@ -235,7 +268,7 @@ def test_dropconnect_of_one_cuts_the_recurrence(options: dict[str, Any]) -> None
     cut = copy.deepcopy(gru).eval()
     nn.init.zeros_(cut.weight_hh_l0)
     x = inputs(dtype)
-    close(gru(x, LENGTHS), cut(x, LENGTHS), dtype)
+    close(gru(x, lengths=LENGTHS), cut(x, lengths=LENGTHS), dtype)
     assert gru.eval()(x)[0].isfinite().all()
 
 
@@ -265,7 +298,7 @@ def test_same_seed_same_masks() -> None:
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(gru(x, LENGTHS)[0])
+        results.append(gru(x, lengths=LENGTHS)[0])
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -275,12 +308,12 @@ def test_a_generator_of_ones_own() -> None:
     results = []
     for _ in range(2):
         gru.generator = torch.Generator().manual_seed(3)
-        results.append([gru(x, LENGTHS)[0] for _ in range(2)])
+        results.append([gru(x, lengths=LENGTHS)[0] for _ in range(2)])
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
     assert not torch.equal(results[0][0], results[0][1])
     masks = gru.draw_masks(LENGTHS, torch.Generator().manual_seed(3))
-    assert torch.equal(results[0][0], gru(x, LENGTHS, masks=masks)[0])
+    assert torch.equal(results[0][0], gru(x, lengths=LENGTHS, masks=masks)[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -337,7 +370,7 @@ def test_results_depend_on_neither_order_nor_padding_nor_company(options: dict[s
     def call(x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         lengths = [LENGTHS[b] for b in rows]
         masks = gru.draw_masks(lengths, keys=keys[rows], seed=9) if mode else None
-        return gru(x[rows], lengths, masks=masks)
+        return gru(x[rows], lengths=lengths, masks=masks)
 
     output, last = call(x, list(range(5)))
     garbage = torch.cat([x, torch.full((5, 3, 4), 1e9, dtype=dtype)], 1)
@@ -356,13 +389,13 @@ def test_training_draws_do_not_depend_on_padding() -> None:
     results = []
     for steps in (7, 5):
         torch.manual_seed(1)
-        results.append(gru(x[:, :steps], lengths))
+        results.append(gru(x[:, :steps], lengths=lengths))
     assert torch.equal(results[0][0][:, :5], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
 
 
 def test_last_states_are_those_of_the_last_steps() -> None:
-    output, last = regularized()(inputs(), LENGTHS)
+    output, last = regularized()(inputs(), lengths=LENGTHS)
     for b, length in enumerate(LENGTHS):
         assert torch.equal(output[b, length - 1], last[1, b])
         assert not output[b, length:].any()
@@ -370,10 +403,10 @@ def test_last_states_are_those_of_the_last_steps() -> None:
 
 def test_lengths_of_any_kind() -> None:
     gru, x = double(4, 6), inputs()
-    expected = gru(x, LENGTHS)[0]
+    expected = gru(x, lengths=LENGTHS)[0]
     for lengths in (tuple(LENGTHS), torch.tensor(LENGTHS), torch.tensor(LENGTHS, dtype=torch.int32)):
-        assert torch.equal(gru(x, lengths)[0], expected)
-    assert torch.equal(gru(x)[0], gru(x, [7] * 5)[0])
+        assert torch.equal(gru(x, lengths=lengths)[0], expected)
+    assert torch.equal(gru(x)[0], gru(x, lengths=[7] * 5)[0])
 
 
 # ---- modes
@@ -382,7 +415,9 @@ def test_lengths_of_any_kind() -> None:
 def test_given_masks_hold_in_every_mode() -> None:
     gru, x = regularized(), inputs()
     masks = gru.draw_masks(LENGTHS)
-    assert torch.equal(gru(x, LENGTHS, masks=masks)[0], gru.eval()(x, LENGTHS, masks=masks)[0])
+    assert torch.equal(
+        gru(x, lengths=LENGTHS, masks=masks)[0], gru.eval()(x, lengths=LENGTHS, masks=masks)[0]
+    )
     assert torch.equal(gru.train()(x, masks=[Masks()] * 2)[0], gru.eval()(x)[0])
 
 
@@ -425,8 +460,8 @@ def test_inference_mode(options: dict[str, Any]) -> None:
         gru.train(mode)
         masks = gru.draw_masks(LENGTHS) if mode else None
         with torch.inference_mode():
-            output, last = gru(x, LENGTHS, masks=masks)
-        expected = gru(x, LENGTHS, masks=masks)
+            output, last = gru(x, lengths=LENGTHS, masks=masks)
+        expected = gru(x, lengths=LENGTHS, masks=masks)
         assert output.is_inference()
         close((output, last), expected, options["dtype"])
 
@@ -439,16 +474,16 @@ def test_functional_call_takes_the_given_weights(options: dict[str, Any]) -> Non
     with torch.no_grad():
         for parameter in moved.parameters():
             parameter.add_(torch.randn_like(parameter) / 10)
-        called = functional_call(gru, dict(moved.named_parameters()), (x, LENGTHS))
-        close(called, moved(x, LENGTHS), options["dtype"])
+        called = functional_call(gru, dict(moved.named_parameters()), (x,), {"lengths": LENGTHS})
+        close(called, moved(x, lengths=LENGTHS), options["dtype"])
     assert torch.equal(gru(x)[0], plain)
 
 
 def test_frozen_weights_still_give_the_input_a_gradient(options: dict[str, Any]) -> None:
     gru = GRU(4, 6, 2, **options).eval()
     x = inputs(options["dtype"]).requires_grad_()
-    (expected,) = gradients(gru(x, LENGTHS), [x])
-    (frozen,) = gradients(gru.requires_grad_(False)(x, LENGTHS), [x])
+    (expected,) = gradients(gru(x, lengths=LENGTHS), [x])
+    (frozen,) = gradients(gru.requires_grad_(False)(x, lengths=LENGTHS), [x])
     close(frozen, expected, options["dtype"])
     assert not gru(x.detach())[0].requires_grad
 
@@ -496,7 +531,9 @@ def test_precision_reaches_the_kernel(name: str) -> None:
     exact = GRU(4, 40, 2, between="tanh", backend=name).eval()
     exact.load_state_dict(rounded.state_dict())
     x = inputs(torch.float32)
-    error = (rounded(x, LENGTHS)[0] - exact(x, LENGTHS)[0]).norm() / exact(x, LENGTHS)[0].norm()
+    error = (rounded(x, lengths=LENGTHS)[0] - exact(x, lengths=LENGTHS)[0]).norm() / exact(
+        x, lengths=LENGTHS
+    )[0].norm()
     assert 1e-4 < error < 1e-2
     assert "precision='bfloat16'" in repr(rounded)
     assert "precision" not in repr(exact)
@@ -611,8 +648,10 @@ def test_half_precision_starts_from_rounded_weights(dtype: torch.dtype, init: st
     gru = GRU(4, 6, 2, init=init, dtype=dtype)
     torch.testing.assert_close(dict(gru.state_dict()), dict(exact.to(dtype).state_dict()), rtol=0, atol=0)
     x = inputs(dtype).requires_grad_()
-    output, last = gru(x, LENGTHS)
-    torch.testing.assert_close(output.float(), exact.float()(x.float(), LENGTHS)[0], rtol=0.1, atol=0.03)
+    output, last = gru(x, lengths=LENGTHS)
+    torch.testing.assert_close(
+        output.float(), exact.float()(x.float(), lengths=LENGTHS)[0], rtol=0.1, atol=0.03
+    )
     assert output.dtype == last.dtype == dtype
     assert all(grad.isfinite().all() for grad in gradients((output, last), [x, *gru.parameters()]))
 
@@ -637,6 +676,12 @@ def test_a_copy_draws_the_same_masks() -> None:
         ({"between": "gelu"}, "between is 'gelu': expected one of None, tanh, relu"),
         ({"init": "zeros"}, "init is 'zeros': expected one of haste, torch"),
         ({"backend": "fast"}, "backend 'fast' is unknown: expected one of auto, "),
+        ({"bias": False}, "bias=False is not offered: set the biases to zero and freeze them"),
+        ({"dropout": 0.5}, r"dropout=0.5 between layers is not offered: put nn.Dropout\(0.5\) between GRUs"),
+        (
+            {"bidirectional": True},
+            "bidirectional=True is not offered: run a second GRU over the reversed sequences",
+        ),
         ({"precision": "half"}, "precision 'half' is unknown: expected one of float32, bfloat16"),
     ],
 )
@@ -658,7 +703,21 @@ def shaped(*shape: int) -> Tensor:
         (shaped(5, 0, 4), {}, "B and T above 0"),
         (shaped(5, 7, 4).float(), {}, "x is torch.float32 on cpu: expected the weights' torch.float64"),
         (shaped(5, 7, 4), {"lengths": [7] * 4}, r"expected integers \[5\]"),
-        (shaped(5, 7, 4), {"lengths": [7.0] * 5}, r"lengths is torch.float32 \[5\]"),
+        (shaped(5, 7, 4), {"lengths": [7.0] * 5}, r"lengths is torch.float32 \[5\]: expected integers"),
+        (shaped(5, 7, 4), {"lengths": [True] * 5}, r"lengths is torch.bool \[5\]: expected integers"),
+        (shaped(5, 7, 4), {"state": [7] * 5}, r"state is list: .* lengths go by name, lengths=..."),
+        (
+            shaped(5, 7, 4),
+            {"state": torch.ones(5).long()},
+            r"state is torch.int64 \[5\]: .* lengths go by name",
+        ),
+        (shaped(5, 7, 4).to("meta"), {}, "x is on the device meta, which holds no numbers"),
+        (
+            pack_padded_sequence(shaped(5, 7, 4), [7] * 5, batch_first=True),
+            {"lengths": [7] * 5},
+            "knows its lengths",
+        ),
+        (pack_padded_sequence(shaped(5, 7, 3), [7] * 5, batch_first=True), {}, "expected .B, T, 4."),
         (shaped(5, 7, 4), {"lengths": [7, 7, 0, 7, 7]}, "lengths go from 0 to 7: expected 1 to 7"),
         (shaped(5, 7, 4), {"lengths": [7, 7, 1, 7, 8]}, "lengths go from 1 to 8: expected 1 to 7"),
         (

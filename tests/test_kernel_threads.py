@@ -67,7 +67,7 @@ class Subject:
         """The states and all gradients."""
         x_BTI, lengths, masks = self.batches[k]
         x_BTI = x_BTI.clone().requires_grad_()
-        output, last = self.gru(x_BTI, lengths, masks=masks)
+        output, last = self.gru(x_BTI, lengths=lengths, masks=masks)
         grads = torch.autograd.grad((output**2).sum() + last.sum(), [x_BTI, *self.gru.parameters()])
         return [output.detach(), last.detach(), *grads]
 
@@ -93,7 +93,7 @@ def test_threads_that_share_a_gru_and_its_graph() -> None:
     subject = Subject(0, "auto", torch.float32, "float32")
     assert at_once(lambda _: subject.wrong(50)) == [0] * THREADS
     x_BTI, lengths, masks = subject.batches[0]
-    loss = subject.gru(x_BTI, lengths, masks=masks)[0].sum()
+    loss = subject.gru(x_BTI, lengths=lengths, masks=masks)[0].sum()
     wanted = list(subject.gru.parameters())
     expected = torch.autograd.grad(loss, wanted, retain_graph=True)
 

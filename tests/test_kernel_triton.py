@@ -165,9 +165,22 @@ def test_what_does_not_fit_is_refused(backend: Backend) -> None:
         backend_module.run_layer(p.inputs[0], h0.double(), layer, p.active)
     with pytest.raises(ValueError, match=r"active is \[1, 2, 2\]: expected 3 falling numbers from 2 on"):
         backend.run(p.inputs[0], h0, layer, [1, 2, 2])
-    h_TBH = run(backend, p)
-    with pytest.raises(RuntimeError, match="second derivative"):
-        torch.autograd.grad(h_TBH.sum(), p.inputs, create_graph=True)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_second_derivative_is_the_eager_backends(seed: int | None) -> None:
+    p = problem([3, 2], "plain", torch.float32)
+    drawn = philox.zoneout_mask(5, 3, 2, 7, 0.4)
+    results = []
+    for kernel, options in (
+        (backend_module, {"zoneout": 0.4, "keep_seed": seed}),
+        (reference, {"zoneout": 0.4, "keep_TBH": None if seed is None else drawn}),
+    ):
+        inputs = [tensor.detach().to(DEVICE).requires_grad_() for tensor in p.inputs]
+        h_TBH = kernel.run_layer(*inputs[:2], Layer(*inputs[2:]), p.active, **options)
+        first = torch.autograd.grad((h_TBH**2).sum(), inputs, create_graph=True)
+        results.append(torch.autograd.grad(sum((g**2).sum() for g in first), inputs))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +475,7 @@ def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
     reference_gru = GRU(3, 5, backend="eager", **options).to(DEVICE)
     reference_gru.load_state_dict(gru.state_dict())
     torch.manual_seed(1)
-    got, expected = gru(x_BTI, lengths), reference_gru(x_BTI, lengths, masks=explicit)
+    got, expected = gru(x_BTI, lengths=lengths), reference_gru(x_BTI, lengths=lengths, masks=explicit)
     for mine, other in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, other)
     mine, other = (
@@ -470,7 +483,7 @@ def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
         for module, (_, h_n) in ((gru, got), (reference_gru, expected))
     )
     torch.testing.assert_close(mine, other)
-    assert not torch.equal(gru(x_BTI, lengths)[0], got[0])
+    assert not torch.equal(gru(x_BTI, lengths=lengths)[0], got[0])
 
 
 def test_a_broken_stack_is_refused(fresh_check: None, monkeypatch: pytest.MonkeyPatch) -> None:

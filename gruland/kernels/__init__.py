@@ -28,7 +28,7 @@ any grad mode, in training and in evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gruland.kernels.packing import last
 from gruland.kernels.threads import once
 
 #: ``auto`` takes the first of these that can run.
@@ -44,7 +45,11 @@ NAMES = (*AUTO, "haste")
 #: What the operands of matrix products are rounded to; float32 = they are taken as they are, whatever their dtype.
 PRECISIONS = ("float32", "bfloat16")
 #: The activations between layers; all of them map zero to zero.
-BETWEEN = {None: None, "tanh": torch.tanh, "relu": torch.relu}
+BETWEEN: dict[str | None, Callable[[Tensor], Tensor] | None] = {
+    None: None,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+}
 
 
 class Layer(NamedTuple):
@@ -160,18 +165,15 @@ def run_layers(
     """
     if own := getattr(kernel, "run_layers", None):
         return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between)
-    activation, last = BETWEEN[between], []
-    sequences = torch.arange(x_TBI.shape[1])
-    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
-    final = tuple(index.to(x_TBI.device) for index in (lengths_B - 1, sequences))
+    activation, finals = BETWEEN[between], []
     for index, (layer, keep_TBH) in enumerate(zip(layers, keeps, strict=True)):
         if index > 0 and activation is not None:
             x_TBI = activation(x_TBI)
         keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
         seed = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
         x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **seed)
-        last.append(x_TBI[final])
-    return x_TBI, torch.stack(last)
+        finals.append(last(x_TBI, active))
+    return x_TBI, torch.stack(finals)
 
 
 @once

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from gruland.kernels import Layer
+from gruland.kernels import Layer, plain
 from gruland.kernels.packing import pack, previous_states, running_rows, unpack
 
 #: From an operand of a matrix product to what is multiplied.
@@ -64,6 +65,7 @@ class _GRULayer(torch.autograd.Function):
         precision: str,
         running: list[int],
     ) -> Tensor:
+        inputs = x_TBI, h0_BH, weight_ih, weight_hh, bias_ih, bias_hh
         time_steps, sequences = x_TBI.shape[:2]
         places = running_rows(running, time_steps, sequences, x_TBI.device)
         rounding = _rounding(precision)
@@ -71,17 +73,18 @@ class _GRULayer(torch.autograd.Function):
         layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
         keep_SH = pack(keep_TBH, places)
         h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, keep_SH, zoneout, running, rounding)
-        ctx.save_for_backward(x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places)
-        ctx.zoneout = 0.0 if keep_TBH is not None else zoneout
+        ctx.save_for_backward(*inputs, keep_TBH, x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places)
+        ctx.zoneout, ctx.precision = 0.0 if keep_TBH is not None else zoneout, precision
         ctx.running, ctx.shape, ctx.rounding = running, (time_steps, sequences), rounding
         return unpack(h_SH[len(h0_BH) :], places, time_steps, sequences)
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # once_differentiable would drop it in silence where grad_TBH itself needs no gradient.
-            raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
-        x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places = ctx.saved_tensors
+        *inputs, keep_TBH, x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            active = F.pad(torch.tensor(ctx.running), (0, ctx.shape[0] - len(ctx.running)))
+            options = active, keep_TBH, ctx.zoneout, ctx.precision
+            return *plain.gradients(inputs, ctx.needs_input_grad[:6], [grad_TBH, None], *options), *[None] * 4
         previous_SH = previous_states(h_SH, ctx.running)
         slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
         z_SH = gates_S3H.chunk(3, 1)[1]

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 from gruland.kernels.threads import once
-
-#: haste's names for the four weights of a layer, in the order of :class:`gruland.kernels.Layer`.
-NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+from gruland.kernels.weights import to_haste
 
 Recurrence = Callable[..., Tensor]
 
@@ -64,26 +62,15 @@ def run_layer(
     elif zoneout > 0:
         # The expectation is a mask of constant size: haste's own refuses a backward pass on CUDA.
         update_TBH = x_TBI.new_full((steps, sequences, h0_BH.shape[1]), 1 - zoneout)
+    # haste computes through the padding. What lies there is replaced by zeros, or a NaN in it would reach the weights'
+    # gradients as 0 * NaN.
+    runs_TB1 = (torch.arange(sequences) < torch.as_tensor(active).unsqueeze(1)).unsqueeze(2).to(x_TBI.device)
+    x_TBI = torch.where(runs_TB1, x_TBI, x_TBI.new_zeros(()))
+    if update_TBH.numel():
+        update_TBH = torch.where(runs_TB1, update_TBH, update_TBH.new_zeros(()))
     inputs = [t.contiguous() for t in (x_TBI, h0_BH, *to_haste(layer), update_TBH)]
     h_TBH = _recurrence(x_TBI.device)(True, float(update_TBH.numel() > 0), *inputs)[1:]
-    runs = torch.arange(sequences) < torch.as_tensor(active).unsqueeze(1)
-    return torch.where(runs.unsqueeze(2).to(h_TBH.device), h_TBH, h_TBH.new_zeros(()))
-
-
-def to_haste(layer: Layer) -> tuple[Tensor, ...]:
-    """kernel [I, 3H], recurrent_kernel [H, 3H], bias and recurrent_bias [3H] of a layer."""
-    return tuple(_swap_gates(weight).t() for weight in layer)
-
-
-def from_haste(*weights: Tensor) -> Layer:
-    """The inverse of :func:`to_haste`."""
-    return Layer(*(_swap_gates(weight.t()) for weight in weights))
-
-
-def _swap_gates(weight: Tensor) -> Tensor:
-    """r, z, n to z, r, n along the first axis, and back."""
-    first, second, candidate = weight.chunk(3)
-    return torch.cat([second, first, candidate])
+    return torch.where(runs_TB1, h_TBH, h_TBH.new_zeros(()))
 
 
 def _recurrence(device: torch.device) -> Recurrence:

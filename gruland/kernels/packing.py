@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 def running_rows(running: list[int], time_steps: int, sequences: int, device: torch.device) -> Tensor | None:
@@ -45,3 +46,20 @@ def previous_states(states_SH: Tensor, running: list[int]) -> Tensor:
     shift = torch.tensor([0, *(running[0] - n for n in running[:-1])])
     index = torch.arange(rows) + shift.repeat_interleave(torch.tensor(running))
     return states_SH.index_select(0, index.to(states_SH.device))
+
+
+def last(states_TBH: Tensor, active: Tensor) -> Tensor:
+    """The states after the sequences' last steps [B, H]; ``active`` [T] is how many run at each step."""
+    sequences = torch.arange(states_TBH.shape[1])
+    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
+    final = tuple(index.to(states_TBH.device) for index in (lengths_B - 1, sequences))
+    return states_TBH[final]
+
+
+def pack_as(like: PackedSequence, x_TBI: Tensor) -> PackedSequence:
+    """A padded batch, in the order of the caller's sequences, packed as another one is."""
+    if like.sorted_indices is not None:
+        x_TBI = x_TBI.index_select(1, like.sorted_indices)
+    steps, sequences = x_TBI.shape[:2]
+    rows = running_rows(like.batch_sizes.tolist(), steps, sequences, x_TBI.device)
+    return PackedSequence(pack(x_TBI, rows), like.batch_sizes, like.sorted_indices, like.unsorted_indices)

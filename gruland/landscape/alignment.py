@@ -419,7 +419,7 @@ def _layer_states(
     ).eval()
     own = {name: parameters[f"gru.{name}"] for name, _ in part.named_parameters()}
     words = nn.functional.embedding(tokens.to(model.device), parameters.get("vectors", model.vectors))
-    h_BTH, _ = torch.func.functional_call(part, own, (words, lengths))
+    h_BTH, _ = torch.func.functional_call(part, own, (words,), {"lengths": lengths})
     return h_BTH.cpu()[torch.arange(tokens.shape[1]) < lengths[:, None]]
 
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gruland.kernels import Layer
+from gruland.kernels import Layer, plain
 from gruland.kernels.cpu.library import ACTIVATIONS, Batch, Keep, Rows, address, kernel, unavailable
+from gruland.kernels.packing import last
 from gruland.kernels.threads import Lock
 
 _CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def _run(arguments: _Arguments) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments.tensors):
         return _GRULayer.apply(*arguments)
     states_TBH = _forward(arguments, save=False).states_TBH
-    return states_TBH, _last(states_TBH, arguments.active)
+    return states_TBH, last(states_TBH, arguments.active)
 
 
 class _GRULayer(torch.autograd.Function):
@@ -90,14 +91,15 @@ class _GRULayer(torch.autograd.Function):
         ctx.options, ctx.slopes = arguments[8:], result.slopes
         ctx.save_for_backward(*arguments[:8], result.input_TBI, result.states_TBH)
         ctx.set_materialize_grads(False)
-        return result.states_TBH, _last(result.states_TBH, arguments[6])
+        return result.states_TBH, last(result.states_TBH, arguments[6])
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor | None, grad_last_BH: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
         *tensors, input_TBI, states_TBH = ctx.saved_tensors
         arguments = _Arguments(*tensors, *ctx.options)
+        if torch.is_grad_enabled():  # create_graph=True
+            given: Any = ctx.needs_input_grad[:6], [grad_TBH, grad_last_BH], *arguments[6:]
+            return *plain.gradients(arguments.tensors, *given), *[None] * 5
         # The backward pass works in the slopes' memory; with retain_graph a second one, perhaps of another thread,
         # needs them anew.
         slopes = ctx.__dict__.pop("slopes", None)
@@ -148,13 +150,6 @@ def _forward(arguments: _Arguments, save: bool) -> _Result:
     batch, keep = _batch(arguments, input_TBI, states_TBH), Keep.of(arguments.keep_TBH)
     kernel().gru_forward(batch, _bfloat16(arguments), keep, arguments.zoneout, address(slopes))
     return _Result(states_TBH, input_TBI, slopes)
-
-
-def _last(states_TBH: Tensor, active: Tensor) -> Tensor:
-    """[B, H] the states after the sequences' last steps."""
-    sequences = torch.arange(states_TBH.shape[1])
-    lengths_B = (active.unsqueeze(1) > sequences).sum(0)
-    return states_TBH[lengths_B - 1, sequences]
 
 
 def _backward(

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from gruland.kernels import Layer
+from gruland.kernels import Layer, plain
 from gruland.kernels.packing import pack, previous_states, running_rows, unpack
 from gruland.kernels.threads import Lock
-from gruland.kernels.triton.philox import threshold
+from gruland.kernels.triton.philox import threshold, zoneout_mask
 
 #: How float32 products are made, as ``tl.dot`` names it: "ieee" is plain float32. "tf32x3" would have tensor
 #: cores make each of three products of split operands, which is nearly as exact.
@@ -83,17 +84,24 @@ class _GRULayer(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, keep_TBH, settings = arguments
         done = _forward(tensors, keep_TBH, settings, save=True)
-        ctx.save_for_backward(done.x_SI, tensors[2], tensors[3], done.states_SH, done.saved_S4H)
+        ctx.save_for_backward(*tensors, keep_TBH, done.x_SI, done.states_SH, done.saved_S4H)
         ctx.zoneout = settings.zoneout if keep_TBH is None and settings.keep_seed is None else 0.0
         ctx.settings, ctx.shape = settings, tensors[0].shape[:2]
         return done.output
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("create_graph=True: the explicit backward pass has no second derivative")
-        x_SI, weight_ih, weight_hh, states_SH, saved_S4H = ctx.saved_tensors
-        running, _, _, precision = ctx.settings
+        *tensors, keep_TBH, x_SI, states_SH, saved_S4H = ctx.saved_tensors
+        weight_ih, weight_hh = tensors[2:4]
+        running, zoneout, keep_seed, precision = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+            steps, sequences = ctx.shape
+            if keep_seed is not None:
+                sizes = steps, sequences, weight_hh.shape[1]
+                keep_TBH = zoneout_mask(keep_seed, *sizes, zoneout, grad_TBH.device)
+            active = F.pad(torch.tensor(running), (0, steps - len(running)))
+            options = active, keep_TBH, ctx.zoneout, precision
+            return *plain.gradients(tensors, ctx.needs_input_grad[:6], [grad_TBH, None], *options), None, None
         packing = _packing(running, *ctx.shape, grad_TBH.device)
         grad_SH = pack(grad_TBH, packing.places).contiguous()
         grad_h0, gates_S4H = _sweep_back(
