@@ -519,6 +519,25 @@ def test_runs_share_the_perturbed_texts(zoneout: runs.Run, monkeypatch: pytest.M
         attacked(zoneout, seed=6)
 
 
+def test_a_flipped_bit_in_the_shared_texts_is_found_and_they_are_made_again(
+    zoneout: runs.Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = attacked(zoneout, seed=9)
+    (file,) = (
+        path
+        for path in Path(zoneout.config.data.cache_dir).glob("attack/*/perturbed.json")
+        if first.columns["perturbed"][0] in path.read_text()
+    )
+    content = bytearray(file.read_bytes())
+    place = content.index(first.columns["perturbed"][0][:5].encode())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with caplog.at_level("WARNING", logger="gruland"):
+        assert attacked(zoneout, seed=9) == first
+    assert "is damaged" in caplog.text
+    assert "made again" in caplog.text
+
+
 def test_multilabel_and_empty_reviews() -> None:
     task = Task("multilabel", ("grain", "trade", "ship"))
     assert task.name_of(np.array([1.0, 0.0, 1.0])) == "grain, ship"

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--allow", action="append", default=[], metavar="NAME",
         help="a class or module that a run's folder may name besides this package's; only what you trust",
     )  # fmt: skip
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     paths, overrides = split(given.arguments)
     if not paths:
         parser.error("give at least one run folder")

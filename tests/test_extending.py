@@ -1,0 +1,57 @@
+"""What docs/extending.md shows works as it stands there: its files are written, its commands typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+
+
+def followed(title: str, folder: Path) -> dict[str, str]:
+    """Do what a section says in a folder; return what each command printed."""
+    for code in re.findall(r"```(?:python|yaml)\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
+        first = code.splitlines()[0]
+        assert first.startswith("# "), f"{first}: expected the file's name"
+        path = folder / first.removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    said = {}
+    for block in re.findall(r"```sh\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
+        for line in block.splitlines():
+            command = [sys.executable, *shlex.split(line)[1:]]
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            said[line] = done.stdout
+    return said
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_is_short(title: str) -> None:
+    for code in re.findall(r"```python\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
+        assert len([line for line in code.splitlines() if line.strip()]) < 20
+
+
+def test_an_attack_of_ones_own(tmp_path: Path) -> None:
+    said = followed("An attack", tmp_path)
+    (path,) = tmp_path.glob("outputs/smoke/none-*")
+    attacks = json.loads((path / "results.json").read_text())["attacks"]
+    assert list(attacks) == ["typing_errors", "backwards"]
+    assert attacks["backwards"]["class"] == "backwards.Backwards"
+    assert attacks["backwards"]["settings"] == {"reviews": 10}
+    forms = attacks["backwards"]["scores"]
+    assert forms["raw"]["plain"]["count"] == 10
+    assert forms["raw"]["plain"]["loss"] != forms["backwards"]["plain"]["loss"]
+    assert len((path / "attack" / "typing_errors" / "texts.csv").read_text().splitlines()) == 9
+    assert any("backwards: 10 test reviews" in text for text in said.values())
+    report = (tmp_path / "outputs" / "smoke" / "report.md").read_text()
+    assert re.search(r"\| *backwards *\| *backwards *\|", report)
