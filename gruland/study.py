@@ -169,10 +169,9 @@ class Study:
 
     @cached_property
     def _parsed(self) -> list[tuple[str, Any]]:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from gruland import config
 
-        parser = OverridesParser.create()
-        return [(word, parser.parse_override(word)) for word in self.overrides]
+        return list(zip(self.overrides, config.parse(self.overrides), strict=True))
 
     def _missing(self, cell: Cell) -> list[int]:
         """The seeds without a finished run."""
@@ -396,7 +395,7 @@ def parse(words: Sequence[str]) -> Study:
             settings: Any = OmegaConf.to_container(compose("study", own), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"{' '.join(own)}: {' '.join(str(error).split())}") from error
-    return Study(Settings(**settings), [word for word in words if word not in own])
+    return Study(Settings(**settings), config.typed([word for word in words if word not in own]))
 
 
 def _call(command: Sequence[str]) -> int:

@@ -170,9 +170,10 @@ def test_a_stage_that_fails_ends_the_study_with_its_status(
 def test_what_is_told_can_be_typed(
     tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path, "stages=[sweep]", "data.path=a b.csv".replace("a b", "ab"))
+    run(tmp_path, "stages=[sweep]", "data.path=IMDB (1).csv")
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  python"))
     assert shlex.split(line)[3:] == commands.lines[0][1]
+    assert "data.path='IMDB (1).csv'" in commands.lines[0][1]
 
 
 @pytest.mark.parametrize(
