@@ -1,5 +1,6 @@
 import logging
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -568,6 +569,74 @@ class TestModule:
             data.setup()
 
 
+class TestLimits:
+    """What is too long, or not known at all, is refused in a line."""
+
+    def test_a_review_that_is_too_long_is_refused_unless_it_is_cut(self, vocabulary, tmp_path):
+        texts, labels = make_reviews(20)
+        texts[7] = "good film " * 60_000
+        path = write_csv(tmp_path / "a.csv", texts, labels)
+        with pytest.raises(
+            ValueError, match=r"review 8 of the source: a review of 120,000 words .*data\.max_length"
+        ):
+            module(vocabulary, path, tmp_path)
+        report = module(vocabulary, path, tmp_path, max_length=50).report
+        assert max(report["lengths"]["longest"].values()) == 50
+        assert sum(report["lengths"]["cut"].values()) == 1
+
+    def test_a_text_of_many_megabytes_is_refused_before_it_is_cut_into_words(self, vocabulary, csv, tmp_path):
+        data = module(vocabulary, csv, tmp_path)
+        start = time.perf_counter()
+        with pytest.raises(
+            ValueError, match="a review of 50,000,000 characters is too long to be read whole"
+        ):
+            data.encode(["good film " * 5_000_000])
+        assert time.perf_counter() - start < 1
+
+    def test_a_long_review_does_not_stretch_a_batch_of_others(self):
+        lengths = np.array([5, 90_000, 7, 40_000, 6] + [10] * 300)
+        batches = list(LengthSorted(lengths, 256))
+        assert sorted(np.concatenate(batches)) == list(range(305))
+        assert max(lengths[batch].max() * len(batch) for batch in batches) <= 2**20
+        assert len(batches) < 30
+
+    def test_batches_of_usual_reviews_are_those_of_the_batch_size(self):
+        lengths = np.random.default_rng(0).integers(1, 2_500, size=1000)
+        assert [len(batch) for batch in LengthSorted(lengths, 256)] == [256, 256, 256, 232]
+
+    def test_vectors_that_know_hardly_a_word_are_refused_with_words_of_both_sides(self, csv, tmp_path):
+        path = tmp_path / "shouted.txt"
+        path.write_text("".join(f"{word} 1 2\n" for word in [".", ",", *(word.upper() for word in WORDS)]))
+        message = r"0\.0% of the words of the reviews have a vector in shouted: the reviews have .*, the vectors 'GOOD'"
+        with pytest.raises(ValueError, match=message) as caught:
+            module(load(path), csv, tmp_path)
+        assert "\n" not in str(caught.value)
+        assert not list((tmp_path / "cache").glob("reviews-*"))
+
+    def test_labels_that_are_changed_in_place_are_read_again(self, vocabulary, tmp_path, monkeypatch):
+        """With the same size and time stamp; the clock stands ahead, so that hashes are remembered."""
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        texts, labels = make_reviews(20)
+        path = tmp_path / "a.csv"
+        content = "review,sentiment\n" + "".join(f"{t},{y}\n" for t, y in zip(texts, labels, strict=True))
+        path.write_text(content)
+        stat, before = path.stat(), module(vocabulary, path, tmp_path).report
+        while path.stat().st_ctime_ns == stat.st_ctime_ns:
+            path.write_text(
+                "".join({"0": "1", "1": "0"}.get(c, c) if d == "," else c for c, d in _with_last(content))
+            )
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert path.stat().st_size == stat.st_size
+        after = module(vocabulary, path, tmp_path).report
+        assert after["fingerprint"] != before["fingerprint"]
+
+
+def _with_last(text):
+    """Each character with the one before it."""
+    return zip(text, " " + text, strict=False)
+
+
 class TestConfigs:
     def test_reviews(self, vocabulary):
         data = instantiate(
@@ -584,6 +653,44 @@ class TestConfigs:
         data = instantiate(config, vocabulary=vocabulary, path=str(csv), limit={"train": 10})
         data.setup()
         assert data.report["sizes"] == {"train": 10, "validation": 20, "test": 20}
+
+    def test_reuters_and_the_treebank_are_read_by_their_columns(self, vocabulary, tmp_path):
+        """Small files of the same columns."""
+        split = ["train"] * 8 + ["dev"] * 4 + ["test"] * 4
+        sentences = write_parquet(
+            tmp_path / "sst.parquet",
+            text=[f"good film {i}" for i in range(48)],
+            split=split * 3,
+            label5=[*[0, 1, 2, 3, 4] * 9, 0, 1, 2],
+            label2=[
+                [0, 1, -1][i // 16] if i % 2 else 1 - [0, 1, -1][i // 16] if i < 32 else -1 for i in range(48)
+            ],
+        )
+        stories = write_parquet(
+            tmp_path / "reuters.parquet",
+            text=[f"good film {i}" for i in range(32)],
+            modapte=(["train"] * 4 + ["test"] * 3 + ["unused"]) * 4,
+            r90=[["earn"], ["acq", "earn"], [], ["acq"]] * 8,
+        )
+        found = {}
+        for name, path in (("sst2", sentences), ("sst5", sentences), ("reuters", stories)):
+            node = OmegaConf.merge(
+                OmegaConf.load(CONF / "data/reviews.yaml"),
+                OmegaConf.load(CONF / f"data/{name}.yaml"),
+                {"path": str(path)},
+            )
+            node.pop("defaults")
+            found[name] = instantiate(node, vocabulary=vocabulary)
+            found[name].setup()
+        assert found["sst2"].task == Task("binary", ("negative", "positive"))
+        assert found["sst2"].report["passed_over"] == {"rows without a label": 16}
+        assert found["sst5"].task.classes[0] == "very negative"
+        assert found["sst5"].report["sizes"] == {"train": 24, "validation": 12, "test": 12}
+        assert found["reuters"].task == Task("multilabel", ("acq", "earn"))
+        assert found["reuters"].report["passed_over"] == {
+            "rows without a label": 8,
+            "rows of another split": 4,
+        }
 
     def test_embeddings(self, tmp_path):
         file = tmp_path / "file.txt"

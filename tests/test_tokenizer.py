@@ -1,10 +1,12 @@
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gruland.data import tokenizer
 from gruland.data.tokenizer import tokenize
 
 CASES = {
@@ -27,12 +29,39 @@ CASES = {
     "1234abc 2rd": "1234 abc 2rd",
     "": "",
     " \n\t ": "",
+    # Marks, joiners and non-joiners belong to their letter, whatever the script.
+    "यह फिल्म बहुत अच्छी है।": "यह फिल्म बहुत अच्छी है ।",
+    "می\u200cخواهم، क्\u200dष": "می\u200cخواهم ، क्\u200dष",
+    "cafe\u0301 and cafe\u0301s": "café and cafés",
+    "x\u0302-y\u0302 didn't": "x\u0302-ŷ did n't",
+    "I \u2764\ufe0f it": "i \u2764\ufe0f it",
+    "👨\u200d👩\u200d👧 films": "👨\u200d👩\u200d👧 films",
+    # What has no width of its own belongs to nothing.
+    "wonder\u00adful fi\u200blm \ufeffgood": "wonderful film good",
 }
 
 
 @pytest.mark.parametrize(("text", "words"), CASES.items())
 def test_forms(text, words):
     assert tokenize(text) == words.split()
+
+
+def test_the_two_sets_of_rules_agree_where_there_is_no_mark():
+    random = np.random.default_rng(1)
+    letters = list("aAbBnNtTsSdDoO'.,-/:;=()!?0123456789éß漢_ \n\t<>\"")
+    for _ in range(500):
+        text = "".join(random.choice(letters, size=random.integers(0, 60))).lower()
+        assert tokenizer._PLAIN.findall(text) == tokenizer._MARKED.findall(text)
+
+
+def test_composed_and_decomposed_texts_have_the_same_words():
+    text = "Amélie's naïve café, Ångström - über 8/10"
+    assert tokenize(unicodedata.normalize("NFD", text)) == tokenize(text)
+
+
+def test_a_long_text_is_cut_into_its_first_words_alone():
+    text = "It's a good film. " * 80_000
+    assert tokenize(text, 7) == tokenize(text)[:7] == tokenize("It's a good film. It's a")[:7]
 
 
 def test_nothing_is_lost_or_invented():
