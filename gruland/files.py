@@ -1,15 +1,26 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, their checksums, and what killed processes left of them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+#: Four digits that tell machines apart: a process number means something on its own machine alone.
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
+#: The name that :func:`atomic_path` gives: the process, the machine, eight random digits.
+_TEMPORARY = re.compile(r"\..*-(?P<process>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}(\.[^.]*)?")
+#: Seconds after which a temporary file of another machine counts as abandoned.
+_DAY = 86_400
 
 
 @contextmanager
@@ -17,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); rename it to ``path`` on success, remove it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{_HOST}{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -26,6 +37,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left of files that they wrote with :func:`atomic_path`."""
+    for where, inside, files in os.walk(folder):
+        for name in [*inside, *files]:
+            match, path = _TEMPORARY.fullmatch(name), Path(where, name)
+            with suppress(OSError):  # it is gone already, or may not be removed
+                if match and _is_abandoned(path, int(match["process"]), match["host"]):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_abandoned(path: Path, process: int, host: str) -> bool:
+    if host != _HOST:
+        return time.time() - path.stat().st_mtime > _DAY
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # somebody else's
+    return False
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:

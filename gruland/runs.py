@@ -32,7 +32,7 @@ import gruland
 from gruland import trust
 from gruland.config import instantiate, resolved
 from gruland.errors import USER_ERRORS, one_line
-from gruland.files import atomic_path, read_json, write_json
+from gruland.files import atomic_path, read_json, remove_abandoned, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,6 +277,8 @@ class Run:
     def locked(self, seconds: float = 0) -> Iterator[None]:
         """Keep a second process out of the folder; one that is in it already is waited for so long.
 
+        What killed processes left half-written in it is removed.
+
         Raises:
             ValueError: it is still there.
         """
@@ -292,6 +294,7 @@ class Run:
         place = self.path.resolve()
         _locked[place] = self
         try:
+            remove_abandoned(self.path)
             yield
         finally:
             _locked.pop(place, None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,10 @@ from gruland.progress import clock
 
 log = logging.getLogger("gruland")
 
+#: The environment variable by which a worker knows the sweep's own process.
+_SWEEP = "GRULAND_SWEEP_PROCESS"
+#: Seconds between two looks whether that process lives.
+_LOOK = 0.5
 #: Set by a sweep with a failed job; the command's exit status.
 exit_status = 0
 
@@ -126,6 +132,7 @@ class GridSweeper(Sweeper):
 
     def _launch(self, jobs: list[list[str]]) -> list[str]:
         """Run the jobs; return the error of each job that failed, or of the launcher where that broke."""
+        os.environ[_SWEEP] = str(os.getpid())
         try:
             returns = self.launcher.launch(jobs, initial_job_idx=0)
         # A killed worker breaks the pool: what is finished is on disk all the same.
@@ -159,6 +166,25 @@ def progress_file(folder: Path) -> Path:
 def _cost(cfg: DictConfig) -> float:
     """A job's length in relative terms: stock layers of 64, 128, 256 units take 1 : 2 : 5."""
     return float(cfg.model.hidden_size) ** 1.15
+
+
+@cache
+def end_with_sweep() -> None:
+    """In a worker process of a sweep: end as soon as the sweep's own process is gone.
+
+    A sweep that is killed (SIGKILL, out of memory) cannot tell its workers, and joblib's would finish the queue and
+    then stay for ever. A thread looks after it. Another launcher's jobs have parents of their own.
+    """
+    sweep = int(os.environ.get(_SWEEP, "0"))
+    if "joblib" not in str(HydraConfig.get().launcher._target_).lower() or sweep in (0, os.getpid()):
+        return
+
+    def look() -> None:
+        while os.getppid() == sweep:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGKILL)  # what is half-written is written anew by the next command
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 @contextmanager

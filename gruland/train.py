@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gruland")
 
+#: Seconds to wait for another process in the run's folder: so long at most a killed sweep's worker may live on.
+_PATIENCE = 3.0
+
 
 def train(cfg: DictConfig) -> runs.Run:
     """Do what a composed configuration says and return the finished run.
@@ -42,7 +45,7 @@ def train(cfg: DictConfig) -> runs.Run:
     """
     config.check(cfg)
     run = runs.prepare(cfg)
-    with run.locked():
+    with run.locked(_PATIENCE):
         _refuse_untrained_epochs(run, cfg)
         runs.write_config(run, cfg)
         with _log_file(run.path / "log.txt"), _recorded(run, cfg):
@@ -173,6 +176,7 @@ def task(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _job(cfg: DictConfig) -> dict[str, Any]:
+    sweep.end_with_sweep()
     folder = runs.folder(cfg)
     os.environ[FILE_VARIABLE] = str(sweep.progress_file(folder))
     try:

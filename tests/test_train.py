@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 import gruland
-from gruland import runs
+from gruland import files, runs
 from gruland.callbacks import MetricsFile
 from gruland.classifier import Classifier
 from gruland.train import train
@@ -203,6 +203,41 @@ def group_lives(group):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_killed_sweep_takes_its_jobs_along_and_the_same_command_goes_on(tmp_path):
+    settings = ["trainer.max_epochs=40", "model.hidden_size=4", "landscape.enabled=false", "attack=none"]
+    command = [sys.executable, "-m", "gruland.train", "experiment=smoke", f"output_dir={tmp_path}", *settings]
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "start_new_session": True}
+    sweep = subprocess.Popen([*command, "seed=0,1", "-m"], **quiet)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) < 2 and sweep.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        sweep.kill()
+        sweep.wait()
+        deadline = time.monotonic() + 20
+        while group_lives(sweep.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not group_lives(sweep.pid), "a job goes on"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+    found = runs.find(tmp_path)
+    assert {runs.Run(path).results["status"] for path in found} == {"running"}, (
+        "it ended before it was killed"
+    )
+    half = [found[0] / ".contour-999999999-0000ffffffff.pdf"]  # of another machine, a moment ago
+    with files.atomic_path(found[0] / "contour.pdf") as temporary:
+        temporary.write_text("")
+        half.append(temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", "-999999999-")))
+    for path in half:
+        path.write_text("half")
+    for seed in (0, 1):
+        cfg = gruland.compose("experiment=smoke", f"output_dir={tmp_path}", *settings, f"seed={seed}")
+        assert train(cfg).results["status"] == "finished"
+    assert [path.exists() for path in half] == [True, False]
 
 
 def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
