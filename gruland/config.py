@@ -344,6 +344,11 @@ def _attacks(attack: DictConfig) -> None:
 
 
 def _writable(folder: Path) -> None:
+    for mark in ("::", ":/"):  # Lightning's file systems take them for a chain and for an address
+        if mark in str(folder.absolute()):
+            raise ValueError(
+                f"output_dir={folder}: expected a folder of this machine, without {mark} in its path"
+            )
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"output_dir={folder}: {existing} is a file, expected a folder")

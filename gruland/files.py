@@ -67,6 +67,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    if not path.is_dir():
+        return file_hash(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    named = [[file.relative_to(path).as_posix(), file_hash(file)] for file in files]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity stay readable by Python alone."""
     with atomic_path(path) as temporary:

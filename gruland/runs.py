@@ -4,8 +4,9 @@
 
     outputs/<experiment>/<regularizer>-<rate>-h<units>-s<seed>-<hash>/
         config.yaml             the resolved configuration
-        checkpoints/best.ckpt   least validation loss;  last.ckpt: after the last epoch
-        checkpoints/epoch-N.ckpt   weights after epoch N, 0 = before training (callbacks=[default,epoch_weights])
+        checkpoints/best.safetensors   weights of least validation loss;  last.safetensors: after the last epoch
+        checkpoints/epoch-N.safetensors   after epoch N, 0 = before training (callbacks=[default,epoch_weights])
+        checkpoints/last.ckpt   what an interrupted training goes on from
         metrics.csv             a row an epoch
         results.json            everything measured, see docs/results.md
         landscape/  attack/     surface and pictures; perturbed reviews
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -32,11 +35,13 @@ import gruland
 from gruland import trust
 from gruland.config import instantiate, resolved
 from gruland.errors import USER_ERRORS, one_line
-from gruland.files import atomic_path, read_json, remove_abandoned, write_json
+from gruland.files import atomic_path, content_hash, read_json, remove_abandoned, write_json
+from gruland.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from torch import Tensor
 
     from gruland.classifier import Classifier
     from gruland.data import Encoded, TextDataModule
@@ -46,7 +51,10 @@ if TYPE_CHECKING:
 #: Version of results.json; it rises when a reader of an older one would go wrong.
 SCHEMA = 1
 
+log = logging.getLogger("gruland")
+
 _RETRAIN = "run gruland.train again, or move the run away"
+_MEND = "the same gruland.train command makes again what is missing"
 #: The end of a run's name; a folder that was given another name does not have it.
 _DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 
@@ -146,23 +154,94 @@ class Run:
         """Set top-level entries of results.json, atomically."""
         write_json(self.path / "results.json", {**self.results, **values})
 
+    def seal(self, *names: str) -> None:
+        """Record the SHA-256 of files and folders of the run, by their names in it: readers hold them against it."""
+        found = {name: content_hash(self.path / name) for name in names if (self.path / name).exists()}
+        self.update_results(files={**self.results.get("files", {}), **found})
+
+    def seal_training(self) -> None:
+        """Seal what the training left. Scores of other weights, trained on another machine, say, are forgotten."""
+        results = self.results
+        known, best = results.get("files", {}), "checkpoints/best.safetensors"
+        if known.get(best) not in (None, content_hash(self.checkpoint())):
+            kept = {key: value for key, value in results.items() if key != "metrics"}
+            write_json(self.path / "results.json", kept)
+        self.seal(
+            *(f"checkpoints/{path.name}" for path in self.checkpoint().parent.glob("*.safetensors")),
+            "metrics.csv",
+        )
+
+    def seal_folder(self, folder: str) -> None:
+        """Seal what lies in ``landscape`` or ``attack``, in place of what lay there before."""
+        known = self.results.get("files", {})
+        self.update_results(
+            files={n: digest for n, digest in known.items() if not n.startswith(f"{folder}/")}
+        )
+        found = self.path.glob(f"{folder}/*" if folder == "landscape" else f"{folder}/**/*.*")
+        names = [path.relative_to(self.path).as_posix() for path in found if not path.name.startswith(".")]
+        self.seal(*names)
+
+    def damaged(self) -> list[str]:
+        """The sealed files that are missing, or not what was written."""
+        recorded = self.results.get("files", {})
+        return [
+            name
+            for name, digest in recorded.items()
+            if not (self.path / name).exists() or content_hash(self.path / name) != digest
+        ]
+
+    def discard_damaged(self) -> list[str]:
+        """Remove the sealed files that are not what was written, with a line for each: they are made again."""
+        damaged = self.damaged()
+        for path in (self.path / name for name in damaged):
+            log.warning("%s is missing or not what the run wrote: it is made again", path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        return damaged
+
+    def verified(self, name: str) -> Path:
+        """The path of a file of the run, which is what was written.
+
+        Raises:
+            FileNotFoundError, ValueError: it is missing, or it was changed since.
+        """
+        path, digest = self.path / name, self.results.get("files", {}).get(name)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: {_MEND}")
+        if digest is not None and content_hash(path) != digest:
+            raise ValueError(f"{path} is not what the run wrote (its checksum differs): {_MEND}")
+        return path
+
     @property
     def metrics(self) -> pd.DataFrame:
         """metrics.csv: a row an epoch."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "metrics.csv")
+        return pd.read_csv(self.verified("metrics.csv"))
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of ``best``, ``last`` or, where they are kept, ``epoch-N``."""
-        return self.path / "checkpoints" / f"{which}.ckpt"
+        """The path of the weights of ``best``, ``last`` or, where they are kept, ``epoch-N``."""
+        return self.path / "checkpoints" / f"{which}.safetensors"
+
+    def weights(self, which: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of ``best``, ``last`` or ``epoch-N`` by name, for a model that has ``expected``.
+
+        Raises:
+            FileNotFoundError, ValueError: they are missing, damaged or of another model.
+        """
+        return load_weights(self.verified(f"checkpoints/{which}.safetensors"), expected)
+
+    @property
+    def resumption(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
 
     @property
     def epochs(self) -> list[int]:
         """The epochs whose weights are kept, rising; 0 = before training."""
-        names = [
-            path.stem.removeprefix("epoch-") for path in (self.path / "checkpoints").glob("epoch-*.ckpt")
-        ]
+        names = [path.stem.removeprefix("epoch-") for path in self.checkpoint().parent.glob("epoch-*")]
         return sorted(int(name) for name in names if name.isdigit())
 
     @cached_property
@@ -267,10 +346,10 @@ class Run:
         """The model with the weights of ``best``, ``last`` or ``epoch-N``, in evaluation mode.
 
         Raises:
-            ValueError: the checkpoint is truncated, or of another model.
+            FileNotFoundError, ValueError: they are missing, damaged or of another model.
         """
         model = build_model(self.config, self)
-        model.load_state_dict(read_weights(self.checkpoint(which), model.state_dict()))
+        model.load_state_dict(self.weights(which, model.state_dict()))
         return model.eval()
 
     @contextmanager
@@ -304,31 +383,6 @@ class Run:
 def at(path: str | Path) -> Run:
     """The run in a folder: the one that this process keeps locked, with what it has loaded, or a new one."""
     return _locked.get(Path(path).resolve()) or Run(path)
-
-
-def read_weights(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's weights, checked against the names and shapes of ``expected``.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file; truncated; of another model.
-    """
-    import torch
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: the run has no such checkpoint yet")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # torch raises many types for a broken file, each naming its own internals
-        raise ValueError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it may be truncated; "
-            "remove the run's folder and train again"
-        ) from error
-    shapes = {key: tuple(value.shape) for key, value in expected.items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if shapes != found:
-        key = next(k for k in (*shapes, *found) if shapes.get(k) != found.get(k))
-        raise ValueError(f"{path} is of another model: {key} is {found.get(key)}, expected {shapes.get(key)}")
-    return state
 
 
 def build_vocabulary(cfg: DictConfig) -> Vocabulary:

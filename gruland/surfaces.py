@@ -543,9 +543,7 @@ def _weights(run: Run, word: str, model: Classifier) -> tuple[str, dict[str, Ten
 
 
 def _checkpoint(run: Run, which: str, model: Classifier) -> dict[str, Tensor]:
-    from gruland.runs import read_weights
-
-    weights = read_weights(run.checkpoint(which), model.state_dict())
+    weights = run.weights(which, model.state_dict())
     return {name: weights[name].to(own) for name, own in model.trainable().items()}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,9 +25,12 @@ from omegaconf import DictConfig
 from gruland import config, runs, sweep
 from gruland.errors import one_line, one_line_errors
 from gruland.progress import FILE_VARIABLE, part
+from gruland.weights import save_weights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+    from gruland.classifier import Classifier
 
 log = logging.getLogger("gruland")
 
@@ -49,12 +53,14 @@ def train(cfg: DictConfig) -> runs.Run:
         _refuse_untrained_epochs(run, cfg)
         runs.write_config(run, cfg)
         with _log_file(run.path / "log.txt"), _recorded(run, cfg):
-            requested = runs.requested(cfg)
-            if run.results.get("requested") == requested:
+            requested, damaged = runs.requested(cfg), run.discard_damaged()
+            if run.results.get("requested") == requested and not damaged:
                 log.info("%s is finished already", run.path)
             else:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)
+                for measured in ("landscape", "attack"):
+                    run.seal_folder(measured)
     return runs.load(run.path, run.allow)
 
 
@@ -71,7 +77,7 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
     with part(0.0, 0.05):
         data = run.data
     model = runs.build_model(cfg, data)
-    _refuse_foreign_checkpoint(run, model)
+    resume = _resumption(run, model)
     with loggers.attached(attached, cfg, run):
         # What is measured later, perhaps elsewhere, does not change what is said of the training.
         device = trainer.strategy.root_device
@@ -83,11 +89,34 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
             status=_status(run, "running"),
             error=None,
         )
-        resume = run.checkpoint("last")
         with part(0.05, 0.75), _keyboard_interrupts(trainer):
-            trainer.fit(model, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
+            trainer.fit(model, data, ckpt_path=resume, weights_only=True)
+        save_weights(model.state_dict(), run.checkpoint("last"))
         run.update_results(training=callbacks["metrics_file"].training)  # type: ignore[attr-defined]
-        trainer.test(model, data, ckpt_path=run.checkpoint("best"), weights_only=True, verbose=False)
+        run.seal_training()
+        model.load_state_dict(run.weights("best", model.state_dict()))
+        trainer.test(model, data, verbose=False)
+
+
+def _resumption(run: runs.Run, model: Classifier) -> Path | None:
+    """The checkpoint that the training goes on from; one that is broken is put aside, with a line that says so."""
+    import torch
+
+    path = run.resumption
+    if not path.exists():
+        return None
+    try:
+        with ZipFile(path) as parts:  # torch does not look at the checksums that it writes
+            if broken := parts.testzip():
+                raise ValueError(f"{broken} is damaged")
+        found = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise ValueError("it is of another model")
+    except Exception as error:  # torch raises many types for a broken file, each naming its own internals
+        log.warning("%s cannot be read (%s): the training starts anew", path, one_line(error)[:200])
+        path.unlink()
+        return None
+    return path
 
 
 def _refuse_untrained_epochs(run: runs.Run, cfg: DictConfig) -> None:
@@ -96,12 +125,6 @@ def _refuse_untrained_epochs(run: runs.Run, cfg: DictConfig) -> None:
             f"{run.path} is trained already, without callbacks=[default,epoch_weights]: move it away or give "
             "another output_dir"
         )
-
-
-def _refuse_foreign_checkpoint(run: runs.Run, model: Any) -> None:
-    """A broken or foreign checkpoint is named as such before Lightning meets it."""
-    if run.checkpoint("last").exists():
-        runs.read_weights(run.checkpoint("last"), model.state_dict())
 
 
 @contextmanager

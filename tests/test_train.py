@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 import gruland
 from gruland import files, runs
@@ -31,7 +32,7 @@ def plain(folder, *overrides):
 
 
 def weights(run, which="last"):
-    return torch.load(run.checkpoint(which), weights_only=True)["state_dict"]
+    return load_file(run.checkpoint(which))
 
 
 def same_weights(a, b):
@@ -48,7 +49,8 @@ def test_what_a_run_leaves_behind(smoke_run):
         "metrics.csv",
         "results.json",
         "log.txt",
-        "checkpoints/best.ckpt",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
         "checkpoints/last.ckpt",
     ]
     expected += [
@@ -211,7 +213,7 @@ def test_a_killed_sweep_takes_its_jobs_along_and_the_same_command_goes_on(tmp_pa
     quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "start_new_session": True}
     sweep = subprocess.Popen([*command, "seed=0,1", "-m"], **quiet)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) < 2 and sweep.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -254,7 +256,7 @@ def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         sweep.terminate()
@@ -281,9 +283,9 @@ def test_a_killed_process_resumes(tmp_path):
         "attack=none",
     ]
     command = [sys.executable, "-m", "gruland.train", *arguments, "landscape.enabled=false", *overrides]
-    last = runs.Run(runs.folder(cfg)).checkpoint("last")
+    last = runs.Run(runs.folder(cfg)).resumption
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -310,19 +312,6 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
     OmegaConf.save(other, run.path / "config.yaml")
     with pytest.raises(ValueError, match=r"another configuration \(optimizer.lr=0\.5, now 0\.001\)"):
         train(plain(tmp_path))
-
-
-@pytest.mark.parametrize("damage", ["truncated", "other"])
-def test_a_broken_or_foreign_checkpoint_is_named(tmp_path, damage):
-    run = train(plain(tmp_path))
-    checkpoint = run.checkpoint("best")
-    if damage == "truncated":
-        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    else:
-        shutil.copy(train(plain(tmp_path, "model.hidden_size=4")).checkpoint("best"), checkpoint)
-    message = "not a readable checkpoint" if damage == "truncated" else "of another model"
-    with pytest.raises(ValueError, match=message):
-        _ = runs.load(run.path).model
 
 
 def test_a_loss_that_is_no_number_is_noticed(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 ``conf/callbacks`` lists those of a run; a user's own callback is one more entry there.
 """
 
-from gruland.callbacks.checkpoints import Checkpoint, EpochWeights
+from gruland.callbacks.checkpoints import BestWeights, EpochWeights, LastCheckpoint
 from gruland.callbacks.loss_surface import LossSurface
 from gruland.callbacks.metrics_file import MetricsFile
 from gruland.callbacks.robustness import AdversarialEvaluation
@@ -12,8 +12,9 @@ from gruland.callbacks.training_progress import TrainingProgress
 
 __all__ = [
     "AdversarialEvaluation",
-    "Checkpoint",
+    "BestWeights",
     "EpochWeights",
+    "LastCheckpoint",
     "LossSurface",
     "MetricsFile",
     "SplitScores",

@@ -1,54 +1,66 @@
-"""The weights that a training leaves: the best epoch's, the last one's, and each one's where they are asked for."""
+"""The weights that a training leaves: the best epoch's, what it goes on from, each epoch's where they are asked for."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from gruland.files import atomic_path
+from gruland.weights import save_weights
 
 
-class Checkpoint(ModelCheckpoint):
-    """Lightning's, in the folder ``checkpoints`` of the trainer's root.
+def _folder(trainer: pl.Trainer) -> Path:
+    return Path(trainer.default_root_dir).absolute() / "checkpoints"
 
-    On resuming in a folder that was moved, Lightning's own would forget the best epoch and overwrite it.
+
+class BestWeights(pl.Callback):
+    """Keep the weights of the best epoch in ``checkpoints/best.safetensors`` below the trainer's root.
+
+    They travel in the checkpoint that a training goes on from, too: whatever became of the file meanwhile, and
+    wherever the folder lies now, a resumed training has it as it was.
 
     Args:
-        filename: of the checkpoint, without ``.ckpt``.
-        monitor: the value whose least epoch is kept; None keeps the last epoch.
+        monitor: the logged value whose least epoch is kept.
     """
 
-    def __init__(self, filename: str, monitor: str | None = None) -> None:
-        super().__init__(
-            filename=filename,
-            monitor=monitor,
-            save_top_k=1,
-            every_n_epochs=1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-        )
+    def __init__(self, monitor: str = "val/loss") -> None:
+        self.monitor = monitor
+        self._least = math.inf
+        self._weights: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Set before Lightning looks for a place itself: with a logger it would take the logger's folder.
-        self.dirpath = str(Path(trainer.default_root_dir).absolute() / "checkpoints")
-        super().setup(trainer, pl_module, stage)
+        self._path = _folder(trainer) / "best.safetensors"
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = float(trainer.callback_metrics[self.monitor])
+        if value < self._least:
+            weights = pl_module.state_dict()
+            self._least, self._weights = value, {key: part.cpu().clone() for key, part in weights.items()}
+            save_weights(self._weights, self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"least": self._least, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state up, the paths in it where the run's folder is now."""
-        state: dict[str, Any] = {
-            key: self._here(value) if key.endswith("_path") else value for key, value in state_dict.items()
-        }
-        best: dict[str, Any] = state["best_k_models"]
-        scores = {self._here(path): score for path, score in best.items()}
-        super().load_state_dict({**state, "best_k_models": scores, "dirpath": self.dirpath})
+        self._least, self._weights = state_dict["least"], state_dict["weights"]
+        save_weights(self._weights, self._path)
 
-    def _here(self, path: str) -> str:
-        return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+class LastCheckpoint(Checkpoint):
+    """Keep Lightning's whole state after each epoch in ``checkpoints/last.ckpt``: a training goes on from there.
+
+    It is written beside its place and renamed. Lightning's own ModelCheckpoint writes to the folder for temporary
+    files and moves the file from there, which from another file system is a copy that a kill or a full disk cuts.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with atomic_path(_folder(trainer) / "last.ckpt") as temporary:
+            trainer.save_checkpoint(temporary)
 
 
 class EpochWeights(pl.Callback):
@@ -63,6 +75,4 @@ class EpochWeights(pl.Callback):
 
     @staticmethod
     def _save(epoch: int, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        path = Path(trainer.default_root_dir) / "checkpoints" / f"epoch-{epoch}.ckpt"
-        with atomic_path(path) as temporary:
-            torch.save({"state_dict": pl_module.state_dict()}, temporary)
+        save_weights(pl_module.state_dict(), _folder(trainer) / f"epoch-{epoch}.safetensors")

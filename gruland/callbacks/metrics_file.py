@@ -20,18 +20,24 @@ class MetricsFile(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self._start = 0.0
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._path = Path(trainer.default_root_dir) / "metrics.csv"
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        import pandas as pd
-
         seen = trainer.callback_metrics
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         for column in self.COLUMNS:
             row[column] = float(seen[column.replace("validation", "val").replace("_", "/", 1)])
         self.rows.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
-        with atomic_path(Path(trainer.default_root_dir) / "metrics.csv") as temporary:
+        self._write()
+
+    def _write(self) -> None:
+        import pandas as pd
+
+        with atomic_path(self._path) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
     @property
@@ -49,3 +55,4 @@ class MetricsFile(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = [dict(row) for row in state_dict["rows"]]
+        self._write()  # whatever became of the file meanwhile
