@@ -18,7 +18,7 @@ SEEDS ?= 3
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -39,6 +39,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 test: setup  ## the test suite, on every core
 	$(RUN) pytest -n auto --dist loadfile
+
+# torch is a variable: FLOOR_TORCH=2.13.0, say, where the oldest would be a download of gigabytes.
+FLOOR_TORCH ?= 2.10.0
+test-floors: $(VENV)/floors/.ready  ## the test suite with the oldest versions that pyproject.toml allows
+	$(VENV)/floors/bin/python -m pytest $(TESTS)
+
+$(VENV)/floors/.ready: pyproject.toml floors.txt
+	$(PYTHON) -m venv $(VENV)/floors
+	$(VENV)/floors/bin/python -m pip install torch==$(FLOOR_TORCH)
+	$(VENV)/floors/bin/python -m pip install -c floors.txt -e '.[dev]'
+	touch $@
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

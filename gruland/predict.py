@@ -51,15 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gruland.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("reviews", nargs="*", help="reviews; without any, one a line from standard input")
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="NAME",
-        help="a module, class or function of your own that the run's configuration may name",
-    )  # fmt: skip
     options = parser.parse_args(arguments)
     with one_line_errors():
         from gruland import runs
 
-        run = runs.load(options.run, options.allow)
+        run = runs.load(options.run)
         reviews = options.reviews or [line.rstrip("\r\n") for line in sys.stdin]
         if not reviews:
             raise ValueError("no reviews: give them as arguments, or one a line on standard input")

@@ -5,12 +5,14 @@ function that starts a program. Of a folder that may have come from elsewhere on
 taken, and those that the caller adds::
 
     runs.load("outputs/reviews/mine-0.1-h128-s0-1a2b3c4d", allow=["my_package.regularizers"])
+    GRULAND_ALLOW=my_package.regularizers,my_package.data python -m gruland.landscape outputs/reviews
 
 Nothing else is imported, let alone called.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,10 +87,11 @@ def resolve(target: Any, allow: Iterable[str] = (), place: str = "_target_") -> 
     Raises:
         ValueError: the name is not allowed, or there is no such object.
     """
-    known = (*ALLOWED, *allow)
+    named = filter(None, os.environ.get("GRULAND_ALLOW", "").split(","))
+    known = (*ALLOWED, *allow, *named)
     refusal = (
         f"{place}={target} is not among the classes that a run's folder may name: if you trust it and know what it "
-        "does, allow it by name (allow=[...] of runs.load, --allow on the command line)"
+        "does, allow its module or itself by name (GRULAND_ALLOW=NAME before a command, allow=[NAME] of runs.load)"
     )
     if not isinstance(target, str) or not any(_lies_in(target, entry) for entry in known):
         raise ValueError(refusal)

@@ -131,6 +131,8 @@ def test_what_the_caller_names_is_allowed_and_no_more(tmp_path, monkeypatch):
             trust.resolve(target, ["theirs.make"])
     with pytest.raises(ValueError, match="may name"):
         trust.resolve("theirs.os.system", ["theirs"])
+    monkeypatch.setenv("GRULAND_ALLOW", "others,theirs")
+    assert trust.resolve("theirs.Mine").__name__ == "Mine"
 
 
 def test_a_name_that_is_set_by_hand_does_not_help(monkeypatch):
