@@ -55,6 +55,8 @@ log = logging.getLogger("gruland")
 
 _RETRAIN = "run gruland.train again, or move the run away"
 _MEND = "the same gruland.train command makes again what is missing"
+#: The entries of results.json that tell of files in a folder.
+_FOLDERS = {"landscape": "landscape", "attacks": "attack"}
 #: The end of a run's name; a folder that was given another name does not have it.
 _DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 
@@ -151,35 +153,37 @@ class Run:
         return results
 
     def update_results(self, **values: Any) -> None:
-        """Set top-level entries of results.json, atomically."""
-        write_json(self.path / "results.json", {**self.results, **values})
+        """Set top-level entries of results.json, atomically.
 
-    def seal(self, *names: str) -> None:
-        """Record the SHA-256 of files and folders of the run, by their names in it: readers hold them against it."""
-        found = {name: content_hash(self.path / name) for name in names if (self.path / name).exists()}
-        self.update_results(files={**self.results.get("files", {}), **found})
+        An entry that tells of files seals them, in place of what lay there before (:meth:`verified`).
+        """
+        results = {**self.results, **values}
+        for folder in (_FOLDERS[key] for key in values if key in _FOLDERS):
+            known = results.get("files", {})
+            kept = {name: digest for name, digest in known.items() if not name.startswith(f"{folder}/")}
+            results["files"] = {**kept, **self._checksums(f"{folder}/*")}
+        write_json(self.path / "results.json", results)
+
+    def _checksums(self, *patterns: str) -> dict[str, str]:
+        """SHA-256 of the files and folders of the run that match, by their names in it."""
+        found = [path for pattern in patterns for path in sorted(self.path.glob(pattern))]
+        return {
+            path.relative_to(self.path).as_posix(): content_hash(path)
+            for path in found
+            if not path.name.startswith(".")
+        }
 
     def seal_training(self) -> None:
-        """Seal what the training left. Scores of other weights, trained on another machine, say, are forgotten."""
+        """Record the checksums of what the training left: readers hold it against them.
+
+        Scores of other weights, trained again on another machine, say, are forgotten.
+        """
         results = self.results
         known, best = results.get("files", {}), "checkpoints/best.safetensors"
-        if known.get(best) not in (None, content_hash(self.checkpoint())):
-            kept = {key: value for key, value in results.items() if key != "metrics"}
-            write_json(self.path / "results.json", kept)
-        self.seal(
-            *(f"checkpoints/{path.name}" for path in self.checkpoint().parent.glob("*.safetensors")),
-            "metrics.csv",
-        )
-
-    def seal_folder(self, folder: str) -> None:
-        """Seal what lies in ``landscape`` or ``attack``, in place of what lay there before."""
-        known = self.results.get("files", {})
-        self.update_results(
-            files={n: digest for n, digest in known.items() if not n.startswith(f"{folder}/")}
-        )
-        found = self.path.glob(f"{folder}/*" if folder == "landscape" else f"{folder}/**/*.*")
-        names = [path.relative_to(self.path).as_posix() for path in found if not path.name.startswith(".")]
-        self.seal(*names)
+        new = self._checksums("checkpoints/*.safetensors", "metrics.csv")
+        if known.get(best) not in (None, new[best]):
+            results.pop("metrics", None)
+        write_json(self.path / "results.json", {**results, "files": {**known, **new}})
 
     def damaged(self) -> list[str]:
         """The sealed files that are missing, or not what was written."""

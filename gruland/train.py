@@ -59,8 +59,6 @@ def train(cfg: DictConfig) -> runs.Run:
             else:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)
-                for measured in ("landscape", "attack"):
-                    run.seal_folder(measured)
     return runs.load(run.path, run.allow)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from safetensors.torch import load_file, save_file
 from scipy.stats import chi2_contingency
 
 from gruland import compose, runs
@@ -31,6 +31,7 @@ from gruland.attack.perturb import MODES, Perturbed, perturb, strip
 from gruland.attack.victims import texts_of, victim_of
 from gruland.evaluation import evaluate, evaluate_with_dropout
 from gruland.task import Task
+from gruland.weights import save_weights
 
 EXAMPLE = (
     "I didn't even want to watch this movie after reading Maltin's review and one and a half star rating. "
@@ -366,8 +367,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., runs.Run
         )
         run = runs.prepare(cfg)
         runs.write_config(run, cfg)
-        run.checkpoint().parent.mkdir()
-        torch.save({"state_dict": runs.build_model(cfg, run.data).state_dict()}, run.checkpoint())
+        save_weights(runs.build_model(cfg, run.data).state_dict(), run.checkpoint())
         run.update_results(status="finished", data=run.data.report)
         return run
 
@@ -492,7 +492,7 @@ def test_run_is_written_and_skipped(
     assert len(counted) == 2
     (folder / "texts.csv").write_text("cut short")
     evaluated(run)
-    torch.save(torch.load(run.checkpoint()) | {"epoch": 1}, run.checkpoint())
+    save_file(load_file(run.checkpoint()), run.checkpoint(), metadata={"epoch": "1"})
     evaluated(run)
     assert len(counted) == 4
     assert {

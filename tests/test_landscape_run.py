@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from test_landscape import LABELS, REVIEWS, classifier
 
 import gruland
@@ -27,6 +28,7 @@ from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
 from gruland.surfaces import Surface, compute_run, objective_of, plane_of, surface_of
+from gruland.weights import save_weights
 
 #: Those of a configuration before there were others.
 SETTINGS = Surface(size=3, reviews=4)
@@ -420,13 +422,14 @@ def kept(smoke_run, tmp_path):
     shutil.copytree(smoke_run.path, folder, ignore=shutil.ignore_patterns("landscape", "attack"))
     run = runs.Run(folder)
     run.update_results(name="kept", training={**run.results["training"], "best_epoch": 2, "epochs": 3})
-    best = torch.load(run.checkpoint("best"), weights_only=True)["state_dict"]
+    best = load_file(run.checkpoint("best"))
     generator = torch.Generator().manual_seed(0)
     for epoch, share in enumerate((1.0, 0.3, 0.0, 0.2)):
         noise = {name: 0.2 * torch.randn(w.shape, generator=generator) for name, w in best.items()}
         weights = {name: w + share * noise[name] for name, w in best.items()}
-        torch.save({"state_dict": weights}, run.checkpoint(f"epoch-{epoch}"))
-    torch.save({"state_dict": weights}, run.checkpoint("last"))
+        save_weights(weights, run.checkpoint(f"epoch-{epoch}"))
+    save_weights(weights, run.checkpoint("last"))
+    run.seal_training()
     return run
 
 
@@ -467,9 +470,10 @@ def test_a_plane_through_one_checkpoint(kept, plane):
 def test_a_plane_through_another_run(kept, smoke_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(kept.path, other)
-    shutil.copy(other / "checkpoints" / "last.ckpt", other / "checkpoints" / "best.ckpt")
+    shutil.copy(other / "checkpoints" / "last.safetensors", other / "checkpoints" / "best.safetensors")
     name = runs.name(runs.Run(other).config)
     runs.Run(other).update_results(name=name)
+    runs.Run(other).seal_training()
     settings = replace(SETTINGS, plane=str(other), extent=[[0.0, 1.0], [-0.5, 0.5]], precision="float32")
     surface = surface_of(kept, settings)
     assert surface.attrs["plane"]["points"] == {name: [1.0, 0.0]}

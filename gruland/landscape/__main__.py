@@ -106,10 +106,7 @@ def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     settings = Surface.of(overridden(Surface.of(run.config.landscape).to_dict(), overrides))
     device = "cuda" if torch.cuda.is_available() else None
     # Not locked while it computes: several processes share the work.
-    results = compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))
-    with run.locked(_PATIENCE):
-        run.seal_folder("landscape")
-    return results
+    return compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))
 
 
 def _line(path: Path, results: Mapping[str, Any]) -> str:
