@@ -141,7 +141,7 @@ def test_a_name_that_is_set_by_hand_does_not_help(monkeypatch):
     def disguised():
         raise AssertionError
 
-    disguised.__module__, disguised.__qualname__ = "gruland.embedding", "load"
+    disguised.__module__, disguised.__qualname__ = "gruland.embedding", "Vocabulary"
     monkeypatch.setattr(gruland.data, "disguised", disguised, raising=False)
     with pytest.raises(ValueError, match="may name"):
         trust.resolve("gruland.data.disguised")
