@@ -18,7 +18,7 @@ SEEDS ?= 3
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup docs test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -55,6 +55,13 @@ lint: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## the documentation as a site, site/index.html; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(RUN) pip install -c constraints.txt -e '.[docs]'
+	touch $@
 
 train: setup  ## one model on the embedded reviews
 	$(RUN) gruland.train

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -63,3 +64,47 @@ def test_a_module_of_ones_own_is_attacked(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "attack" / name / "texts.csv").exists()
         outcome = json.loads((tmp_path / "attack" / name / "outcome.json").read_text())
         assert outcome["scores"]["perturbed"]["plain"]["count"] == 40
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_module_is_attacked_while_it_is_trained(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import attack_any_module
+    import pytorch_lightning as pl
+
+    from gruland.attack import Texts, TypingErrors
+    from gruland.callbacks import AdversarialEvaluation
+
+    class Validated(attack_any_module.Sentiment):
+        asked: ClassVar[list[str]] = []
+
+        def labelled_texts(self, split: str) -> Texts:
+            self.asked.append(split)
+            return super().labelled_texts(split)
+
+        def validation_step(self, batch, index):
+            self.log("val/loss", float(self.current_epoch))
+
+        def val_dataloader(self):
+            return self.test_dataloader()
+
+    every_second = AdversarialEvaluation({"few": TypingErrors(reviews=10)}, tmp_path, every_n_epochs=2)
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", callbacks=[every_second], default_root_dir=tmp_path, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Validated())
+    assert Validated.asked == ["validation"]
+    assert 0 <= float(trainer.callback_metrics["attack/few/perturbed/accuracy"]) <= 1
+    assert {f"attack/few/{form}/loss" for form in ("raw", "stripped", "perturbed")} <= set(
+        trainer.callback_metrics
+    )
+
+
+def test_a_module_that_cannot_be_attacked_is_told_why():
+    import pytorch_lightning as pl
+
+    from gruland.attack.victims import of_module
+
+    with pytest.raises(ValueError, match="it has no task, no logits, no labelled_texts"):
+        of_module(pl.LightningModule(), None, "test")

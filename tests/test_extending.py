@@ -55,3 +55,11 @@ def test_an_attack_of_ones_own(tmp_path: Path) -> None:
     assert any("backwards: 10 test reviews" in text for text in said.values())
     report = (tmp_path / "outputs" / "smoke" / "report.md").read_text()
     assert re.search(r"\| *backwards *\| *backwards *\|", report)
+
+
+def test_a_callback_of_ones_own(tmp_path: Path) -> None:
+    followed("A callback", tmp_path)
+    (path,) = tmp_path.glob("outputs/smoke/none-*")
+    lines = (path / "norms.txt").read_text().split("\n")
+    assert re.fullmatch(r"1 \d+\.\d{1,4}", lines[0])
+    assert re.fullmatch(r"2 \d+\.\d{1,4}", lines[1])
