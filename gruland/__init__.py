@@ -16,8 +16,9 @@ _EXPORTS = {
     "test_time_dropout": "gruland.gru",
     "compose": "gruland.config",
     "load": "gruland.runs",
+    "validate": "gruland.config",
 }
-__all__ = ["GRU", "compose", "load", "test_time_dropout"]
+__all__ = ["GRU", "compose", "load", "test_time_dropout", "validate"]
 
 
 def __getattr__(name: str) -> Any:

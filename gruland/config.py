@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,23 @@ def check(cfg: DictConfig) -> None:
     from gruland.experiment import check_objects
 
     check_objects(cfg)
+
+
+def validate(*overrides: str) -> None:
+    """Say whether a command would start: ``validate("regularizer=zoneout", "seed=1,2")``. Nothing is read or written.
+
+    Raises:
+        ValueError, OSError, ImportError: as the command would end.
+    """
+    parsed = parse(typed(overrides))
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override() and o.is_discrete_sweep()
+        else [str(o.input_line)]
+        for o in parsed
+    ]
+    for words in product(*choices):
+        check(compose(*words))
 
 
 def _whole(key: str, value: Any, least: int) -> None:

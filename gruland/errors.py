@@ -31,7 +31,12 @@ def one_line_errors() -> Iterator[None]:
     except USER_ERRORS as error:
         if os.environ.get("GRULAND_TRACEBACK"):
             raise
-        print(f"gruland: {one_line(error)}", file=sys.stderr)
+        message = one_line(error)
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            from gruland.config import explained
+
+            message = explained(error)
+        print(f"gruland: {message}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("gruland: interrupted; the same command goes on from here", file=sys.stderr)

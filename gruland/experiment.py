@@ -72,8 +72,9 @@ def check_objects(cfg: DictConfig) -> None:
     with _quiet():
         config.instantiate(cfg.regularizer)
         config.instantiate(cfg.data, vocabulary=None, seed=cfg.seed)
-        if (path := cfg.embedding.get("path")) and not Path(path).expanduser().is_file():
-            raise FileNotFoundError(f"embedding.path={path}: expected a file of word vectors")
+        for key, expected in (("data", "reviews"), ("embedding", "word vectors")):
+            if (path := cfg[key].get("path")) and not Path(path).expanduser().exists():
+                raise FileNotFoundError(f"{key}.path={path} does not exist: expected {expected}")
         _check_model(cfg)
         attack.build(cfg.attack)
         config.instantiate(cfg.landscape)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import math
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs
-from gruland.errors import one_line, one_line_errors
+from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.progress import clock
 
@@ -36,126 +35,78 @@ log = logging.getLogger("gruland")
 _SWEEP = "GRULAND_SWEEP_PROCESS"
 #: Seconds between two looks whether that process lives.
 _LOOK = 0.5
-#: Set by a sweep with a failed job; the command's exit status.
-exit_status = 0
 
 
-def register() -> None:
-    """Make the sweeper known to Hydra, which takes sweepers from a package called hydra_plugins only."""
-    Plugins.instance().class_name_to_class["hydra_plugins.gruland.GridSweeper"] = GridSweeper
+def check(configs: Sequence[DictConfig]) -> None:
+    """Refuse a sweep before its first job starts: a job that cannot work, or two that would share a folder.
 
-
-class GridSweeper(Sweeper):
-    """Hydra's basic sweeper, for a grid that belongs to the regularizer.
-
-    The grid is that of the regularizer's class (``grid``), ``hydra.sweeper.params`` and a sweep on the command line
-    replace axes of it, and a sweep over another key multiplies it. ``regularizer=a,b`` runs the grid of each, without
-    the settings that one of them does not have.
+    Raises:
+        ValueError, OSError, ImportError: with the key.
     """
+    places: dict[Path, DictConfig] = {}
+    for cfg in configs:
+        config.check(cfg)
+        other = places.setdefault(runs.folder(cfg), cfg)
+        if other is not cfg:
+            before, now = (runs.flat(OmegaConf.to_container(c)) for c in (other, cfg))  # type: ignore[arg-type]
+            key = next((key for key in now if now[key] != before.get(key)), "nothing")
+            raise ValueError(
+                f"two jobs of the sweep would share the folder {runs.folder(cfg)}: they differ in {key}, which does "
+                f"not tell runs apart; sweep over it in commands of their own with an experiment_name each"
+            )
 
-    hydra_context: HydraContext
-    config: DictConfig
-    launcher: Launcher
 
-    def __init__(self, params: dict[str, str]) -> None:
-        self.params = params
+def launch(launcher: Launcher, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> list[float]:
+    """Run the jobs with a progress line, then print the table.
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+    Returns:
+        The validation loss of each job, for Hydra.
 
-    def sweep(self, arguments: list[str]) -> Any:
-        with one_line_errors():  # in here: Hydra shows the traceback of what a sweeper raises
-            jobs = self._jobs(arguments)
-            self.validate_batch_is_legal(jobs)
-            configs = [self._config(job) for job in jobs]
-            for cfg in configs:
-                config.check(cfg)
-        with _Watch(configs), _terminable():
-            errors = self._launch(jobs)
-        _close([runs.folder(cfg) for cfg in configs], errors)
-        return []
-
-    def _jobs(self, arguments: list[str]) -> list[list[str]]:
-        overrides = self._parse(arguments)
-        swept = [o for o in overrides if o.get_key_element() == "regularizer" and o.is_sweep_override()]
-        if not swept:
-            return self._grid(self.config, arguments)
-        rest = [line for line, o in zip(arguments, overrides, strict=True) if o not in swept]
-        jobs = []
-        for (choice,) in self._split(swept[-1:]):
-            cfg = self._chosen([choice])
-            known = [
-                line
-                for line in rest
-                if not line.startswith("regularizer.")
-                or OmegaConf.select(cfg, line.partition("=")[0]) is not None
-            ]
-            jobs += self._grid(self._chosen([choice, *known]), [choice, *known])
-        # The longest jobs first keep every worker busy to the end.
-        return sorted(jobs, key=lambda job: -_cost(self._config(job)))
-
-    def _grid(self, cfg: DictConfig, arguments: list[str]) -> list[list[str]]:
-        grid = {
-            key: ",".join(map(str, values))
-            for key, values in config.instantiate(cfg.regularizer).grid.items()
-        }
-        axes = [f"{key}={values}" for key, values in {**grid, **self.params}.items()]
-        return self._split(self._parse([*axes, *arguments]))
-
-    @staticmethod
-    def _split(overrides: list[Override]) -> list[list[str]]:
-        """The product of all sweeps; of two overrides of a key the later counts."""
-        # Hydra loads its own plugins anew when it looks for them: a class from there must be met late.
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-        return BasicSweeper.split_arguments(overrides, None)[0]
-
-    def _parse(self, overrides: list[str]) -> list[Override]:
-        return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(overrides)
-
-    def _chosen(self, overrides: list[str]) -> DictConfig:
-        """The configuration that the fixed overrides select."""
-        fixed = [
-            line
-            for line, o in zip(overrides, self._parse(overrides), strict=True)
-            if not o.is_sweep_override()
-        ]
-        return self.hydra_context.config_loader.load_configuration(
-            self.config.hydra.job.config_name, fixed, run_mode=RunMode.MULTIRUN
-        )
-
-    def _config(self, job: Sequence[str]) -> DictConfig:
-        return config.resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
-
-    def _launch(self, jobs: list[list[str]]) -> list[str]:
-        """Run the jobs; return the error of each job that failed, or of the launcher where that broke."""
-        os.environ[_SWEEP] = str(os.getpid())
+    Raises:
+        SystemExit: a job failed, with status 1 after what it said.
+    """
+    os.environ[_SWEEP] = str(os.getpid())
+    with _Watch(configs), _terminable():
         try:
-            returns = self.launcher.launch(jobs, initial_job_idx=0)
+            returns: Sequence[JobReturn] = launcher.launch(jobs, initial_job_idx=0)
+            errors = [said for said in map(_error_of, returns) if said]
         # A killed worker breaks the pool: what is finished is on disk all the same.
         except Exception as error:
             log.debug("launcher failed", exc_info=True)
-            return [f"the launcher stopped: {type(error).__name__}: {one_line(error)}"]
-        return [error for error in map(_error_of, returns) if error]
+            returns, errors = [], [f"the launcher stopped: {type(error).__name__}: {one_line(error)}"]
+    print_table([runs.folder(cfg) for cfg in configs])
+    for said in errors:
+        print(f"gruland: {said}", file=sys.stderr)
+    if errors:
+        raise SystemExit(1)
+    return [ended.return_value for ended in returns]
 
 
 def _error_of(ended: JobReturn) -> str | None:
+    """What stopped a job; to ask for its value raises that, and writes to the terminal."""
     try:
-        result: Any = ended.return_value
-        return result["error"]
-    except Exception as failure:  # a job that could not even return raises what stopped it when it is asked
+        with redirect_stderr(io.StringIO()):
+            _ = ended.return_value
+    except Exception as failure:
         return one_line(failure)
+    return None
 
 
 def threads_per_job() -> int:
-    """The cores, divided among the jobs that run side by side."""
+    """The cores of a run, divided among the jobs that the launcher runs side by side on this machine."""
+    cores = config.cores()
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return config.cores()
-    jobs = HydraConfig.get().launcher.get("n_jobs", 1)
-    return max(1, config.cores() // (jobs if jobs > 0 else config.cores()))
+        return cores
+    launcher = HydraConfig.get().launcher
+    if "n_jobs" in launcher:  # joblib: a negative number counts back from all cores
+        jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
+        return max(1, cores // max(1, jobs))
+    if "cpus_per_task" in launcher:  # submitit
+        return min(cores, launcher.cpus_per_task or cores)
+    if "ray" in launcher:
+        remote = launcher.ray.get("remote") or {}
+        return max(1, int(remote.get("num_cpus") or 1))
+    return cores
 
 
 def progress_file(folder: Path) -> Path:
@@ -163,7 +114,7 @@ def progress_file(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.progress"
 
 
-def _cost(cfg: DictConfig) -> float:
+def cost(cfg: DictConfig) -> float:
     """A job's length in relative terms: stock layers of 64, 128, 256 units take 1 : 2 : 5."""
     return float(cfg.model.hidden_size) ** 1.15
 
@@ -207,7 +158,7 @@ class _Watch:
     def __init__(self, configs: Sequence[DictConfig]) -> None:
         self._folders = [runs.folder(cfg) for cfg in configs]
         self._asked = dict(zip(self._folders, map(runs.requested, configs), strict=True))
-        self._costs = [_cost(cfg) for cfg in configs]
+        self._costs = [cost(cfg) for cfg in configs]
         self._terminal = sys.stderr.isatty()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -244,7 +195,8 @@ class _Watch:
                 shown = time.monotonic()
                 end = "" if self._terminal else "\n"
                 start = "\r\x1b[K" if self._terminal else ""
-                print(f"{start}{self._line()}", end=end, file=sys.stderr, flush=True)
+                width = shutil.get_terminal_size().columns - 1 if self._terminal else None
+                print(f"{start}{self._line()[:width]}", end=end, file=sys.stderr, flush=True)
 
     def _report_ended(self) -> None:
         for folder in self._folders:
@@ -307,55 +259,99 @@ def _summary(results: dict[str, Any]) -> str:
     )
 
 
-def _close(folders: Sequence[Path], errors: Sequence[str]) -> None:
-    global exit_status
-    print_table(folders)
-    for error in errors:
-        print(f"gruland: {error}", file=sys.stderr)
-    exit_status = 1 if errors else 0
+def print_table(folders: Sequence[Path], width: int | None = None) -> None:
+    """A row a run on stdout, in the order given, then what failed and the best cell: the least validation loss.
 
+    What differs between the runs has a column; the last columns give way where the terminal is narrow.
 
-def print_table(folders: Sequence[Path]) -> None:
-    """One line a run on stdout, in the order given, and the best cell: the run of least validation loss."""
-    header = (
-        "regularizer",
-        "rate",
-        "units",
-        "seed",
-        "validation loss",
-        "test loss",
-        "accuracy",
-        "F1",
-        "best epoch",
-    )
-    rows, finished = [], []
-    for folder in folders:
-        path = folder / "results.json"
-        results = read_json(path) if path.exists() else {}
+    Args:
+        width: of the terminal, in characters; None = as it says itself.
+    """
+    width = width or shutil.get_terminal_size().columns
+    found = [(folder, _read(folder)) for folder in folders]
+    finished = [(folder, results) for folder, results in found if results.get("status") == "finished"]
+    rows = [{**_place(results), **_scores(results)} for _, results in finished]
+    swept = _swept([folder for folder, _ in finished])
+    for row, extra in zip(rows, swept, strict=True):
+        row.update({key: value for key, value in extra.items() if key not in row})
+    order = ["regularizer", "rate", "units", "seed", *(swept[0] if swept else [])]
+    if len(rows) > 1:  # what is the same everywhere needs no column, but who it is does
+        order = [k for k in order if k in ("regularizer", "units") or len({row.get(k) for row in rows}) > 1]
+    header = [*dict.fromkeys(order), "val loss", "test loss", "accuracy", "F1", "epoch"]
+    while len(header) > 3 and _width(header, rows) > width:
+        header.remove(next(k for k in ("epoch", "F1", "test loss", *reversed(header)) if k in header))
+    if rows:
+        widths = [max(len(key), *(len(row.get(key, "")) for row in rows)) for key in header]
+        for line in (header, *([row.get(key, "") for key in header] for row in rows)):
+            print("  ".join(cell.rjust(size) for cell, size in zip(line, widths, strict=True)).rstrip())
+    for folder, results in found:
         if results.get("status") != "finished":
-            rows.append((folder.name, "", "", "", results.get("error") or "not finished", "", "", "", ""))
-            continue
-        finished.append((results["metrics"]["best"]["validation"]["loss"], folder))
-        rows.append(_row(results))
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        print("  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            said = f"failed: {results['error']}" if results.get("error") else "not finished"
+            print(f"{folder.name}: {said}")
+    if worse := [results["name"] for _, results in finished if _is_worse_than_guessing(results)]:
+        print(
+            f"! worse than guessing by the frequency of the classes: {', '.join(worse)}; try a lower optimizer.lr"
+        )
     if finished:
-        loss, folder = min(finished)
+        folder, results = min(finished, key=lambda pair: pair[1]["metrics"]["best"]["validation"]["loss"])
         best = "best cell" if len(folders) > 1 else "run"
-        print(f"{best}: {folder} (validation loss {loss:.3f})")
+        print(f"{best}: {folder} (validation loss {results['metrics']['best']['validation']['loss']:.3f})")
 
 
-def _row(results: dict[str, Any]) -> tuple[Any, ...]:
-    model, scores = results["model"], results["metrics"]["best"]
-    return (
-        model["regularizer"],
-        f"{model['rate']:g}",
-        model["hidden_size"],
-        results["seed"],
-        f"{scores['validation']['loss']:.3f}",
-        f"{scores['test']['loss']:.3f}",
-        f"{scores['test']['accuracy']:.1%}",
-        f"{scores['test']['f1']:.3f}",
-        results["training"]["best_epoch"],
-    )
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "results.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _place(results: dict[str, Any]) -> dict[str, str]:
+    model = results["model"]
+    return {
+        "regularizer": str(model["regularizer"]),
+        "rate": f"{model['rate']:g}",
+        "units": str(model["hidden_size"]),
+        "seed": str(results["seed"]),
+    }
+
+
+def _scores(results: dict[str, Any]) -> dict[str, str]:
+    scores = results["metrics"]["best"]
+    mark = "!" if _is_worse_than_guessing(results) else ""
+    return {
+        "val loss": f"{mark}{scores['validation']['loss']:.4g}",
+        "test loss": f"{scores['test']['loss']:.4g}",
+        "accuracy": f"{scores['test']['accuracy']:.1%}",
+        "F1": f"{scores['test']['f1']:.3f}",
+        "epoch": str(results["training"]["best_epoch"]),
+    }
+
+
+def _is_worse_than_guessing(results: dict[str, Any]) -> bool:
+    """Whether the validation loss is far above the entropy of the classes, which needs no reading at all."""
+    loss, data = results["metrics"]["best"]["validation"]["loss"], results.get("data") or {}
+    counts = (data.get("class_counts") or {}).get("validation") or {}
+    numbers = list(counts.values()) if isinstance(counts, dict) else list(counts)
+    total = sum(numbers)
+    if (results.get("task") or {}).get("kind") == "multilabel" or not total:
+        return False
+    return loss > 2 * -sum(n / total * math.log(n / total) for n in numbers if n)
+
+
+def _swept(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """Of each run the settings in which the runs differ, besides the regularizer, by the last part of their keys."""
+    settings = []
+    for folder in folders:
+        path = folder / "config.yaml"
+        settings.append(runs.flat(runs.identity(runs.Run(folder).config)) if path.exists() else {})
+    keys = dict.fromkeys(key for one in settings for key in one)
+    differing = [
+        key
+        for key in keys
+        if not key.startswith("regularizer.")
+        and key not in ("seed", "model.hidden_size")
+        and len({str(one.get(key)) for one in settings}) > 1
+    ]
+    return [{key.rpartition(".")[2]: str(one.get(key)) for key in differing} for one in settings]
+
+
+def _width(header: Sequence[str], rows: Sequence[dict[str, str]]) -> int:
+    return sum(max(len(key), *(len(row.get(key, "")) for row in rows)) + 2 for key in header) - 2

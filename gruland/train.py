@@ -6,21 +6,23 @@ python -m gruland.train regularizer=zoneout -m      the regularizer's grid
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs, sweep
 from gruland.errors import one_line, one_line_errors
@@ -183,43 +185,71 @@ def _status(run: runs.Run, otherwise: str) -> str:
     return "finished" if "metrics" in run.results else otherwise
 
 
-def task(cfg: DictConfig) -> dict[str, Any]:
-    """Hydra's task: one run. In a sweep a failure is returned, so that the other jobs go on."""
+def task(cfg: DictConfig) -> float:
+    """Hydra's task: one run, and its validation loss for a sweeper that searches for the least."""
     cfg = config.resolved(cfg)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return _job(cfg)
+        return _validation_loss(_job(cfg))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)  # of this package alone: matplotlib has much to say, too
     with one_line_errors():
         run = train(cfg)
         sweep.print_table([run.path])
-    return {"folder": str(run.path)}
+    return _validation_loss(run)
 
 
-def _job(cfg: DictConfig) -> dict[str, Any]:
+def _validation_loss(run: runs.Run) -> float:
+    return float(run.results["metrics"]["best"]["validation"]["loss"])
+
+
+def _job(cfg: DictConfig) -> runs.Run:
+    """A run of a sweep: its progress goes to a file, and what it raises can travel between processes."""
     sweep.end_with_sweep()
-    folder = runs.folder(cfg)
-    os.environ[FILE_VARIABLE] = str(sweep.progress_file(folder))
+    file = sweep.progress_file(runs.folder(cfg))
+    os.environ[FILE_VARIABLE] = str(file)
     try:
-        train(cfg)
-        error = None
+        return train(cfg)
     except Exception as failure:
-        error = one_line(failure)
+        raise ValueError(f"{runs.name(cfg)}: {one_line(failure)}") from None
     finally:
         os.environ.pop(FILE_VARIABLE, None)
-        sweep.progress_file(folder).unlink(missing_ok=True)
-    return {"folder": str(folder), "error": error}
+        file.unlink(missing_ok=True)
 
+
+#: The last part of a run's folder, which Hydra asks for before the run begins.
+OmegaConf.register_new_resolver(
+    "run_name", lambda *, _root_: runs.name(config.resolved(_root_)), replace=True
+)
 
 _main = hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(task)
 
 
 def main() -> None:
     """The command; exits with 1 where the run, or a job of the sweep, failed."""
-    sweep.register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would print in several lines
     with one_line_errors():
+        sys.argv[1:] = _checked(sys.argv[1:])
         _main()
-    raise SystemExit(sweep.exit_status)
+
+
+def _checked(words: list[str]) -> list[str]:
+    """The words as Hydra reads them; a run that cannot work is refused before Hydra makes its folder."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    options, rest = parser.parse_known_args(words)
+    if any(word.startswith("-") for word in rest):  # --help, --cfg, --info, --shell-completion
+        return words
+    overrides = config.parse(config.typed(rest))
+    if not options.multirun and not any(o.is_sweep_override() or o.is_hydra_override() for o in overrides):
+        where = (
+            [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
+        )
+        config.check(config.compose(*where, *rest))
+    if any(o.is_sweep_override() and o.key_or_group == "regularizer" for o in overrides):
+        # Hydra composes the first of them with all settings, although only some of the others have them.
+        words = [f"++{word}" if word.startswith("regularizer.") else word for word in words]
+    return config.typed(words)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_the_papers_figures():
         (["seed=18446744073709551616"], r"seed=18446744073709551616: .* fits in 64 bits"),
         (["seed=2^64"], r"seed=2\^64"),
         (["embedding=file"], r"embedding\.path is missing"),
-        (["embedding.path=nowhere.txt"], r"embedding\.path=nowhere\.txt: expected a file"),
+        (["embedding.path=nowhere.txt"], r"embedding\.path=nowhere\.txt does not exist"),
         (["data.path=nowhere.csv"], r"nowhere\.csv does not exist"),
         (["experiment_name=a/b"], r"experiment_name=a/b: expected the name of one folder"),
         (["~callbacks.best"], r"callbacks\.best is missing, and every run needs it"),

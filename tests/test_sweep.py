@@ -1,32 +1,43 @@
-"""Which jobs a sweep's command line means."""
+"""Which jobs a sweep's command line means, and what it says at the end."""
 
 import json
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
+from omegaconf import OmegaConf
 
 from gruland import config, runs, sweep
+from hydra_plugins.gruland_sweeper import GridSweeper
 
 
 def sweeper(*arguments):
+    # Hydra hands a loader to its plug-ins and has no public way to make one.
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
     loader = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
     overrides = OverridesParser.create(loader).parse_overrides(list(arguments))
     fixed = [a for a, o in zip(arguments, overrides, strict=True) if not o.is_sweep_override()]
     cfg = loader.load_configuration("train", fixed, RunMode.MULTIRUN)
     cfg.hydra.job.config_name = "train"
-    made = sweep.GridSweeper(dict(cfg.hydra.sweeper.params))
+    made = GridSweeper(dict(cfg.hydra.sweeper.params))
     made.hydra_context, made.config = HydraContext(config_loader=loader, callbacks=None), cfg
     return made
 
 
 def cells(*arguments):
     made = sweeper(*arguments)
-    configs = [made._config(job) for job in made._jobs(list(arguments))]
+    configs = [made.compose(job) for job in made.jobs(list(arguments))]
     found = [(config.instantiate(c.regularizer), c) for c in configs]
     return [(r.name, c.model.hidden_size, r.rate, c.seed) for r, c in found]
+
+
+def test_hydra_finds_the_sweeper_by_itself():
+    names = {f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(Sweeper)}
+    assert config.OmegaConf.load(config.CONF / "hydra/sweeper/grid.yaml")._target_ in names
 
 
 GRID = {(units, rate) for units in (64, 128, 256) for rate in (0.05, 0.1, 0.5)}
@@ -90,22 +101,87 @@ def test_jobs_that_are_finished_count_as_done(tmp_path, capsys):
     assert "sweep: 4 jobs, 2 of them finished already" in capsys.readouterr().err
 
 
-def test_the_table_names_the_best_cell_and_shows_failures(tmp_path, capsys):
-    for name, loss in (("a", 0.5), ("b", 0.4)):
-        scores = {"loss": loss, "accuracy": 0.8, "f1": 0.81}
-        results = {
-            "status": "finished",
-            "seed": 0,
-            "model": {"regularizer": "zoneout", "rate": 0.1, "hidden_size": 64},
-            "training": {"best_epoch": 3},
-            "metrics": {"best": {"validation": scores, "test": scores}},
-        }
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps(results))
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "results.json").write_text(json.dumps({"status": "failed", "error": "no space left"}))
-    sweep.print_table([tmp_path / name for name in "abcd"])
+def test_a_setting_that_only_some_regularizers_have_may_be_given():
+    found = cells("regularizer=none,zoneout", "++regularizer.rate=0.2", "model.hidden_size=8")
+    assert found == [("none", 8, 0.0, 0), ("zoneout", 8, 0.2, 0)]
+
+
+def test_a_range_without_steps_is_refused():
+    with pytest.raises(ValueError, match=r"interval\(0\.1,0\.2\): a grid has values, .*hydra/sweeper=optuna"):
+        cells("optimizer.lr=interval(0.1,0.2)")
+
+
+def test_two_jobs_that_would_share_a_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("text,label\n")
+    configs = [config.compose(f"data.path={name}.csv") for name in "ab"]
+    with pytest.raises(ValueError, match=r"would share the folder .*they differ in data\.path"):
+        sweep.check(configs)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "threads"),
+    [({"n_jobs": -1}, 1), ({"n_jobs": 4}, 2), ({"n_jobs": 100}, 1), ({"cpus_per_task": 3}, 3), ({}, 8),
+     ({"ray": {"remote": {"num_cpus": 2}}}, 2), ({"ray": {}}, 1)],
+)  # fmt: skip
+def test_the_cores_are_divided_by_what_the_launcher_runs_at_once(monkeypatch, launcher, threads):
+    class Multirun:
+        initialized = staticmethod(lambda: True)
+        get = staticmethod(lambda: OmegaConf.create({"mode": RunMode.MULTIRUN, "launcher": launcher}))
+
+    monkeypatch.setattr(sweep, "HydraConfig", Multirun)
+    monkeypatch.setattr(config, "cores", lambda: 8)
+    assert sweep.threads_per_job() == threads
+
+
+def results(loss=0.5, **changes):
+    scores = {"loss": loss, "accuracy": 0.8, "f1": 0.81}
+    return {
+        "status": "finished",
+        "name": "x",
+        "seed": 0,
+        "model": {"regularizer": "zoneout", "rate": 0.1, "hidden_size": 64},
+        "data": {"class_counts": {"validation": {"negative": 10, "positive": 10}}},
+        "training": {"best_epoch": 3},
+        "metrics": {"best": {"validation": scores, "test": scores}},
+    } | changes
+
+
+def written(folder, results, *overrides):
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(results))
+    if overrides:
+        OmegaConf.save(config.compose(*overrides), folder / "config.yaml")
+    return folder
+
+
+def test_the_table_names_the_best_cell_and_gives_errors_a_place_of_their_own(tmp_path, capsys):
+    a, b = written(tmp_path / "a", results(0.5)), written(tmp_path / "b", results(0.4))
+    c = written(tmp_path / "c", {"status": "failed", "error": "no space left"})
+    sweep.print_table([a, b, c, tmp_path / "d"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"best cell: {b} (validation loss 0.400)" in lines
+    assert "c: failed: no space left" in lines
+    assert "d: not finished" in lines
+
+
+def test_what_is_swept_is_a_column_and_the_table_fits_the_terminal(tmp_path, capsys):
+    folders = [
+        written(tmp_path / f"{lr}", results(lr), "regularizer=zoneout", f"optimizer.lr={lr}", "threads=1")
+        for lr in (0.1, 0.2)
+    ]
+    for width in (80, 60, 40):
+        sweep.print_table(folders, width)
+        header, *rows = capsys.readouterr().out.splitlines()[:3]
+        assert max(map(len, (header, *rows))) <= width
+        assert [row.split()[header.split().index("lr")] for row in rows] == ["0.1", "0.2"]
+
+
+def test_a_loss_worse_than_guessing_is_marked(tmp_path, capsys):
+    sweep.print_table([written(tmp_path / "a", results(383070.0))])
     out = capsys.readouterr().out
-    assert f"best cell: {tmp_path / 'b'} (validation loss 0.400)" in out
-    assert "no space left" in out
-    assert "not finished" in out
+    assert "!3.831e+05" in out
+    assert "worse than guessing" in out
+    sweep.print_table([written(tmp_path / "b", results(0.69))])
+    assert "!" not in capsys.readouterr().out

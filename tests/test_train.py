@@ -402,7 +402,13 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
         ),
         (["regularizer=zoneout", "regularizer.rate=0.1,1.5", "-m"], "regularizer.rate=1.5: expected"),
         (["data=imdb", "data.path=nowhere.csv"], "nowhere.csv"),
-        (["model.units=3"], "units"),
+        (["model.units=3"], "model.units is unknown"),
+        (["data=[3,[1]]"], "cannot compose data=[3,[1]]"),
+        (["optimizer.lr=interval(0.1,0.2)", "-m"], "a grid has values"),
+        (
+            ["data.limit=64", "optimizer.lr=1e30", "model.hidden_size=4", "hydra/sweeper=basic", "-m"],
+            "is nan in epoch 1",
+        ),
         (["data.split=offcial"], "offcial"),
         (["trainer.accelerator=abacus"], "invalid accelerator"),
         (["landscape.reviews=0"], "landscape.reviews=0: expected"),
@@ -416,9 +422,55 @@ def test_wrong_input_is_one_message_and_exit_status_1(tmp_path, overrides, messa
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert [line.startswith("gruland: ") for line in done.stderr.splitlines()][-1]
     recorded = [runs.Run(path.parent).results["status"] for path in tmp_path.rglob("results.json")]
     assert recorded in ([], ["failed"])  # a run that got as far as its data says why it failed
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_hydras_record_lies_in_the_runs_folder_and_nothing_in_the_working_folder(tmp_path):
+    done = command(
+        "gruland", "train", "experiment=smoke", "output_dir=my runs", "attack=none", "landscape.enabled=false",
+        "model.hidden_size=4,5", "-m", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["my runs"]
+    assert (tmp_path / "my runs/smoke/multirun.yaml").is_file()
+    for folder in runs.find(tmp_path):
+        assert "experiment=smoke" in OmegaConf.load(folder / ".hydra/overrides.yaml")
+
+
+@pytest.mark.parametrize(
+    "words", [["--cfg", "job"], ["--info", "defaults"], ["--shell-completion", "install=bash"]]
+)
+def test_hydras_own_questions_are_answered(words):
+    done = command("gruland.train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_lightning.Trainer" in done.stdout or words[0] != "--cfg"
+
+
+def test_validate_says_whether_a_command_would_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gruland.validate("regularizer=zoneout", "seed=1,2", "experiment=smoke")
+    with pytest.raises(ValueError, match=r"regularizer\.rate=1\.5"):
+        gruland.validate("regularizer=zoneout", "regularizer.rate=0.1,1.5")
+    done = command("gruland", "validate", "model.hiden_size=3")
+    assert done.returncode == 1
+    assert done.stderr == "gruland: model.hiden_size is unknown: did you mean hidden_size?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_argument_of_lightnings_trainer_acts(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        MetricsFile,
+        "on_fit_end",
+        lambda self, trainer, module: steps.append(trainer.global_step),
+        raising=False,
+    )
+    for words in ([], ["+trainer.accumulate_grad_batches=4"], ["+trainer.limit_train_batches=1"]):
+        train(plain(tmp_path, "data.batch_size=8", *words))
+    assert steps == [2 * 64 // 8, 2 * 64 // 8 // 4, 2]  # two epochs
 
 
 def test_help_answers_without_heavy_imports():
