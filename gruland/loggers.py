@@ -5,7 +5,6 @@ Each takes ``save_dir``, the run's folder, from the program, and publishes at th
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
@@ -226,11 +225,12 @@ def _pictures(run: Run) -> list[Path]:
 
 def _examples(run: Run) -> dict[str, list[list[str]]]:
     """The header and the first rows of each attack's texts, by the attack's name."""
+    import pandas as pd  # whose reader takes a review of any length
+
     found = {}
     for path in sorted((run.path / "attack").rglob("texts.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            found[path.parent.name] = [row for _, row in zip(range(EXAMPLES + 1), rows, strict=False)]
+        table = pd.read_csv(path, nrows=EXAMPLES, dtype=str, keep_default_na=False, encoding="utf-8")
+        found[path.parent.name] = [list(table.columns), *table.values.tolist()]
     return found
 
 

@@ -511,6 +511,15 @@ def test_attacks_lie_side_by_side(make_run: Callable[..., runs.Run]) -> None:
     assert texts["few"] != texts["many"]
 
 
+def test_a_dashboard_takes_texts_of_any_length(tmp_path: Path) -> None:
+    from gruland.attack.run import texts_path, write_texts
+    from gruland.loggers import _examples
+
+    run, long = runs.Run(tmp_path), "word " * 40_000
+    write_texts({"id": [1, 2], "raw": [long, "NA"]}, texts_path(run, "mine"))
+    assert _examples(run) == {"mine": [["id", "raw"], ["1", long], ["2", "NA"]]}
+
+
 def test_runs_share_the_perturbed_texts(zoneout: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = attacked(zoneout, seed=5)
     monkeypatch.setattr(swaps, "load", lambda: 1 / 0)
