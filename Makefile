@@ -40,15 +40,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 test: setup  ## the test suite, on every core
 	$(RUN) pytest -n auto --dist loadfile
 
-# torch is a variable: FLOOR_TORCH=2.13.0, say, where the oldest would be a download of gigabytes.
-FLOOR_TORCH ?= 2.10.0
+# They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
+# unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.
+FLOOR_TORCH ?=
 test-floors: $(VENV)/floors/.ready  ## the test suite with the oldest versions that pyproject.toml allows
-	$(VENV)/floors/bin/python -m pytest $(TESTS)
+	$(VENV)/floors/bin/python -m pytest -n auto --dist loadfile $(TESTS)
 
-$(VENV)/floors/.ready: pyproject.toml floors.txt
-	$(PYTHON) -m venv $(VENV)/floors
-	$(VENV)/floors/bin/python -m pip install torch==$(FLOOR_TORCH)
-	$(VENV)/floors/bin/python -m pip install -c floors.txt -e '.[dev]'
+$(VENV)/floors/.ready: pyproject.toml floors.txt $(VENV)/.ready
+	$(BIN)/python -m venv $(VENV)/floors
+	$(VENV)/floors/bin/python -m pip install --no-deps --only-binary :all: $(if $(FLOOR_TORCH),torch==$(FLOOR_TORCH)) -r floors.txt
+	$(BIN)/python -c 'from sysconfig import get_path as path; file = path("purelib", vars={"base": "$(VENV)/floors"}) + "/below.pth"; open(file, "w").write("import site; site.addsitedir(%r)" % path("purelib"))'
 	touch $@
 
 lint: setup  ## style and types

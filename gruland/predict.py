@@ -17,14 +17,27 @@ if TYPE_CHECKING:
     from gruland.runs import Run
 
 
+#: Words of a review; more, where the run reads whole reviews, are a mistake.
+LONGEST = 200_000
+
+
 def predict(run: Run, reviews: Sequence[str]) -> list[tuple[str, float] | None]:
     """The likeliest class of each review and its probability; None for a review without a word.
 
     For a multilabel task: all classes of at least 0.5, joined, and the least of their probabilities.
+
+    Raises:
+        ValueError: a review of more than :data:`LONGEST` words, where the run does not cut them.
     """
     from gruland.data import words_of
 
-    clean = run.config.data.get("clean", "none")
+    clean, cut = run.config.data.get("clean", "none"), run.config.data.get("max_length")
+    for review in reviews:
+        if cut is None and review.count(" ") > LONGEST:  # a whole file in one line, say: gigabytes of states
+            raise ValueError(
+                f"a review of {len(review):,} characters (it begins {review[:40]!r}) has over {LONGEST:,} words: "
+                "cut it into reviews"
+            )
     spoken = [review for review in reviews if words_of(review, clean, 1)]
     found = iter(_predict(run, spoken) if spoken else [])
     return [next(found) if words_of(review, clean, 1) else None for review in reviews]

@@ -68,3 +68,10 @@ def test_wrong_input(smoke_run, monkeypatch, capsys, path, message):
     assert status == 1
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_file_given_as_one_review_is_refused(smoke_run, monkeypatch):
+    monkeypatch.setitem(smoke_run.config.data, "max_length", None)
+    with pytest.raises(ValueError, match=r"over 200,000 words: cut it into reviews") as refusal:
+        predict(smoke_run, ["fine", "dull " * 300_000])
+    assert len(str(refusal.value)) < 200
