@@ -13,6 +13,7 @@ COMMANDS = {
     "attack": ("gruland.attack.__main__", "attacks on finished runs"),
     "report": ("gruland.report.__main__", "report.html and report.md of finished runs"),
     "predict": ("gruland.predict", "the sentiment of reviews"),
+    "export": ("gruland.export", "a finished run as an ONNX model"),
     "best": ("gruland.best", "the best run of each regularizer"),
     "validate": ("gruland.__main__", "say whether gruland train with the same words would start"),
 }
