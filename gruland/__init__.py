@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "GRU": "gruland.gru",
-    "test_time_dropout": "gruland.gru",
+    "Draw": "gruland.regularizers",
     "compose": "gruland.config",
     "load": "gruland.runs",
     "validate": "gruland.config",
 }
-__all__ = ["GRU", "compose", "load", "test_time_dropout", "validate"]
+__all__ = ["GRU", "Draw", "compose", "load", "validate"]
 
 
 def __getattr__(name: str) -> Any:

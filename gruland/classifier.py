@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gruland.gru import GRU
-from gruland.regularizers import NoDropout, Regularizer
-from gruland.regularizers.draws import Masks, mix
+from gruland.gru import BETWEEN_LAYERS, GRU, WORDS
+from gruland.regularizers import Draw, Regularizer, mix
 from gruland.task import Task
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -36,8 +35,8 @@ class Classifier(pl.LightningModule):
         precision: of the GRU's matrix products, ``"float32"`` or ``"bfloat16"``, see :class:`gruland.GRU`.
         freeze: keep the word vectors as they are (the default); else they are trained.
         optimizer: from parameters to an optimizer; Adam with default parameters in the paper.
-        seed: training draws its masks from a generator that is seeded anew from ``seed`` and the step at each
-            step, so that a resumed training repeats an undisturbed one.
+        seed: of training's masks, which are a function of it, the epoch, the batch, the process and the place in the
+            batch: a resumed training repeats an undisturbed one.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.task, self.seed, self._optimizer = task, seed, optimizer
-        self.regularizer = NoDropout() if regularizer is None else regularizer
         self.vectors: Tensor
         if freeze:
             self.register_buffer("vectors", vectors, persistent=False)
@@ -69,8 +67,7 @@ class Classifier(pl.LightningModule):
             hidden_size,
             num_layers,
             between=between,
-            zoneout=self.regularizer.zoneout,
-            dropconnect=self.regularizer.dropconnect,
+            regularizer=regularizer,
             init=initialization,
             backend=backend,
             precision=precision,
@@ -78,10 +75,54 @@ class Classifier(pl.LightningModule):
         self.head = nn.Linear(hidden_size, task.num_outputs)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
 
-    def forward(self, tokens: Tensor, lengths: Tensor, masks: list[Masks] | None = None) -> Tensor:
-        """Logits [B, K] of word ids ``tokens`` [B, T] with ``lengths`` [B] real words each."""
-        _, h_n = self.gru(F.embedding(tokens, self.vectors), lengths=lengths, masks=masks)
-        return self.head(h_n[-1])
+    @property
+    def regularizer(self) -> Regularizer:
+        """What regularizes it; the GRU has it, too."""
+        return self.gru.regularizer
+
+    def forward(self, tokens: Tensor, lengths: Tensor, draw: Draw | None = None) -> Tensor:
+        """Logits [B, K] of word ids ``tokens`` [B, T] with ``lengths`` [B] real words each.
+
+        ``draw`` says which masks are met, in evaluation, too (dropout at test time). None = in training those of a
+        seed from torch's default generator, in evaluation their expectation.
+        """
+        return self.logits_and_states(tokens, lengths, draw)[0]
+
+    def losses(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor, draw: Draw | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What training minimizes, for each review [B], and the logits [B, K]."""
+        logits, states_BTH = self.logits_and_states(tokens, lengths, draw)
+        losses = self.regularizer.loss(self.task, logits, labels)
+        if "penalty" in self.regularizer.hooks:
+            losses = losses + self.regularizer.penalty(states_BTH, lengths)
+        return losses, logits
+
+    def logits_and_states(
+        self, tokens: Tensor, lengths: Tensor, draw: Draw | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] and the last layer's states [B, T, H], zero beyond the lengths."""
+        if draw is None and self.training and self.regularizer.random:
+            draw = Draw.fresh()
+        return self.classify(self.embed(tokens, draw), lengths, draw)
+
+    def embed(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
+        """The words' vectors [B, T, D]."""
+        embedded_BTD = F.embedding(tokens, self.vectors)
+        if draw is None:
+            return embedded_BTD
+        return self.regularizer.words(
+            embedded_BTD, tokens, draw.of_batch(len(tokens), tokens.device).at(WORDS)
+        )
+
+    def classify(self, embedded: Tensor, lengths: Tensor, draw: Draw | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`logits_and_states` of word vectors [B, T, D]."""
+        states_BTH, h_LBH = self.gru(embedded, lengths=lengths, draw=draw)
+        last_BH = h_LBH[-1]
+        if draw is not None:
+            here = draw.of_batch(len(last_BH), last_BH.device).at(BETWEEN_LAYERS, self.gru.num_layers - 1)
+            last_BH = self.regularizer.between(last_BH, here)
+        return self.head(last_BH), states_BTH
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name: what a loss surface moves."""
@@ -89,10 +130,6 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._optimizer(self.trainable().values())
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # A pure function of seed and step: the masks after a resumption are those of an undisturbed run.
-        torch.manual_seed(mix(self.seed, self.global_step))
 
     def _remember(self, stage: str, logits: Tensor, labels: Tensor) -> None:
         self._seen[stage].append((logits.detach().float().cpu(), labels.cpu()))
@@ -110,8 +147,9 @@ class Classifier(pl.LightningModule):
         self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        logits = self(batch.tokens, batch.lengths)
-        loss = self.task.loss(logits, batch.labels)
+        draw = Draw(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        losses, logits = self.losses(batch.tokens, batch.lengths, batch.labels, draw)
+        loss = losses.mean()
         right = self.task.correct(self.task.probabilities(logits.detach()), batch.labels).mean().float()
         seen = {"train/loss": loss.detach(), "train/accuracy": right}
         self.log_dict(seen, on_step=False, on_epoch=True, batch_size=len(batch.labels))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
+from gruland.regularizers import Draw, draws_of
 from gruland.task import Task
 
 #: Padded words in one batch: bounds memory (65,536 words of 100 numbers are 26 MB) and fills the matmuls.
@@ -65,30 +66,26 @@ def logits(
     model: Classifier,
     encoded: Encoded,
     *,
-    mask_seed: int | None = None,
-    keys: np.ndarray | None = None,
+    draw: Draw | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Tensor:
     """Logits [N, K] in the reviews' order, in evaluation mode (the model's own mode is restored).
 
     Args:
-        mask_seed: None for the usual evaluation; a number switches the model's dropout on, with masks that are
-            a pure function of this seed and each review's key (DropConnect: of the seed alone), so that they do
-            not depend on the batches.
-        keys: a number for each review [N], its identity; its position where None.
+        draw: which masks the reviews meet (dropout at test time), e.g. ``Draw(seed=3, keys=ids)``; None = their
+            expectation, the usual evaluation. Keys stand for the reviews [N], and are their positions where there
+            are none: the masks do not depend on the batches.
     """
     was_training = model.training
     model.eval()
     result = torch.empty(encoded.size, model.task.num_outputs, device=model.device)
-    keys = np.arange(encoded.size) if keys is None else keys
+    whole = None if draw is None else draw.of_batch(encoded.size, torch.device("cpu"))
     try:
         for rows in length_sorted_batches(encoded.lengths, batch_tokens):
             tokens, lengths = encoded.take(rows).padded()
-            masks = None
-            if mask_seed is not None:
-                masks = model.gru.draw_masks(lengths, seed=mask_seed, keys=torch.as_tensor(keys[rows]))
+            part = None if whole is None else whole.take(rows)
             index = torch.as_tensor(rows, device=result.device)
-            result[index] = model(tokens.to(model.device), lengths, masks=masks).to(result.dtype)
+            result[index] = model(tokens.to(model.device), lengths, part).to(result.dtype)
     finally:
         model.train(was_training)
     return result.cpu()
@@ -112,15 +109,13 @@ def logits_of_draws(
 ) -> Tensor:
     """Logits [S, N, K] in float64 with dropout on, under S = ``draws`` draws of the masks.
 
-    The masks of draw k are those of seed ``seed + k``, so that two sets of reviews with the same keys meet the
-    same masks (common random numbers).
+    The draws are those of :func:`gruland.regularizers.draws_of`: two sets of reviews with the same keys meet the same
+    masks (common random numbers), two seeds none in common.
 
     Raises:
         ValueError: fewer than one draw.
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws}: expected at least 1")
-    return torch.stack([logits(model, encoded, mask_seed=seed + k, keys=keys).double() for k in range(draws)])
+    return torch.stack([logits(model, encoded, draw=draw).double() for draw in draws_of(seed, draws, keys)])
 
 
 def scores_of_draws(task: Task, outputs: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from gruland import kernels
 from gruland.kernels import BETWEEN, Layer, plain, weights
 from gruland.kernels.packing import pack_as
 from gruland.kernels.threads import Lock
-from gruland.regularizers.draws import Masks, dropconnect_mask, mix, seeded_zoneout_mask, zoneout_mask
+from gruland.regularizers import Bernoulli, Draw, Regularizer, Steps, by_rates
 
 INITIALIZATIONS = ("haste", "torch")
-#: What a stream of keyed masks is for: it keeps the two regularizers independent of each other.
-ZONEOUT_STREAM, DROPCONNECT_STREAM = 0, 1
+#: What a draw is for: it keeps the hooks' random numbers independent of each other, and of :data:`WORDS`'.
+WEIGHTS, STEP, BETWEEN_LAYERS, WORDS = range(4)
 _ONE_THREAD = Lock()
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -51,8 +51,8 @@ class GRU(nn.Module):
         hidden_size: H.
         num_layers: L, how many layers lie on each other.
         between: the activation between two layers: None, ``"tanh"`` (the paper's figure 1) or ``"relu"``.
-        zoneout: its rate, in [0, 1].
-        dropconnect: its rate, in [0, 1].
+        zoneout, dropconnect: their rates, in [0, 1): short for a regularizer.
+        regularizer: an object of :mod:`gruland.regularizers`, in place of the two rates.
         batch_first: x and output are [B, T, ...] rather than [T, B, ...].
         backend: ``auto``, ``cpu``, ``triton``, ``eager`` (plain PyTorch) or ``haste``: see :mod:`gruland.kernels`.
         precision: ``float32``, or ``bfloat16``: the operands of matrix products are rounded to it, the products are
@@ -66,13 +66,9 @@ class GRU(nn.Module):
     Second derivatives (``create_graph=True``), ``torch.func`` and forward mode take the plain path of
     :mod:`gruland.kernels.plain`, which is slower.
 
-    Attributes:
-        dropout_at_test: keep drawing masks in evaluation; see :func:`test_time_dropout`.
-        generator: where masks are drawn from, on the weights' device; None = torch's default generator.
-
     Raises:
-        ValueError: a size below 1, a rate outside [0, 1], an unknown activation, backend, precision or
-            initialization, one of torch's arguments that is not offered.
+        ValueError: a size below 1, a rate outside [0, 1), rates beside a regularizer, an unknown activation, backend,
+            precision or initialization, one of torch's arguments that is not offered.
     """
 
     def __init__(
@@ -84,6 +80,7 @@ class GRU(nn.Module):
         between: str | None = None,
         zoneout: float = 0.0,
         dropconnect: float = 0.0,
+        regularizer: Regularizer | None = None,
         batch_first: bool = True,
         backend: str = "auto",
         precision: str = "float32",
@@ -100,14 +97,13 @@ class GRU(nn.Module):
         self.hidden_size = _at_least_one("hidden_size", hidden_size)
         self.num_layers = _at_least_one("num_layers", num_layers)
         self.between = _one_of("between", between, tuple(BETWEEN))
-        self.zoneout = _rate("zoneout", zoneout)
-        self.dropconnect = _rate("dropconnect", dropconnect)
+        if regularizer is not None and (zoneout or dropconnect):
+            raise ValueError(f"got rates and regularizer={regularizer}: expected one of the two")
+        self.regularizer = regularizer or by_rates(zoneout=zoneout, dropconnect=dropconnect)
         self.batch_first = batch_first
         self.backend = kernels.check_name(backend)
         self.precision = kernels.check_precision(precision)
         self.init = _one_of("init", init, INITIALIZATIONS)
-        self.dropout_at_test = False
-        self.generator: torch.Generator | None = None
         for index in range(num_layers):
             for name, shape in self._shapes(index).items():
                 self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -147,7 +143,7 @@ class GRU(nn.Module):
         state: Tensor | None = None,
         *,
         lengths: Tensor | Sequence[int] | None = None,
-        masks: Sequence[Masks] | None = None,
+        draw: Draw | None = None,
     ) -> tuple[Any, Tensor]:
         """Run the sequences through all layers: ``gru(x)``, ``gru(x, h0)``, ``gru(packed, h0)``, as torch's.
 
@@ -156,8 +152,8 @@ class GRU(nn.Module):
                 ``PackedSequence``, which knows its lengths.
             state: the initial states h0 [L, B, H]; None = zeros.
             lengths: [B] steps of each sequence, 1 to T, in any order; None = T for all.
-            masks: one :class:`Masks` for each layer, used as they are in training and in evaluation. None =
-                drawn in training, and in evaluation if ``dropout_at_test``; else the expectation.
+            draw: which masks of the regularizer are met, in training and in evaluation. None = in training those of
+                a seed from torch's default generator, in evaluation their expectation.
 
         Returns:
             The last layer's states [B, T, H], zero beyond a sequence's length, packed if x is; and every layer's
@@ -172,7 +168,7 @@ class GRU(nn.Module):
                     "x is a PackedSequence, which knows its lengths: expected no lengths beside it"
                 )
             padded, lengths_B = pad_packed_sequence(x, self.batch_first)
-            output, last_LBH = self.forward(padded, state, lengths=lengths_B, masks=masks)
+            output, last_LBH = self.forward(padded, state, lengths=lengths_B, draw=draw)
             return pack_as(x, output.transpose(0, 1) if self.batch_first else output), last_LBH
         x_TBI = self._time_major(x)
         lengths_B = _check_lengths(lengths, *x_TBI.shape[:2])
@@ -180,26 +176,46 @@ class GRU(nn.Module):
         steps = int(lengths_B.max())
         padding = len(x_TBI) - steps
         wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
-        kernel = kernels.choose(self.backend, x_TBI.device, x_TBI.dtype, wants_grad, self.precision)
-        kernel = plain if plain.transformed(x_TBI, state_LBH, *self.parameters()) else kernel
-        keep_seeds = None
-        if masks is None and (self.training or self.dropout_at_test):
-            masks, keep_seeds = self._draw(kernel, steps, len(lengths_B))
-        masks = self._check_masks(masks, steps, len(lengths_B))
         order = _falling(lengths_B)
         back = None if order is None else order.argsort()
+        if draw is None and self.training and self.regularizer.random:
+            draw = Draw.fresh()
+        if draw is not None:
+            draw = draw.of_batch(len(lengths_B), x_TBI.device).take(order)
+        masks = self._step_masks(steps, draw)
+        kernel = self._kernel(x_TBI.device, x_TBI.dtype, wants_grad, masks)
+        kernel = plain if plain.transformed(x_TBI, state_LBH, *self.parameters()) else kernel
         with torch.autocast(x.device.type, enabled=False):
             h_TBH, last_LBH = self._run_layers(
                 kernel,
                 _reorder(x_TBI[:steps], order),
                 lengths_B if order is None else lengths_B[order],
                 _reorder(state_LBH, order),
-                [_sorted_mask(mask, steps, order) for mask in masks],
-                keep_seeds,
+                masks,
+                draw,
             )
         h_TBH, last_LBH = _reorder(h_TBH, back), _reorder(last_LBH, back)
         h_TBH = F.pad(h_TBH, (0, 0, 0, 0, 0, padding)) if padding else h_TBH
         return (h_TBH.transpose(0, 1) if self.batch_first else h_TBH), last_LBH
+
+    def kernel(self, device: torch.device, training: bool) -> ModuleType:
+        """The backend that runs the layers on a device; ``training``: with masks and gradients."""
+        draw = Draw(0).of_batch(1, torch.device("cpu")) if training else None
+        return self._kernel(device, self._factory()["dtype"], training, self._step_masks(1, draw))
+
+    def _kernel(
+        self, device: torch.device, dtype: torch.dtype, wants_grad: bool, masks: Sequence[Steps]
+    ) -> ModuleType:
+        named = {name for layer in masks for name, mask in layer._asdict().items() if mask is not None}
+        # Every backend has the masks of which units are kept.
+        return kernels.choose(self.backend, device, dtype, wants_grad, self.precision, named - {"keep"})
+
+    def _step_masks(self, steps: int, draw: Draw | None) -> list[Steps]:
+        """The masks of each layer's steps, of the sequences by falling length."""
+        if draw is None:
+            return [Steps()] * self.num_layers
+        layers = range(self.num_layers)
+        return [self.regularizer.step(steps, self.hidden_size, draw.at(STEP, index)) for index in layers]
 
     def _run_layers(
         self,
@@ -207,89 +223,59 @@ class GRU(nn.Module):
         x_TBI: Tensor,
         lengths_B: Tensor,
         state_LBH: Tensor,
-        masks: Sequence[Masks],
-        keep_seeds: Sequence[int] | None,
+        masks: Sequence[Steps],
+        draw: Draw | None,
     ) -> tuple[Tensor, Tensor]:
-        """The layers over sequences sorted by falling length; the zoneout masks are [T, B, H] in here."""
+        """The layers over sequences sorted by falling length."""
         active = (lengths_B > torch.arange(len(x_TBI)).unsqueeze(1)).sum(1)
-        layers = [self._masked_layer(index, masks[index].recurrent) for index in range(self.num_layers)]
-        keeps = [keep_TBH for keep_TBH, _ in masks]
-        options = self.zoneout, self.precision, self.between
-        return kernels.run_layers(
-            kernel, x_TBI, state_LBH, layers, active, keeps, *options, keep_seeds=keep_seeds
-        )
+        layers = [self.layer(index) for index in range(self.num_layers)]
+        if draw is not None:
+            layers = [
+                self.regularizer.weights(layer, draw.at(WEIGHTS, index)) for index, layer in enumerate(layers)
+            ]
+        if draw is None or "between" not in self.regularizer.hooks:
+            return self._run_stack(kernel, x_TBI, state_LBH, layers, active, masks, draw)
+        # What lies between the layers is the regularizer's: a layer at a time.
+        last = []
+        for index, layer in enumerate(layers):
+            if index > 0:
+                activation = BETWEEN[self.between]
+                x_TBI = x_TBI if activation is None else activation(x_TBI)
+                x_TBI = self.regularizer.between(x_TBI, draw.at(BETWEEN_LAYERS, index - 1))
+            here = slice(index, index + 1)
+            x_TBI, h_1BH = self._run_stack(kernel, x_TBI, state_LBH[here], [layer], active, masks[here], draw)
+            last.append(h_1BH)
+        return x_TBI, torch.cat(last)
 
-    def _masked_layer(self, index: int, recurrent: Tensor | None) -> Layer:
-        layer = self.layer(index)
-        if recurrent is None:
-            return layer
-        return layer._replace(weight_hh=layer.weight_hh * recurrent.to(layer.weight_hh))
-
-    def draw_masks(
+    def _run_stack(
         self,
-        lengths: Tensor | Sequence[int] | tuple[int, int],
-        generator: torch.Generator | None = None,
-        *,
-        keys: Tensor | Sequence[int] | None = None,
-        seed: int | None = None,
-    ) -> list[Masks]:
-        """Masks for one forward pass, one :class:`Masks` for each layer, on the weights' device.
-
-        A rate of 0 gives None in the mask's place.
-
-        Args:
-            lengths: [B] steps of each sequence, as a tensor, array or list; or the tuple (T, B).
-            generator: where they are drawn from, on the weights' device; None = torch's default generator.
-            keys: [B] an integer that identifies each sequence. With it the masks come from no generator:
-                zoneout's are a function of (seed, layer, key, time, unit), DropConnect's of (seed, layer), so
-                that a sequence meets the same masks in every batch and on every device.
-            seed: an integer that goes with ``keys``.
-
-        Raises:
-            ValueError: keys without a seed or the reverse, or keys of another number than the sequences.
-        """
-        if (keys is None) != (seed is None):
-            raise ValueError(f"got keys={keys}, seed={seed}: expected both, or neither for a generator")
-        sizes = [lengths[0]] * lengths[1] if isinstance(lengths, tuple) else [int(n) for n in lengths]
-        layers = range(self.num_layers)
-        if keys is None or seed is None:
-            return [self._drawn_masks(max(sizes), len(sizes), generator) for _ in layers]
-        numbers = [int(key) for key in keys]
-        return [self._keyed_masks(index, sizes, numbers, seed) for index in layers]
-
-    def _draw(
-        self, kernel: ModuleType, steps: int, sequences: int
-    ) -> tuple[list[Masks], Sequence[int] | None]:
-        """Masks for one forward pass; a kernel that draws zoneout's itself gets seeds [L] in their place."""
-        if self.zoneout == 0 or not getattr(kernel, "DRAWS_ZONEOUT", False):
-            return self.draw_masks((steps, sequences), self.generator), None
-        device = None if self.generator is None else self.generator.device
-        seeds = torch.randint(2**62, (self.num_layers,), generator=self.generator, device=device)
-        masks = [Masks(recurrent=self._drawn_recurrent(self.generator)) for _ in range(self.num_layers)]
-        return masks, seeds.tolist()
-
-    def _drawn_masks(self, steps: int, sequences: int, generator: torch.Generator | None) -> Masks:
-        keep = None
-        if self.zoneout > 0:
-            device = self._factory()["device"]
-            keep = zoneout_mask(steps, sequences, self.hidden_size, self.zoneout, generator, device)
-        return Masks(keep, self._drawn_recurrent(generator))
-
-    def _drawn_recurrent(self, generator: torch.Generator | None) -> Tensor | None:
-        if self.dropconnect == 0:
-            return None
-        like = self._factory()
-        return dropconnect_mask(self.hidden_size, self.dropconnect, generator, like["device"]).to(**like)
-
-    def _keyed_masks(self, index: int, sizes: list[int], keys: list[int], seed: int) -> Masks:
-        keep = recurrent = None
-        if self.zoneout > 0:
-            seeds = [mix(seed, index, ZONEOUT_STREAM, key) for key in keys]
-            keep = seeded_zoneout_mask(sizes, seeds, self.hidden_size, self.zoneout).to(**self._factory())
-        if self.dropconnect > 0:
-            generator = torch.Generator().manual_seed(mix(seed, index, DROPCONNECT_STREAM))
-            recurrent = dropconnect_mask(self.hidden_size, self.dropconnect, generator).to(**self._factory())
-        return Masks(keep, recurrent)
+        kernel: ModuleType,
+        x_TBI: Tensor,
+        state_LBH: Tensor,
+        layers: Sequence[Layer],
+        active: Tensor,
+        masks: Sequence[Steps],
+        draw: Draw | None,
+    ) -> tuple[Tensor, Tensor]:
+        keeps = [mask.keep for mask in masks]
+        options: dict[str, Any] = {"precision": self.precision, "between": self.between}
+        drawn = [keep for keep in keeps if isinstance(keep, Bernoulli) and keep.keys is None]
+        if (
+            getattr(kernel, "DRAWS_ZONEOUT", False)
+            and len(drawn) == len(keeps)
+            and len({keep.rate for keep in drawn}) == 1
+        ):
+            # The kernel draws the same masks where it needs them, and stores none.
+            options |= {"keep_seeds": [keep.seed for keep in drawn], "zoneout": drawn[0].rate}
+            keeps = [None] * len(layers)
+        elif draw is None:
+            options["zoneout"] = self.regularizer.kept
+        if any(mask.candidate is not None for mask in masks):
+            options["candidates"] = [
+                None if mask.candidate is None else mask.candidate.to(x_TBI) for mask in masks
+            ]
+        tensors = [keep.tensor() if isinstance(keep, Bernoulli) else keep for keep in keeps]
+        return kernels.run_layers(kernel, x_TBI, state_LBH, layers, active, tensors, **options)
 
     def load_torch(self, *modules: nn.GRU) -> GRU:
         """Take over the weights of one ``torch.nn.GRU``, or of a one-layer one for each layer; returns self.
@@ -374,47 +360,10 @@ class GRU(nn.Module):
             raise ValueError(f"state has the shape {list(state.shape)}: expected {list(shape)}")
         return state.to(x_TBI)
 
-    def _check_masks(self, masks: Sequence[Masks] | None, steps: int, sequences: int) -> Sequence[Masks]:
-        if masks is None:
-            return [Masks()] * self.num_layers
-        if len(masks) != self.num_layers:
-            raise ValueError(f"got masks for {len(masks)} layers: expected {self.num_layers}")
-        hidden = self.hidden_size
-        for keep, recurrent in masks:
-            if keep is not None and (keep.shape[::2] != (sequences, hidden) or keep.shape[1] < steps):
-                expected = f"[{sequences}, {steps} or more, {hidden}]"
-                raise ValueError(f"a zoneout mask has the shape {list(keep.shape)}: expected {expected}")
-            if recurrent is not None and recurrent.shape != (3 * hidden, hidden):
-                shape = list(recurrent.shape)
-                raise ValueError(f"a recurrent mask has the shape {shape}: expected {[3 * hidden, hidden]}")
-        return masks
-
     def extra_repr(self) -> str:
-        rates = f"zoneout={self.zoneout}, dropconnect={self.dropconnect}"
         precision = "" if self.precision == "float32" else f", precision={self.precision!r}"
         sizes = f"{self.input_size}, {self.hidden_size}, {self.num_layers}"
-        return f"{sizes}, between={self.between!r}, {rates}{precision}"
-
-
-@contextmanager
-def test_time_dropout(module: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module]:  # noqa: PT028 - no test
-    """Keep zoneout and DropConnect of all GRUs in ``module`` on in evaluation (Wang et al. 2018).
-
-    Args:
-        seed: draw the masks in the block from generators seeded by it; None = from each GRU's own.
-    """
-    grus = [m for m in module.modules() if isinstance(m, GRU)]
-    before = [(gru, gru.dropout_at_test, gru.generator) for gru in grus]
-    try:
-        for index, gru in enumerate(grus):
-            gru.dropout_at_test = True
-            if seed is not None:
-                device = gru.layer(0).weight_hh.device
-                gru.generator = torch.Generator(device).manual_seed(mix(seed, index))
-        yield module
-    finally:
-        for gru, dropout_at_test, generator in before:
-            gru.dropout_at_test, gru.generator = dropout_at_test, generator
+        return f"{sizes}, between={self.between!r}, {self.regularizer}{precision}"
 
 
 def _initialize_as_haste(layer: Layer) -> None:
@@ -470,19 +419,6 @@ def _falling(lengths_B: Tensor) -> Tensor | None:
 def _reorder(x: Tensor, order: Tensor | None) -> Tensor:
     """The second axis, that of the sequences, in another order; None = as it is."""
     return x if order is None else x.index_select(1, order.to(x.device))
-
-
-def _sorted_mask(masks: Masks, steps: int, order: Tensor | None) -> Masks:
-    """The zoneout mask as the kernels take it: time-major, the sequences in their order."""
-    if masks.zoneout is None:
-        return masks
-    return masks._replace(zoneout=_reorder(masks.zoneout[:, :steps].transpose(0, 1), order))
-
-
-def _rate(name: str, rate: float) -> float:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"{name} is {rate}: expected a rate between 0 and 1")
-    return float(rate)
 
 
 def _refuse_what_torch_has(bias: bool, dropout: float, bidirectional: bool) -> None:

@@ -581,10 +581,8 @@ def describe(cfg: DictConfig, model: Classifier, threads: int, device: torch.dev
     import pytorch_lightning
     import torch
 
-    from gruland import kernels
-
-    precision, dtype = model.gru.precision, model.head.weight.dtype
-    backend = kernels.choose(cfg.model.backend, device, dtype, training=True, precision=precision)
+    precision = model.gru.precision
+    backend = model.gru.kernel(device, training=True)
     return {
         **named(cfg),
         "model": {

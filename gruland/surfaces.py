@@ -449,10 +449,10 @@ def objective_of(
         "available": len(data.splits[settings.split].labels),
         "reviews_seed": seed,
         "data": data.report["fingerprint"],
-        # Weights alone do not tell an evaluation with zoneout's expectation from one without.
+        # Weights alone do not tell which share of its previous value a unit keeps.
         "model": {
-            "zoneout": gru.zoneout,
-            "dropconnect": gru.dropconnect if settings.objective == "training" else 0.0,
+            "kept": gru.regularizer.kept,
+            "regularizer": str(gru.regularizer) if settings.objective == "training" else None,
             "between": gru.between,
             "task": model.task.to_dict(),
         },

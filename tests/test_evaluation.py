@@ -7,7 +7,7 @@ import torch
 from gruland import evaluation
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.regularizers import by_rates
+from gruland.regularizers import Draw, by_rates, draws_of
 from gruland.task import Task
 
 
@@ -35,12 +35,12 @@ def test_logits_are_those_of_each_review_alone():
 @pytest.mark.parametrize("options", [{"zoneout": 0.3}, {"dropconnect": 0.3}])
 def test_masks_at_test_time_do_not_depend_on_batches_or_order(options):
     net, (encoded, _) = model(**options), reviews()
-    whole = evaluation.logits(net, encoded, mask_seed=1)
-    torch.testing.assert_close(evaluation.logits(net, encoded, mask_seed=1, batch_tokens=13), whole)
+    whole = evaluation.logits(net, encoded, draw=Draw(1))
+    torch.testing.assert_close(evaluation.logits(net, encoded, draw=Draw(1), batch_tokens=13), whole)
     order = np.random.default_rng(1).permutation(encoded.size)
-    shuffled = evaluation.logits(net, encoded.take(order), mask_seed=1, keys=order)
+    shuffled = evaluation.logits(net, encoded.take(order), draw=Draw(1, order))
     torch.testing.assert_close(shuffled, whole[order])
-    assert not torch.allclose(evaluation.logits(net, encoded, mask_seed=2), whole)
+    assert not torch.allclose(evaluation.logits(net, encoded, draw=Draw(2)), whole)
     assert not torch.allclose(evaluation.logits(net, encoded), whole)
 
 
@@ -58,7 +58,7 @@ def test_scores_by_hand():
 def test_dropout_scores_are_means_over_draws():
     net, (encoded, labels) = model(zoneout=0.4), reviews()
     found = evaluation.evaluate_with_dropout(net, encoded, labels, draws=3, seed=5)
-    each = [evaluation.evaluate(net, encoded, labels, mask_seed=5 + k) for k in range(3)]
+    each = [evaluation.evaluate(net, encoded, labels, draw=draw) for draw in draws_of(5, 3)]
     assert found["loss"] == pytest.approx(np.mean([s.loss for s in each]), rel=1e-6)
     assert found["accuracy"] == pytest.approx(np.mean([s.accuracy for s in each]))
     # Jensen: the loss is convex in the probability.

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import gruland
 from gruland import kernels
-from gruland.gru import GRU
-from gruland.regularizers.draws import Masks
+from gruland.gru import GRU, STEP, WEIGHTS
+from gruland.regularizers import Bernoulli, Draw, Zoneout
 
 LENGTHS = [3, 7, 1, 7, 5]
 BACKENDS = [("eager", torch.float64), ("cpu", torch.float32), ("haste", torch.float64)]
@@ -66,21 +65,34 @@ def run_torch(module: nn.GRU, x: Tensor, lengths: list[int], state: Tensor) -> t
     return pad_packed_sequence(output, batch_first=module.batch_first)[0], last
 
 
+def masks_of(gru: GRU, draw: Draw, steps: int, sequences: int) -> list[tuple[Tensor | None, Tensor]]:
+    """Of each layer zoneout's mask [B, T, H], 1 = kept, and the hidden-to-hidden weights that it runs with."""
+    draw, regularizer = draw.of_batch(sequences, torch.device("cpu")), gru.regularizer
+    masks = []
+    for k in range(gru.num_layers):
+        keep = regularizer.step(steps, gru.hidden_size, draw.at(STEP, k)).keep
+        drawn = keep.tensor().transpose(0, 1) if isinstance(keep, Bernoulli) else None
+        masks.append((drawn, regularizer.weights(gru.layer(k), draw.at(WEIGHTS, k)).weight_hh))
+    return masks
+
+
 def cells(
-    gru: GRU, x: Tensor, lengths: list[int], masks: list[Masks], state: Tensor | None = None
+    gru: GRU, x: Tensor, lengths: list[int], draw: Draw | None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The whole stack by the function of ``torch.nn.GRUCell``, one sequence at a time, masks written out."""
     outputs, lasts = [], []
+    plain = [(None, gru.layer(k).weight_hh) for k in range(gru.num_layers)]
+    masks = plain if draw is None else masks_of(gru, draw, x.shape[1], len(x))
+    expected = gru.regularizer.kept if draw is None else 0.0
     for b, length in enumerate(lengths):
         row, last = x[b, :length], []
-        for k, (keep, recurrent) in enumerate(masks):
-            w_ih, w_hh, b_ih, b_hh = gru.layer(k)
-            w_hh = w_hh if recurrent is None else w_hh * recurrent
+        for k, (keep, w_hh) in enumerate(masks):
+            w_ih, _, b_ih, b_hh = gru.layer(k)
             h = x.new_zeros(1, gru.hidden_size) if state is None else state[k, b : b + 1]
             states = []
             for t in range(length):
                 candidate = torch.gru_cell(row[t : t + 1], h, w_ih, w_hh, b_ih, b_hh)
-                kept = gru.zoneout if keep is None else keep[b, t].to(x)
+                kept = expected if keep is None else keep[b, t].to(x)
                 h = kept * h + (1 - kept) * candidate
                 states.append(h)
             last.append(h)
@@ -149,10 +161,9 @@ def test_the_initial_state_stands_second_as_torchs() -> None:
 
 def test_a_pack_with_masks_meets_those_of_its_sequences() -> None:
     gru, x = regularized(), inputs()
-    masks = gru.draw_masks(LENGTHS)
-    output, last = gru(x, lengths=LENGTHS, masks=masks)
+    output, last = gru(x, lengths=LENGTHS, draw=Draw(7))
     packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
-    packed_output, packed_last = gru(packed, masks=masks)
+    packed_output, packed_last = gru(packed, draw=Draw(7))
     assert torch.equal(pad_packed_sequence(packed_output, batch_first=True)[0], output)
     assert torch.equal(packed_last, last)
 
@@ -166,13 +177,13 @@ def test_regularized_it_is_a_stack_of_masked_cells(
     rates = {"zoneout": zoneout, "dropconnect": dropconnect}
     gru = GRU(4, 6, 2, between="tanh", init="torch", **rates, **options)
     x, state = inputs(dtype).requires_grad_(), torch.randn(2, 5, 6, dtype=dtype, requires_grad=True)
-    masks = gru.draw_masks(LENGTHS)
+    draw = Draw(7)
     wanted = [x, state, *gru.parameters()]
-    actual, expected = gru(x, state, lengths=LENGTHS, masks=masks), cells(gru, x, LENGTHS, masks, state)
+    actual, expected = gru(x, state, lengths=LENGTHS, draw=draw), cells(gru, x, LENGTHS, draw, state)
     close(actual, expected, dtype)
     close(gradients(actual, wanted), gradients(expected, wanted), dtype)
     gru.eval()
-    actual, expected = gru(x, state, lengths=LENGTHS), cells(gru, x, LENGTHS, [Masks()] * 2, state)
+    actual, expected = gru(x, state, lengths=LENGTHS), cells(gru, x, LENGTHS, None, state)
     close(actual, expected, dtype)
     close(gradients(actual, wanted), gradients(expected, wanted), dtype)
 
@@ -185,12 +196,13 @@ def test_it_is_hastes(zoneout: float, monkeypatch: pytest.MonkeyPatch) -> None:
         nn.init.normal_(bias)
     gru = double(4, 6, zoneout=zoneout).load_haste(reference)
     x = inputs()
-    masks = gru.draw_masks((7, 5))
+    draw = Draw(7)
     if zoneout:
-        updates_TBH = 1 - masks[0].zoneout.transpose(0, 1).to(x)
+        keep_BTH, _ = masks_of(gru, draw, 7, 5)[0]
+        updates_TBH = 1 - keep_BTH.transpose(0, 1).to(x)
         monkeypatch.setattr(reference, "_get_zoneout_mask", lambda _: updates_TBH)
     for mode in (True, False):
-        actual = gru.train(mode)(x, masks=masks if mode else None)
+        actual = gru.train(mode)(x, draw=draw if mode else None)
         expected = reference.train(mode)(x)
         close(actual, expected)
         grads = gradients(actual, list(gru.layer(0)))
@@ -200,16 +212,16 @@ def test_it_is_hastes(zoneout: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dropconnect", [0.0, 0.3])
-@pytest.mark.parametrize("zoneout", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("zoneout", [0.0, 0.3])
 @pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
 def test_gradcheck_of_the_module(zoneout: float, dropconnect: float, mode: bool) -> None:
     gru = double(4, 2, 2, between="tanh", zoneout=zoneout, dropconnect=dropconnect).train(mode)
-    masks = gru.draw_masks([1, 3]) if mode else None
+    draw = Draw(7) if mode else None
     names = [name for name, _ in gru.named_parameters()]
 
     def call(x: Tensor, state: Tensor, *weights: Tensor) -> Any:
         named = dict(zip(names, weights, strict=True))
-        return functional_call(gru, named, (x, state), {"lengths": [1, 3], "masks": masks})
+        return functional_call(gru, named, (x, state), {"lengths": [1, 3], "draw": draw})
 
     arguments = inputs(sequences=2, steps=3), torch.randn(2, 2, 2, dtype=torch.float64), *gru.parameters()
     assert torch.autograd.gradcheck(call, tuple(a.detach().requires_grad_() for a in arguments))
@@ -219,7 +231,9 @@ def test_gradcheck_of_the_module(zoneout: float, dropconnect: float, mode: bool)
 
 
 def test_zoneout_of_one_returns_the_state(options: dict[str, Any]) -> None:
-    gru = GRU(4, 6, 2, zoneout=1.0, **options)
+    everything = Zoneout(0.5)
+    everything.rate = 1.0  # which no configuration may ask for
+    gru = GRU(4, 6, 2, regularizer=everything, **options)
     x, state = inputs(options["dtype"]), torch.randn(2, 5, 6, dtype=options["dtype"])
     for mode in (True, False):
         output, last = gru.train(mode)(x, state, lengths=LENGTHS)
@@ -258,18 +272,10 @@ def test_dropconnect_leaves_the_weights_alone() -> None:
 
 def test_dropped_weights_get_no_gradient() -> None:
     gru = double(4, 6, dropconnect=0.5)
-    (masks,) = gru.draw_masks((7, 5))
-    (grad,) = gradients(gru(inputs(), masks=[masks]), [gru.weight_hh_l0])
-    assert torch.equal(grad != 0, masks.recurrent != 0)
-
-
-def test_dropconnect_of_one_cuts_the_recurrence(options: dict[str, Any]) -> None:
-    gru, dtype = GRU(4, 6, dropconnect=1.0, init="torch", **options), options["dtype"]
-    cut = copy.deepcopy(gru).eval()
-    nn.init.zeros_(cut.weight_hh_l0)
-    x = inputs(dtype)
-    close(gru(x, lengths=LENGTHS), cut(x, lengths=LENGTHS), dtype)
-    assert gru.eval()(x)[0].isfinite().all()
+    ((_, dropped),) = masks_of(gru, Draw(7), 7, 5)
+    (grad,) = gradients(gru(inputs(), draw=Draw(7)), [gru.weight_hh_l0])
+    assert torch.equal(grad != 0, dropped != 0)
+    assert 0 < int((dropped == 0).sum()) < dropped.numel()
 
 
 def test_dropconnect_draws_once_a_forward_pass() -> None:
@@ -303,20 +309,6 @@ def test_same_seed_same_masks() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_a_generator_of_ones_own() -> None:
-    gru, x, before = regularized(), inputs(), torch.get_rng_state()
-    results = []
-    for _ in range(2):
-        gru.generator = torch.Generator().manual_seed(3)
-        results.append([gru(x, lengths=LENGTHS)[0] for _ in range(2)])
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
-    assert not torch.equal(results[0][0], results[0][1])
-    masks = gru.draw_masks(LENGTHS, torch.Generator().manual_seed(3))
-    assert torch.equal(results[0][0], gru(x, lengths=LENGTHS, masks=masks)[0])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_without_masks_nothing_is_drawn() -> None:
     plain, masked, x = double(4, 6), regularized(), inputs()
     before = torch.get_rng_state()
@@ -327,38 +319,26 @@ def test_without_masks_nothing_is_drawn() -> None:
     assert not torch.equal(torch.get_rng_state(), before)
 
 
-def test_drawn_masks_differ_by_layer() -> None:
-    first, second = regularized().draw_masks((7, 5))
-    assert not torch.equal(first.zoneout, second.zoneout)
-    assert not torch.equal(first.recurrent, second.recurrent)
-
-
-def test_keyed_masks_follow_the_review_not_the_batch() -> None:
-    gru = regularized()
-    keys = [4, 19, 7, -2, 2**40]
-    together = gru.draw_masks(LENGTHS, keys=keys, seed=5)
+def test_masks_follow_the_sequence_not_the_batch_and_differ_by_layer_seed_and_key() -> None:
+    gru, keys = regularized(), [4, 19, 7, -2, 2**40]
+    first, second = masks_of(gru, Draw(5, keys), 7, 5)
     back = [3, 1, 0]
-    part = gru.draw_masks(
-        torch.tensor([LENGTHS[b] for b in back]), keys=torch.tensor([keys[b] for b in back]), seed=5
-    )
-    for all_, some in zip(together, part, strict=True):
-        assert torch.equal(all_.zoneout[back], some.zoneout)
-        assert torch.equal(all_.recurrent, some.recurrent)
+    part = masks_of(gru, Draw(5, [keys[b] for b in back]), 4, 3)
+    other = masks_of(gru, Draw(6, keys), 7, 5)
+    assert torch.equal(first[0][back][:, :4], part[0][0])
+    assert torch.equal(first[1], part[0][1])
+    for one, another in ((first, second), (first, other[0])):
+        assert not torch.equal(one[0], another[0])
+        assert not torch.equal(one[1] == 0, another[1] == 0)
+    assert not torch.equal(first[0][0], first[0][1])
 
 
-def test_keyed_masks_differ_by_layer_seed_and_key() -> None:
-    gru = regularized()
-    (first, second), (other, _) = (gru.draw_masks([7, 7], keys=[1, 2], seed=seed) for seed in (5, 6))
-    for a, b in ((first, second), (first, other)):
-        assert not torch.equal(a.zoneout, b.zoneout)
-        assert not torch.equal(a.recurrent, b.recurrent)
-    assert not torch.equal(first.zoneout[0], first.zoneout[1])
-
-
-def test_rates_of_zero_have_no_masks() -> None:
-    assert double(4, 6, 2).draw_masks((7, 5)) == [Masks(), Masks()]
-    assert double(4, 6, zoneout=0.5).draw_masks((7, 5))[0].recurrent is None
-    assert double(4, 6, dropconnect=0.5).draw_masks([7], keys=[0], seed=0)[0].zoneout is None
+def test_a_draw_is_where_training_s_masks_come_from() -> None:
+    gru, x = regularized(), inputs()
+    torch.manual_seed(4)
+    drawn = gru(x, lengths=LENGTHS)[0]
+    torch.manual_seed(4)
+    assert torch.equal(gru(x, lengths=LENGTHS, draw=Draw.fresh())[0], drawn)
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["masked", "expectation"])
@@ -369,8 +349,7 @@ def test_results_depend_on_neither_order_nor_padding_nor_company(options: dict[s
 
     def call(x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         lengths = [LENGTHS[b] for b in rows]
-        masks = gru.draw_masks(lengths, keys=keys[rows], seed=9) if mode else None
-        return gru(x[rows], lengths=lengths, masks=masks)
+        return gru(x[rows], lengths=lengths, draw=Draw(9, keys[rows]) if mode else None)
 
     output, last = call(x, list(range(5)))
     garbage = torch.cat([x, torch.full((5, 3, 4), 1e9, dtype=dtype)], 1)
@@ -412,45 +391,13 @@ def test_lengths_of_any_kind() -> None:
 # ---- modes
 
 
-def test_given_masks_hold_in_every_mode() -> None:
-    gru, x = regularized(), inputs()
-    masks = gru.draw_masks(LENGTHS)
-    assert torch.equal(
-        gru(x, lengths=LENGTHS, masks=masks)[0], gru.eval()(x, lengths=LENGTHS, masks=masks)[0]
-    )
-    assert torch.equal(gru.train()(x, masks=[Masks()] * 2)[0], gru.eval()(x)[0])
-
-
-def test_dropout_at_test_time() -> None:
-    gru, x = regularized().eval(), inputs()
-    plain = gru(x)[0]
-    model = nn.Sequential(nn.Identity(), nn.ModuleDict({"gru": gru}))
-    with gruland.test_time_dropout(model):
-        first, second = gru(x)[0], gru(x)[0]
-    assert not torch.equal(first, plain)
-    assert not torch.equal(first, second)
-    assert torch.equal(gru(x)[0], plain)
-
-
-def test_dropout_at_test_time_by_seed() -> None:
-    gru, x, before = regularized().eval(), inputs(), torch.get_rng_state()
-    results = []
-    for seed in (1, 1, 2):
-        with gruland.test_time_dropout(gru, seed=seed):
-            results.append(gru(x)[0])
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
-    assert gru.generator is None
+def test_a_draw_holds_in_every_mode_and_leaves_torchs_generator_alone() -> None:
+    gru, x, before = regularized(), inputs(), torch.get_rng_state()
+    drawn = gru(x, lengths=LENGTHS, draw=Draw(1))[0]
+    assert torch.equal(gru.eval()(x, lengths=LENGTHS, draw=Draw(1))[0], drawn)
+    assert not torch.equal(gru(x, lengths=LENGTHS, draw=Draw(2))[0], drawn)
+    assert not torch.equal(gru(x, lengths=LENGTHS)[0], drawn)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_dropout_at_test_time_ends_with_an_error() -> None:
-    gru = regularized()
-    gru.generator = generator = torch.Generator()
-    with pytest.raises(ZeroDivisionError), gruland.test_time_dropout(gru, seed=0):
-        raise ZeroDivisionError
-    assert gru.dropout_at_test is False
-    assert gru.generator is generator
 
 
 def test_inference_mode(options: dict[str, Any]) -> None:
@@ -458,10 +405,10 @@ def test_inference_mode(options: dict[str, Any]) -> None:
     x = inputs(options["dtype"])
     for mode in (True, False):
         gru.train(mode)
-        masks = gru.draw_masks(LENGTHS) if mode else None
+        draw = Draw(7) if mode else None
         with torch.inference_mode():
-            output, last = gru(x, lengths=LENGTHS, masks=masks)
-        expected = gru(x, lengths=LENGTHS, masks=masks)
+            output, last = gru(x, lengths=LENGTHS, draw=draw)
+        expected = gru(x, lengths=LENGTHS, draw=draw)
         assert output.is_inference()
         close((output, last), expected, options["dtype"])
 
@@ -658,8 +605,7 @@ def test_half_precision_starts_from_rounded_weights(dtype: torch.dtype, init: st
 
 def test_a_copy_draws_the_same_masks() -> None:
     gru, x = regularized(), inputs()
-    gru.generator = torch.Generator().manual_seed(1)
-    assert torch.equal(copy.deepcopy(gru)(x)[0], gru(x)[0])
+    assert torch.equal(copy.deepcopy(gru)(x, draw=Draw(1))[0], gru(x, draw=Draw(1))[0])
 
 
 # ---- what is refused
@@ -671,8 +617,8 @@ def test_a_copy_draws_the_same_masks() -> None:
         ({"input_size": 0}, "input_size is 0: expected at least 1"),
         ({"hidden_size": -1}, "hidden_size is -1: expected at least 1"),
         ({"num_layers": 0}, "num_layers is 0: expected at least 1"),
-        ({"zoneout": 1.5}, "zoneout is 1.5: expected a rate between 0 and 1"),
-        ({"dropconnect": -0.5}, "dropconnect is -0.5: expected a rate between 0 and 1"),
+        ({"zoneout": 1.5}, r"zoneout=1\.5: expected a number in \[0, 1\)"),
+        ({"dropconnect": -0.5}, r"dropconnect=-0\.5: expected a number in \[0, 1\)"),
         ({"between": "gelu"}, "between is 'gelu': expected one of None, tanh, relu"),
         ({"init": "zeros"}, "init is 'zeros': expected one of haste, torch"),
         ({"backend": "fast"}, "backend 'fast' is unknown: expected one of auto, "),
@@ -725,9 +671,7 @@ def shaped(*shape: int) -> Tensor:
             {"state": shaped(1, 5, 6)},
             r"state has the shape \[1, 5, 6\]: expected \[2, 5, 6\]",
         ),
-        (shaped(5, 7, 4), {"masks": [Masks()]}, "masks for 1 layers: expected 2"),
-        (shaped(5, 7, 4), {"masks": [Masks(shaped(5, 6, 6))] * 2}, "expected .5, 7 or more, 6."),
-        (shaped(5, 7, 4), {"masks": [Masks(None, shaped(6, 6))] * 2}, r"expected \[18, 6\]"),
+        (shaped(5, 7, 4), {"draw": Draw(0, [1, 2])}, r"keys has the shape \[2\]: expected \[5\]"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(x: Tensor, options: dict[str, Any], message: str) -> None:
@@ -740,10 +684,9 @@ def test_a_backend_that_cannot_run_is_refused() -> None:
         GRU(4, 6, backend="cpu", dtype=torch.float64)(inputs())
 
 
-@pytest.mark.parametrize("options", [{"keys": [1, 2]}, {"seed": 1}])
-def test_keys_and_seed_go_together(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected both, or neither"):
-        regularized().draw_masks([3, 4], **options)
+def test_rates_beside_a_regularizer_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of the two"):
+        GRU(4, 6, zoneout=0.1, regularizer=Zoneout(0.1))
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:

@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 from gruland import GRU, kernels
 from gruland.kernels import Layer, plain
-from gruland.regularizers.draws import Masks
+from gruland.regularizers import Draw, Zoneout
 
 CPU = torch.device("cpu")
 BACKENDS = [("eager", torch.float64), ("cpu", torch.float32), ("haste", torch.float64)]
@@ -47,10 +47,10 @@ def second_order(run: Callable[[], tuple[Tensor, Tensor]], wanted: list[Tensor])
 @pytest.mark.parametrize(("backend", "dtype"), BACKENDS)
 def test_a_second_backward_pass_is_that_of_cells(backend: str, dtype: torch.dtype, masked: bool) -> None:
     gru, x, h0 = problem(backend, dtype, dropconnect=0.2)
-    masks = gru.draw_masks(LENGTHS) if masked else [Masks()] * 2
+    draw = Draw(7) if masked else None
     wanted = [x.requires_grad_(), h0.requires_grad_(), *gru.parameters()]
-    actual = second_order(lambda: gru.eval()(x, h0, lengths=LENGTHS, masks=masks), wanted)
-    close(actual, second_order(lambda: cells(gru, x, LENGTHS, masks, h0), wanted), dtype)
+    actual = second_order(lambda: gru.eval()(x, h0, lengths=LENGTHS, draw=draw), wanted)
+    close(actual, second_order(lambda: cells(gru, x, LENGTHS, draw, h0), wanted), dtype)
 
 
 @pytest.mark.parametrize("backend", ["eager", "cpu"])
@@ -68,12 +68,12 @@ def test_inputs_that_depend_on_each_other_keep_their_own_derivatives(backend: st
 
     def by_cells(moved: dict[str, Tensor], x: Tensor) -> Tensor:
         class Moved:
-            hidden_size, num_layers, between, zoneout = 3, 2, "tanh", 0.3
+            hidden_size, num_layers, between, regularizer = 3, 2, "tanh", Zoneout(0.3)
 
             def layer(self, k: int) -> Layer:
                 return Layer(*(moved[f"{name}_l{k}"] for name in Layer._fields))
 
-        return cells(Moved(), x, LENGTHS, [Masks()] * 2)[1]
+        return cells(Moved(), x, LENGTHS, None)[1]
 
     gru.eval()
     actual = run(lambda moved, x: functional_call(gru, moved, (x,), {"lengths": LENGTHS})[1])

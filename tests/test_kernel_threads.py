@@ -21,6 +21,7 @@ from torch import Tensor
 from gruland import GRU, kernels
 from gruland.kernels import Layer, haste
 from gruland.kernels.threads import Lock, once
+from gruland.regularizers import Draw
 
 THREADS = 4
 CPU = torch.device("cpu")
@@ -59,15 +60,14 @@ class Subject:
         for sequences, steps in ((2, 3), (4, 2)) if backend == "triton" else ((2, 3), (4, 2), (1, 5)):
             lengths = torch.randint(1, steps + 1, (sequences,), generator=generator).tolist()
             x_BTI = torch.randn(sequences, steps, 3, generator=generator).to(dtype)
-            masks = self.gru.draw_masks([steps] * sequences, generator)
-            self.batches.append((x_BTI, lengths, masks))
+            self.batches.append((x_BTI, lengths, Draw(index, range(sequences))))
         self.expected = [self.results(k) for k in range(len(self.batches))]
 
     def results(self, k: int) -> list[Tensor]:
         """The states and all gradients."""
-        x_BTI, lengths, masks = self.batches[k]
+        x_BTI, lengths, draw = self.batches[k]
         x_BTI = x_BTI.clone().requires_grad_()
-        output, last = self.gru(x_BTI, lengths=lengths, masks=masks)
+        output, last = self.gru(x_BTI, lengths=lengths, draw=draw)
         grads = torch.autograd.grad((output**2).sum() + last.sum(), [x_BTI, *self.gru.parameters()])
         return [output.detach(), last.detach(), *grads]
 
@@ -92,8 +92,8 @@ def test_threads_with_a_gru_each(backend: str, dtype: torch.dtype, precision: st
 def test_threads_that_share_a_gru_and_its_graph() -> None:
     subject = Subject(0, "auto", torch.float32, "float32")
     assert at_once(lambda _: subject.wrong(50)) == [0] * THREADS
-    x_BTI, lengths, masks = subject.batches[0]
-    loss = subject.gru(x_BTI, lengths=lengths, masks=masks)[0].sum()
+    x_BTI, lengths, draw = subject.batches[0]
+    loss = subject.gru(x_BTI, lengths=lengths, draw=draw)[0].sum()
     wanted = list(subject.gru.parameters())
     expected = torch.autograd.grad(loss, wanted, retain_graph=True)
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from gruland import GRU, kernels
-from gruland.kernels import Layer
+from gruland.kernels import Layer, philox
 from gruland.kernels import eager as reference
-from gruland.regularizers import by_rates
+from gruland.regularizers import Draw, by_rates
 
 if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 from gruland.kernels import triton as backend_module  # noqa: E402
 from gruland.kernels.triton import layer as layer_module  # noqa: E402
-from gruland.kernels.triton import philox, stack_kernel  # noqa: E402, F401
+from gruland.kernels.triton import stack_kernel  # noqa: E402, F401
 
 if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not None:
     pytest.skip(f"the Triton backend cannot run: {reason}", allow_module_level=True)
@@ -102,11 +102,15 @@ def test_without_regularization_it_is_torchs_gru(
     backend.close(gradients(actual, p.inputs, p.weights_TBH), wanted)
 
 
+def mask(seed: int, steps: int, sequences: int, hidden: int, rate: float) -> Tensor:
+    return philox.bernoulli(seed, rate, steps, torch.arange(sequences, device=DEVICE), hidden).float()
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("lengths", [[18, 18], [11, 9, 2, 1]], ids=["equal", "ragged"])
 def test_a_mask_drawn_within_is_the_explicit_one(backend: Backend, lengths: list[int], rate: float) -> None:
     p, seed = problem(lengths, "plain", torch.float32, 5), 2**63 + 12345
-    keep_TBH = backend_module.zoneout_mask(seed, lengths[0], len(lengths), 5, rate)
+    keep_TBH = mask(seed, lengths[0], len(lengths), 5, rate)
     drawn = run(backend, p, keep_seed=seed, zoneout=rate)
     given = run(backend, p, keep_TBH=keep_TBH)
     torch.testing.assert_close(drawn, given, rtol=0, atol=0)
@@ -119,7 +123,7 @@ def test_panels_fit_together(backend: Backend) -> None:
     p = problem([3] * 20 + [2] * 16 + [1], "plain", torch.float32, 70)
     with torch.no_grad():
         p.inputs[3].div_(70**0.5)
-    keep_TBH = backend_module.zoneout_mask(1, 3, 37, 70, 0.3)
+    keep_TBH = mask(1, 3, 37, 70, 0.3)
     exact = [t.detach().double().requires_grad_() for t in p.inputs]
     layer, precision = Layer(*exact[2:]), backend.precision
     expected = reference.run_layer(*exact[:2], layer, p.active, keep_TBH.double(), precision=precision)
@@ -170,7 +174,7 @@ def test_what_does_not_fit_is_refused(backend: Backend) -> None:
 @pytest.mark.parametrize("seed", [None, 5])
 def test_a_second_derivative_is_the_eager_backends(seed: int | None) -> None:
     p = problem([3, 2], "plain", torch.float32)
-    drawn = philox.zoneout_mask(5, 3, 2, 7, 0.4)
+    drawn = mask(5, 3, 2, 7, 0.4)
     results = []
     for kernel, options in (
         (backend_module, {"zoneout": 0.4, "keep_seed": seed}),
@@ -200,7 +204,6 @@ def test_philox_gives_its_authors_known_answers(seed: int, counters: list[int], 
 
 
 def test_a_mask_is_a_function_of_its_counter() -> None:
-    mask = backend_module.zoneout_mask
     whole = mask(3, 40, 30, 20, 0.1)
     assert abs(float(whole.mean()) - 0.1) < 4 * (0.09 / whole.numel()) ** 0.5
     for axis in range(3):  # entries next to each other are independent
@@ -460,22 +463,21 @@ def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
     assert [wgmma for *_, wgmma in compiled] == ["False"] * 3 + ["True"] * 5
 
 
-def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout() -> None:
+def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"num_layers": 2, "between": "tanh", "zoneout": 0.4, "dropconnect": 0.2}
     gru = GRU(3, 5, backend="triton", **options).to(DEVICE)
     x_BTI, lengths = torch.randn(3, 6, 3, device=DEVICE), [6, 4, 1]  # the kernel counts sorted sequences
-    torch.manual_seed(1)
-    masks, seeds = gru._draw(backend_module, 6, 3)
-    assert seeds is not None
-    assert len(set(seeds)) == 2
-    explicit = [
-        mask._replace(zoneout=backend_module.zoneout_mask(seed, 6, 3, 5, 0.4, DEVICE).transpose(0, 1))
-        for mask, seed in zip(masks, seeds, strict=True)
-    ]
     reference_gru = GRU(3, 5, backend="eager", **options).to(DEVICE)
     reference_gru.load_state_dict(gru.state_dict())
-    torch.manual_seed(1)
-    got, expected = gru(x_BTI, lengths=lengths), reference_gru(x_BTI, lengths=lengths, masks=explicit)
+    draw, within = Draw(1), backend_module.run_layer
+    seeds = []
+    monkeypatch.setattr(
+        backend_module,
+        "run_layer",
+        lambda *a, keep_seed, **o: seeds.append(keep_seed) or within(*a, keep_seed=keep_seed, **o),
+    )
+    got, expected = (module(x_BTI, lengths=lengths, draw=draw) for module in (gru, reference_gru))
+    assert len(set(seeds)) == 2
     for mine, other in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, other)
     mine, other = (

@@ -212,7 +212,6 @@ def test_tables_beyond_the_memory_are_projected_cell_by_cell(kernel, monkeypatch
         ({"backend": "eager"}, "the model's backend is eager"),
         ({"dtype": torch.float64}, "the kernel computes in float32"),
         ({"switch": "off"}, "switched off by GRULAND_CPU_KERNEL"),
-        ({"dropout_at_test": True}, "dropout is on in evaluation"),
     ],
 )
 def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypatch):
@@ -220,9 +219,8 @@ def test_without_projections_a_cell_is_a_forward_pass(options, reason, monkeypat
     monkeypatch.setattr(cpu, "final_states", lambda *_, **__: pytest.fail("the kernel ran"))
     if "switch" in options:
         monkeypatch.setenv("GRULAND_CPU_KERNEL", options.pop("switch"))
-    dtype, dropout = options.pop("dtype", torch.float32), options.pop("dropout_at_test", False)
+    dtype = options.pop("dtype", torch.float32)
     model, (encoded, labels) = classifier(**options).to(dtype), reviews()
-    model.gru.dropout_at_test = dropout
     evaluate = EvaluationLoss(model, encoded, labels)
     assert reason in evaluate.reason
     assert evaluate.precision == str(dtype).removeprefix("torch.")

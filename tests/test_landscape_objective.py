@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_gru import masks_of
 from test_landscape import LABELS, REVIEWS, classifier, encoded
 
 from gruland.evaluation import evaluate_with_dropout, logits
 from gruland.kernels import cpu
 from gruland.landscape import compute_surface, random_directions
 from gruland.landscape.directions import displace, fingerprint
-from gruland.objective import EvaluationLoss, TrainingLoss, training
-from gruland.objective.training import mask_seeds
+from gruland.objective import EvaluationLoss, TrainingLoss
+from gruland.regularizers import draws_of
 
 MODELS = {
     "zoneout": {"zoneout": 0.3},
@@ -68,12 +69,12 @@ def test_the_textbook_loop_under_the_same_masks(options):
     losses, correct = evaluate(parameters)
     weights = {name: p.detach().numpy() for name, p in parameters.items()}
     expected = np.zeros((draws, len(LABELS), 2))
-    for d, mask_seed in enumerate(mask_seeds(draws, seed)):
-        masks = model.gru.draw_masks(REVIEWS.lengths, keys=np.arange(7), seed=mask_seed)
+    for d, draw in enumerate(draws_of(seed, draws)):
+        masks = masks_of(model.gru, draw, int(REVIEWS.lengths.max()), 7)
         for n, label in enumerate(LABELS):
             length = len(REVIEWS.sequence(n))
-            keeps = [np.zeros((length, 6)) if m.zoneout is None else m.zoneout[n].numpy() for m in masks]
-            factors = [1.0 if m.recurrent is None else m.recurrent.numpy() for m in masks]
+            keeps = [np.zeros((length, 6)) if keep is None else keep[n].numpy() for keep, _ in masks]
+            factors = [(w / model.gru.layer(k).weight_hh).detach().numpy() for k, (_, w) in enumerate(masks)]
             expected[d, n] = textbook_loss(
                 weights, model.vectors.numpy(), REVIEWS.sequence(n), label, keeps, factors
             )
@@ -88,11 +89,11 @@ def test_the_centre_is_the_evaluation_with_these_masks(options):
     before = fingerprint(model.state_dict())
     losses, _ = TrainingLoss(model, REVIEWS, LABELS, draws=2, seed=9, precision="float32")({})
     each = [
-        model.task.loss(logits(model, REVIEWS, mask_seed=seed), torch.as_tensor(LABELS), "none").double()
-        for seed in mask_seeds(2, 9)
+        model.task.loss(logits(model, REVIEWS, draw=draw), torch.as_tensor(LABELS), "none").double()
+        for draw in draws_of(9, 2)
     ]
     assert torch.equal(losses, torch.stack(each).mean(0))
-    one = evaluate_with_dropout(model, REVIEWS, LABELS, seed=mask_seeds(1, 9)[0])
+    one = evaluate_with_dropout(model, REVIEWS, LABELS, seed=9)
     first, _ = TrainingLoss(model, REVIEWS, LABELS, draws=1, seed=9, precision="float32")({})
     assert float(first.mean()) == pytest.approx(one["loss"], rel=1e-6)
     assert fingerprint(model.state_dict()) == before
@@ -113,19 +114,6 @@ def test_neither_batches_nor_order_nor_the_other_reviews_matter(options):
         assert torch.equal(fewer({})[0], shuffled)
 
 
-def test_masks_beyond_the_memory_are_drawn_anew(options, monkeypatch):
-    model = classifier(**options)
-    kept = TrainingLoss(model, REVIEWS, LABELS, draws=2, batch_tokens=9)
-    values = kept({})[0]
-    assert len(kept._reviews._kept) == 2 * len(kept._reviews._inputs)
-    for room in (0, 500):
-        monkeypatch.setattr(training, "MEMORY", room)
-        drawn = TrainingLoss(model, REVIEWS, LABELS, draws=2, batch_tokens=9)
-        assert torch.equal(drawn({})[0], values)
-        assert torch.equal(drawn({})[0], values)
-        assert sum(training._bytes(m) for part in drawn._reviews._kept.values() for m in part) <= room
-
-
 def test_without_dropout_it_is_the_evaluation_loss():
     model = classifier()
     for step in (0.0, 0.7):
@@ -136,9 +124,9 @@ def test_without_dropout_it_is_the_evaluation_loss():
 
 
 def test_seeds_have_no_draw_in_common():
-    seeds = [seed for number in range(50) for seed in mask_seeds(20, number)]
+    seeds = [draw.seed for number in range(50) for draw in draws_of(number, 20)]
     assert len(set(seeds)) == 1000
-    assert mask_seeds(3, 7) == mask_seeds(20, 7)[:3]
+    assert draws_of(7, 3) == draws_of(7, 20)[:3]
 
 
 @pytest.mark.parametrize("draws", [0, -1, 2.5, True, None])

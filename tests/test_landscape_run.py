@@ -118,7 +118,7 @@ def test_other_settings_give_another_surface(tmp_path, other, no_pictures):
 def test_the_same_weights_with_another_zoneout_are_another_surface(tmp_path, no_pictures):
     run = FakeRun(tmp_path)
     before = compute_run(run, SETTINGS)
-    run.model.gru.zoneout = 0.5
+    run.model.regularizer.rate = 0.5
     assert compute_run(run, SETTINGS)["center_loss"] != before["center_loss"]
 
 

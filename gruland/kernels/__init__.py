@@ -8,7 +8,8 @@ A backend is a module with two functions::
     unavailable(device, dtype, training, precision="float32") -> str | None   # None: it can run; else: why not
 
 and it may have ``run_layers`` of its own, in the place of the one below. Where ``DRAWS_ZONEOUT`` is true, its
-``run_layer`` takes ``keep_seed`` instead of a mask and draws zoneout's mask itself.
+``run_layer`` takes ``keep_seed`` instead of a mask and draws zoneout's mask itself. ``FUSES`` names the masks of a step
+that it takes, {"keep"} where there is none; one with "candidate" takes ``candidate_TBH``, factors of the candidate n_t.
 
 ``active`` (int64 on the CPU, or a list, [T]) is the number of sequences that still run at each step. It never
 rises: the sequences are sorted by falling length, and ``active[0] == B``. With the candidate
@@ -28,10 +29,10 @@ any grad mode, in training and in evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,8 +82,11 @@ def choose(
     dtype: torch.dtype,
     training: bool = False,
     precision: str = "float32",
+    masks: Set[str] = frozenset(),
 ) -> ModuleType:
     """The backend's module for tensors of this device and dtype; ``training``: gradients are wanted.
+
+    ``masks`` are those of a step, "keep" or "candidate", which the backend must take.
 
     ``auto`` takes the first of ``AUTO`` that can run; ``haste`` runs only by name. Where a fused kernel runs float32
     but not the bfloat16 that is asked for, a line is logged, once.
@@ -93,28 +97,34 @@ def choose(
     if check_name(name) == "auto":
         # On the CPU Triton has only its interpreter, which is for tests.
         names = [n for n in AUTO if n != "triton" or device.type == "cuda"]
-        reasons = {n: why_not(n, device, dtype, training, precision) for n in names}
+        reasons = {n: why_not(n, device, dtype, training, precision, masks) for n in names}
         chosen = next(n for n, reason in reasons.items() if reason is None)
         for faster in names[: names.index(chosen)]:
-            if precision != "float32" and why_not(faster, device, dtype, training) is None:
-                _warn_once(
-                    f"precision={precision!r} runs in the slower backend {chosen!r}: {reasons[faster]}"
-                )
+            if (precision != "float32" or masks) and why_not(faster, device, dtype, training) is None:
+                what = f"precision={precision!r}" if precision != "float32" else "this regularizer"
+                _warn_once(f"{what} runs in the slower backend {chosen!r}: {faster}: {reasons[faster]}")
         return _load(chosen)
-    reason = why_not(name, device, dtype, training, precision)
+    reason = why_not(name, device, dtype, training, precision, masks)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run here: {reason}; backend='auto' takes one that can")
     return _load(name)
 
 
 def why_not(
-    name: str, device: torch.device, dtype: torch.dtype, training: bool, precision: str = "float32"
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    training: bool,
+    precision: str = "float32",
+    masks: Set[str] = frozenset(),
 ) -> str | None:
     """None if the backend can run these tensors, else one line that says why not."""
     try:
         module = _load(name)
     except ImportError as error:
         return str(error)
+    if lacking := masks - getattr(module, "FUSES", {"keep"}):
+        return f"it has no masks of the {', '.join(sorted(lacking))}"
     return module.unavailable(device, dtype, training, precision)
 
 
@@ -155,23 +165,27 @@ def run_layers(
     precision: str = "float32",
     between: str | None = None,
     *,
-    keep_seeds: Sequence[int] | None = None,
+    keep_seeds: Sequence[int | None] | None = None,
+    candidates: Sequence[Tensor | None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A stack of layers by a backend, with an activation from ``BETWEEN`` between two layers.
 
-    ``keep_seeds`` [L] stand for masks that a backend with ``DRAWS_ZONEOUT`` draws.
+    ``keep_seeds`` [L] stand for masks that a backend with ``DRAWS_ZONEOUT`` draws, at the rate ``zoneout``;
+    ``candidates`` [L] are for a backend that fuses them.
 
     Returns the last layer's states [T, B, H], and every layer's state after each sequence's last step [L, B, H].
     """
-    if own := getattr(kernel, "run_layers", None):
+    if candidates is None and (own := getattr(kernel, "run_layers", None)):
         return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between)
     activation, finals = BETWEEN[between], []
     for index, (layer, keep_TBH) in enumerate(zip(layers, keeps, strict=True)):
         if index > 0 and activation is not None:
             x_TBI = activation(x_TBI)
         keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
-        seed = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
-        x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **seed)
+        more: dict[str, Any] = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
+        if candidates is not None:
+            more["candidate_TBH"] = candidates[index]
+        x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **more)
         finals.append(last(x_TBI, active))
     return x_TBI, torch.stack(finals)
 

@@ -10,7 +10,8 @@ With W = weight_hh and the input's part a = weight_ih x_t + bias_ih, a step is (
 
 In bfloat16 a product's operands x_t, h, the weights and the gradients by the gates' arguments are rounded (Rounding).
 
-Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z for z.
+Zoneout turns h' into k h + (1 - k) h', which is the same step with the update gate k + (1 - k) z for z. Dropout of
+the candidate has m n for n in h', with factors m.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch.nn import functional as F
 from gruland.kernels import Layer, plain
 from gruland.kernels.packing import pack, previous_states, running_rows, unpack
 
+#: Which masks of a step ``run_layer`` takes.
+FUSES = frozenset({"keep", "candidate"})
 #: From an operand of a matrix product to what is multiplied.
 Rounding = Callable[[Tensor], Tensor]
 
@@ -44,10 +47,12 @@ def run_layer(
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
     precision: str = "float32",
+    *,
+    candidate_TBH: Tensor | None = None,
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
     running = [n for n in torch.as_tensor(active).tolist() if n]
-    return _GRULayer.apply(x_TBI, h0_BH, *layer, keep_TBH, zoneout, precision, running)
+    return _GRULayer.apply(x_TBI, h0_BH, *layer, keep_TBH, candidate_TBH, zoneout, precision, running)
 
 
 class _GRULayer(torch.autograd.Function):
@@ -61,6 +66,7 @@ class _GRULayer(torch.autograd.Function):
         bias_ih: Tensor,
         bias_hh: Tensor,
         keep_TBH: Tensor | None,
+        candidate_TBH: Tensor | None,
         zoneout: float,
         precision: str,
         running: list[int],
@@ -71,22 +77,38 @@ class _GRULayer(torch.autograd.Function):
         rounding = _rounding(precision)
         weight_ih, weight_hh, x_SI = map(rounding, (weight_ih, weight_hh, pack(x_TBI, places)))
         layer = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
-        keep_SH = pack(keep_TBH, places)
-        h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, keep_SH, zoneout, running, rounding)
-        ctx.save_for_backward(*inputs, keep_TBH, x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places)
+        keep_SH, factor_SH = pack(keep_TBH, places), pack(candidate_TBH, places)
+        h_SH, gates_S3H, n_SH = _forward(x_SI, h0_BH, layer, keep_SH, factor_SH, zoneout, running, rounding)
+        ctx.save_for_backward(
+            *inputs,
+            keep_TBH,
+            candidate_TBH,
+            x_SI,
+            weight_ih,
+            weight_hh,
+            h_SH,
+            gates_S3H,
+            n_SH,
+            factor_SH,
+            places,
+        )
         ctx.zoneout, ctx.precision = 0.0 if keep_TBH is not None else zoneout, precision
         ctx.running, ctx.shape, ctx.rounding = running, (time_steps, sequences), rounding
         return unpack(h_SH[len(h0_BH) :], places, time_steps, sequences)
 
     @staticmethod
     def backward(ctx: Any, grad_TBH: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, keep_TBH, x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, places = ctx.saved_tensors
+        *inputs, keep_TBH, candidate_TBH = ctx.saved_tensors[:8]
+        x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, factor_SH, places = ctx.saved_tensors[8:]
         if torch.is_grad_enabled():  # create_graph=True
             active = F.pad(torch.tensor(ctx.running), (0, ctx.shape[0] - len(ctx.running)))
             options = active, keep_TBH, ctx.zoneout, ctx.precision
-            return *plain.gradients(inputs, ctx.needs_input_grad[:6], [grad_TBH, None], *options), *[None] * 4
+            found = plain.gradients(
+                inputs, ctx.needs_input_grad[:6], [grad_TBH, None], *options, candidate_TBH=candidate_TBH
+            )
+            return *found, *[None] * 5
         previous_SH = previous_states(h_SH, ctx.running)
-        slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, ctx.zoneout)
+        slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, factor_SH, ctx.zoneout)
         z_SH = gates_S3H.chunk(3, 1)[1]
         grad_SH = torch.cat([grad_TBH.new_zeros(ctx.running[0], grad_TBH.shape[2]), pack(grad_TBH, places)])
         _sweep_back(grad_SH, slopes_S3H, z_SH, weight_hh, ctx.running, ctx.rounding)
@@ -96,7 +118,7 @@ class _GRULayer(torch.autograd.Function):
         slopes_S3H.chunk(3, 1)[2].copy_(ctx.rounding(slope_n_SH.mul_(grad_SH)))
         grad_weight_ih, grad_bias_ih = slopes_S3H.t() @ x_SI, slopes_S3H.sum(0)
         grad_x = unpack(slopes_S3H @ weight_ih, places, *ctx.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, *[None] * 4
+        return grad_x, grad_h0, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, *[None] * 5
 
 
 def _rounding(precision: str) -> Rounding:
@@ -108,6 +130,7 @@ def _forward(
     h0_BH: Tensor,
     layer: Layer,
     keep_SH: Tensor | None,
+    factor_SH: Tensor | None,
     zoneout: float,
     running: list[int],
     rounding: Rounding,
@@ -125,7 +148,7 @@ def _forward(
     n_SH = torch.addmm(bias_n, x_SI, weight_n.t())
     states_SH = x_SI.new_empty(sequences + len(x_SI), hidden)
     states_SH[:sequences] = h0_BH
-    _sweep(states_SH, gates_S3H, n_SH, layer.weight_hh.t(), keep_SH, zoneout, running, rounding)
+    _sweep(states_SH, gates_S3H, n_SH, layer.weight_hh.t(), keep_SH, factor_SH, zoneout, running, rounding)
     return states_SH, gates_S3H, n_SH
 
 
@@ -135,6 +158,7 @@ def _sweep(
     n_SH: Tensor,
     weight_H3H: Tensor,
     keep_SH: Tensor | None,
+    factor_SH: Tensor | None,
     zoneout: float,
     running: list[int],
     rounding: Rounding,
@@ -145,6 +169,9 @@ def _sweep(
     r, z, u = (gate.split(running) for gate in gates_S3H.chunk(3, 1))
     keep: Sequence[Tensor | float] = [zoneout] * len(running) if keep_SH is None else keep_SH.split(running)
     zones_out, one = keep_SH is not None or zoneout > 0, n_SH.new_ones(())
+    factors: Sequence[Tensor | None] = (
+        [None] * len(running) if factor_SH is None else factor_SH.split(running)
+    )
     previous = states_SH[: running[0]]
     steps = zip(
         states_SH[running[0] :].split(running), gates_S3H.split(running), n_SH.split(running), strict=True
@@ -156,10 +183,13 @@ def _sweep(
         if zones_out:
             z[t].lerp_(one, keep[t])
         n.addcmul_(r[t], u[t]).tanh_()
-        previous = torch.lerp(n, previous, z[t], out=h)
+        factor = factors[t]
+        previous = torch.lerp(n if factor is None else n * factor, previous, z[t], out=h)
 
 
-def _slopes(previous_SH: Tensor, gates_S3H: Tensor, n_SH: Tensor, zoneout: float) -> tuple[Tensor, Tensor]:
+def _slopes(
+    previous_SH: Tensor, gates_S3H: Tensor, n_SH: Tensor, factor_SH: Tensor | None, zoneout: float
+) -> tuple[Tensor, Tensor]:
     """The derivatives of a step's state by the arguments of r, z and u [S, 3H], and by that of n [S, H].
 
     They depend on the forward pass alone: the loop over time only multiplies them by the state's gradient.
@@ -170,6 +200,8 @@ def _slopes(previous_SH: Tensor, gates_S3H: Tensor, n_SH: Tensor, zoneout: float
     slope_r, slope_z, slope_u = slopes_S3H.chunk(3, 1)
     update = 1 - z
     slope_n = torch.addcmul(update, update, n_SH * n_SH, value=-1)
+    if factor_SH is not None:
+        slope_n, n_SH = slope_n * factor_SH, n_SH * factor_SH
     torch.mul(slope_n, r, out=slope_u)
     torch.addcmul(slope_u, slope_u, r, value=-1, out=slope_r).mul_(u)
     torch.sub(previous_SH, n_SH, out=slope_z).mul_(update)

@@ -37,6 +37,8 @@ def run_layer(
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
     precision: str = "float32",
+    *,
+    candidate_TBH: Tensor | None = None,
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
     (time_steps, sequences), device = x_TBI.shape[:2], x_TBI.device
@@ -53,6 +55,8 @@ def run_layer(
         b_r, b_z, u = F.linear(rounded(h_BH), weight_hh, layer.bias_hh).chunk(3, 1)
         r, z = torch.sigmoid(a_r + b_r), torch.sigmoid(a_z + b_z)
         candidate = torch.tanh(a_n + r * u)
+        if candidate_TBH is not None:
+            candidate = candidate * candidate_TBH[t, :n]
         new_BH = candidate + z * (h_BH - candidate)
         kept = zoneout if keep_TBH is None else keep_TBH[t, :n].to(h_BH)
         h_BH = kept * h_BH + (1 - kept) * new_BH
@@ -70,6 +74,7 @@ def gradients(
     zoneout: float,
     precision: str,
     activation: str | None = None,
+    candidate_TBH: Tensor | None = None,
 ) -> list[Tensor | None]:
     """A layer's backward pass in a form that can be differentiated again.
 
@@ -77,7 +82,7 @@ def gradients(
         inputs: x [T, B, I], h0 [B, H] and the four weights, with their graphs.
         wanted: which of them want a gradient; the others get None.
         grads: by the states [T, B, H], and by those after the sequences' last steps [B, H]; None = zero.
-        active, keep_TBH, zoneout, precision: of the forward pass.
+        active, keep_TBH, zoneout, precision, candidate_TBH: of the forward pass.
         activation: what x goes through before it is the layer's input, from ``BETWEEN``.
     """
     # Views: where one input is computed from another, each gets its own partial derivative.
@@ -85,7 +90,8 @@ def gradients(
     x_TBI, h0_BH, *weights = views
     if activate := BETWEEN[activation]:
         x_TBI = activate(x_TBI)
-    h_TBH = run_layer(x_TBI, h0_BH, Layer(*weights), active, keep_TBH, zoneout, precision)
+    layer = Layer(*weights)
+    h_TBH = run_layer(x_TBI, h0_BH, layer, active, keep_TBH, zoneout, precision, candidate_TBH=candidate_TBH)
     outputs = [
         (y, grad) for y, grad in zip((h_TBH, last(h_TBH, active)), grads, strict=True) if grad is not None
     ]

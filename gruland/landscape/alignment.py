@@ -411,7 +411,7 @@ def _layer_states(
     whole = model.gru
     options: dict[str, Any] = {
         "between": whole.between,
-        "zoneout": whole.zoneout,
+        "regularizer": whole.regularizer,
         "precision": whole.precision,
     }
     part = GRU(

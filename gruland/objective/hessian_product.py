@@ -5,7 +5,7 @@ Hessian"). With the weights fixed, the forward and the backward pass are compute
 recurrence forwards and one backwards, each with one small matrix product a step, and large products over all steps. The
 recurrences stand here; what is pointwise, and the head with its loss, is differentiated by ``torch.func.jvp``.
 
-A step of a layer, with the state h before it, the input's part a = W_ih x + b_ih and zoneout's rate p
+A step of a layer, with the state h before it, the input's part a = W_ih x + b_ih and kept's rate p
 (:mod:`gruland.kernels.eager`)::
 
     u = W_n h + b_n   s_r = a_r + W_r h + b_r   s_z = a_z + W_z h + b_z
@@ -87,7 +87,7 @@ class _Linearized:
         for index in range(gru.num_layers):
             raw_SI, x_SI = x_SI, batch.between(x_SI) if index else x_SI
             layer = layer_of(weights, index)
-            forwards.append(_forward(raw_SI, x_SI, layer, batch.packed.running, gru.zoneout))
+            forwards.append(_forward(raw_SI, x_SI, layer, batch.packed.running, gru.regularizer.kept))
             x_SI = forwards[-1].states_SH
         self._final = x_SI[batch.packed.last_B], weights["head.weight"], weights["head.bias"]
         grad_BH = grad(batch.head_loss)(*self._final)
@@ -131,7 +131,7 @@ class _Forward(NamedTuple):
     weight_ih: Tensor  # [3H, I], r z n
     weight_hh: Tensor  # [3H, H], n r z
     running: list[int]
-    zoneout: float
+    kept: float
     states_SH: Tensor
     previous_SH: Tensor
     arguments_S4H: Tensor  # u, s_r, s_z, a_n
@@ -158,12 +158,12 @@ class _Moving(NamedTuple):
     arguments_S4H: Tensor
 
 
-def _slopes(previous_SH: Tensor, arguments_S4H: Tensor, zoneout: float) -> tuple[Tensor, Tensor]:
+def _slopes(previous_SH: Tensor, arguments_S4H: Tensor, kept: float) -> tuple[Tensor, Tensor]:
     """The derivatives of a step's state by its arguments [S, 4H], and by the previous state, z [S, H]."""
     u, s_r, s_z, a_n = arguments_S4H.chunk(4, 1)
     r, sigmoid = s_r.sigmoid(), s_z.sigmoid()
     n = (a_n + r * u).tanh()
-    update = (1 - zoneout) * (1 - sigmoid)
+    update = (1 - kept) * (1 - sigmoid)
     slope_n = update * (1 - n * n)
     slope_u = slope_n * r
     slope_r = slope_u * u * (1 - r)
@@ -182,16 +182,16 @@ def _rolled(hh: Tensor) -> Tensor:
     return hh.roll(len(hh) // 3, 0)
 
 
-def _forward(raw_SI: Tensor, x_SI: Tensor, layer: Layer, running: list[int], zoneout: float) -> _Forward:
-    states_SH, (inputs_S3H, recurrent_S3H) = run_layer(x_SI, layer, running, zoneout)
+def _forward(raw_SI: Tensor, x_SI: Tensor, layer: Layer, running: list[int], kept: float) -> _Forward:
+    states_SH, (inputs_S3H, recurrent_S3H) = run_layer(x_SI, layer, running, kept)
     hidden = states_SH.shape[1]
     previous_SH = _before(states_SH, running)
     arguments_S4H = F.pad(inputs_S3H, (hidden, 0))
     arguments_S4H[:, : 3 * hidden] += recurrent_S3H.roll(hidden, 1)
-    slopes = _in_blocks(lambda h, a: _slopes(h, a, zoneout), previous_SH, arguments_S4H)
+    slopes = _in_blocks(lambda h, a: _slopes(h, a, kept), previous_SH, arguments_S4H)
     weight_hh = _rolled(layer.weight_hh)
     passed = states_SH, previous_SH, arguments_S4H, *slopes
-    return _Forward(raw_SI, x_SI, layer.weight_ih, weight_hh, running, zoneout, *passed)
+    return _Forward(raw_SI, x_SI, layer.weight_ih, weight_hh, running, kept, *passed)
 
 
 def _before(states_SH: Tensor, running: list[int]) -> Tensor:
@@ -270,7 +270,7 @@ def _backward_tangent(
     delta_S4H, decay_SH = moving.arguments_S4H, torch.empty_like(grad_SH)
     rows = at.previous_SH, at.arguments_S4H, moving.previous_SH, delta_S4H, point.grad_SH, decay_SH
     for block in zip(*(t.split(_ROWS) for t in rows), strict=True):
-        _moving_slopes(at.zoneout, *block)
+        _moving_slopes(at.kept, *block)
     recurrent, inputs = slice(0, 3 * hidden), slice(hidden, None)
     decay_SH.addmm_(point.delta_S4H[:, recurrent], _rolled(v.weight_hh))
     _sweep_back(at, grad_SH, delta_S4H, decay_SH)
@@ -293,7 +293,7 @@ def _unrolled(hh: Tensor) -> Tensor:
 
 
 def _moving_slopes(
-    zoneout: float,
+    kept: float,
     previous: Tensor,
     arguments: Tensor,
     previous_v: Tensor,
@@ -303,7 +303,7 @@ def _moving_slopes(
 ) -> None:
     """The slopes' derivatives times the gradient: by the arguments, in the place of theirs; by the previous state."""
     given, tangents = (previous, arguments), (previous_v, arguments_v)
-    slopes, z = jvp(lambda h, a: _slopes(h, a, zoneout), given, tangents)[1]
+    slopes, z = jvp(lambda h, a: _slopes(h, a, kept), given, tangents)[1]
     torch.mul(
         slopes.view(-1, 4, grad.shape[1]), grad.unsqueeze(1), out=arguments_v.view(-1, 4, grad.shape[1])
     )

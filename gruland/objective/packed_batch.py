@@ -58,7 +58,9 @@ class PackedBatch:
         x_SI = F.embedding(self.packed.tokens_S, self.vectors(weights))
         for index in range(self.gru.num_layers):
             x_SI = self.between(x_SI) if index else x_SI
-            x_SI, _ = run_layer(x_SI, layer_of(weights, index), self.packed.running, self.gru.zoneout)
+            x_SI, _ = run_layer(
+                x_SI, layer_of(weights, index), self.packed.running, self.gru.regularizer.kept
+            )
         return self.head_loss(x_SI[self.packed.last_B], weights["head.weight"], weights["head.bias"])
 
     def vectors(self, weights: Parameters) -> Tensor:
@@ -82,7 +84,7 @@ def layer_of(weights: Parameters, index: int) -> Layer:
 
 
 def run_layer(
-    x_SI: Tensor, layer: Layer, running: Sequence[int], zoneout: float
+    x_SI: Tensor, layer: Layer, running: Sequence[int], kept: float
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """A layer step by step (equations: :mod:`gruland.kernels.eager`; initial state zero).
 
@@ -98,7 +100,7 @@ def run_layer(
         b = F.linear(h, layer.weight_hh, layer.bias_hh)
         r, z = torch.sigmoid(a[:, : 2 * hidden] + b[:, : 2 * hidden]).chunk(2, 1)
         n = torch.tanh(torch.addcmul(a[:, 2 * hidden :], r, b[:, 2 * hidden :]))
-        h = torch.lerp(n, h, zoneout + (1 - zoneout) * z)
+        h = torch.lerp(n, h, kept + (1 - kept) * z)
         states.append(h)
         recurrent.append(b)
     return torch.cat(states), (inputs_S3H, torch.cat(recurrent))

@@ -42,8 +42,6 @@ def unavailable(model: Classifier, precision: str = "float32") -> str | None:
         return "the word vectors are trained"
     if gru.backend not in ("auto", kernel.__name__.rpartition(".")[2]):
         return f"the model's backend is {gru.backend}"
-    if gru.dropout_at_test:
-        return "dropout is on in evaluation"
     return kernel.unavailable(model.device, model.head.weight.dtype, False, precision)
 
 
@@ -119,7 +117,7 @@ class ProjectedReviews:
             self._offsets,
             layers,
             between=gru.between,
-            zoneout=gru.zoneout,
+            zoneout=gru.regularizer.kept,
             precision=self._precision,
         )
         return F.linear(h_NH, weights["head.weight"], weights["head.bias"]).cpu()

@@ -1,10 +1,11 @@
-"""What training minimizes, as a surface: the loss with zoneout's and DropConnect's masks, averaged over their draws.
+"""What training minimizes, as a surface: the regularized loss, averaged over the draws of its masks.
 
 The training objective of a network with dropout is the expectation of its loss over masks; in evaluation the weights
-(DropConnect) or states (zoneout) stand for their own expectation, which is another function with another surface. Here
-the expectation is estimated from D draws that are the same at every point (common random numbers: Glasserman & Yao
-1992, "Some guidelines and guarantees for common random numbers"): the surface is as smooth as the model, and what is
-uncertain about the difference of two points is how differently the two react to a mask, not which masks they met.
+or states stand for their own expectation, which is another function with another surface. Here the expectation is
+estimated from D draws that are the same at every point (common random numbers: Glasserman & Yao 1992, "Some guidelines
+and guarantees for common random numbers"): the surface is as smooth as the model, and what is uncertain about the
+difference of two points is how differently the two react to a mask, not which masks they met. What a regularizer adds
+to the loss (a penalty, smoothed labels) is in it.
 
 D draws, N reviews, T words, K outputs, H hidden units.
 """
@@ -16,18 +17,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
+from gruland.gru import WEIGHTS
+from gruland.kernels import Layer
 from gruland.objective.evaluation import EvaluationLoss, PaddedReviews
 from gruland.objective.projection import ProjectedReviews, unavailable
-from gruland.regularizers.draws import Masks, mix
+from gruland.regularizers import Draw, draws_of
 
-#: Bytes of masks that are kept (zoneout has one byte a draw, layer, padded word and unit); those beyond are drawn anew
-#: at each cell.
-MEMORY = 2 * 2**30
 #: Padded words of a batch. Fewer than in evaluation: a mask has its padding, too.
 BATCH_TOKENS = 16_384
 
@@ -35,13 +35,13 @@ BATCH_TOKENS = 16_384
 class TrainingLoss(EvaluationLoss):
     """A classifier's training-mode loss as :func:`gruland.landscape.compute_surface` wants it.
 
-    Zoneout's mask of a review is a function of (seed, draw, layer, review), DropConnect's of (seed, draw, layer), which
+    The masks of a review are a function of (seed, draw, layer, review), those of weights of (seed, draw, layer), which
     is one a forward pass as in training: neither depends on the batches, the other reviews, the point or the plane.
-    Draw d has the masks of ``gruland.evaluation.logits(mask_seed=mask_seeds(draws, seed)[d])``.
+    Draw d is that of ``gruland.evaluation.logits(draw=draws_of(seed, draws, keys)[d])``.
 
-    With DropConnect alone the first layer's inputs are projected (:mod:`gruland.objective.projection`), once for all
-    draws; with zoneout each draw is a forward pass of the model through its own kernel. A model without either has
-    nothing to draw, and its loss is that of evaluation.
+    Where masks leave the first layer's inputs alone, these are projected (:mod:`gruland.objective.projection`), once
+    for all draws; else each draw is a forward pass of the model through its own kernel. A regularizer without masks has
+    nothing to draw: one pass is all.
 
     Args:
         model, encoded, labels, precision, batch_tokens: as of :class:`EvaluationLoss`.
@@ -65,105 +65,101 @@ class TrainingLoss(EvaluationLoss):
         precision: str = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        seeds = mask_seeds(draws, seed)
-        self._seeds = seeds if model.regularizer.random else seeds[:1]
-        self._keys = np.arange(encoded.size) if keys is None else np.asarray(keys)
+        self._draws = draws_of(seed, draws, np.arange(encoded.size) if keys is None else np.asarray(keys))
+        if not model.regularizer.random:
+            self._draws = self._draws[:1]
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
         self.about |= {"objective": "training loss", "draws": draws, "mask_seed": seed}
 
     def _why_padded(self) -> str | None:
-        return unavailable(self._model) or (
-            "each review has zoneout masks of its own" if self._model.gru.zoneout else None
-        )
+        return unavailable(self._model) or _why_not_projected(self._model)
 
     def _projected(self, encoded: Encoded) -> ProjectedReviews:
-        return _ProjectedDraws(self._model, encoded, self.precision, self._seeds)
+        return _ProjectedDraws(self._model, encoded, self.precision, self._draws)
 
     def _padded(self, encoded: Encoded, batch_tokens: int) -> PaddedReviews:
-        return _PaddedDraws(self._model, encoded, batch_tokens, self.precision, self._seeds, self._keys)
+        return _PaddedDraws(self._model, encoded, batch_tokens, self.precision, self._draws)
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss [N] and correctness [N], means over the draws, of logits [D, N, K]."""
-        each = [super(TrainingLoss, self)._measured(logits_NK) for logits_NK in logits]
-        losses, correct = (torch.stack(values).double() for values in zip(*each, strict=True))
-        return losses.mean(0), correct.mean(0)
+        """Loss [N] and correctness [N], means over the draws, of logits [D, N, K] (and a column of penalties)."""
+        task, regularizer, labels = self._model.task, self._model.regularizer, self._labels
+        penalties: Tensor | float = 0.0
+        if "penalty" in regularizer.hooks:
+            logits, penalties = logits[..., :-1], logits[..., -1].double()
+        losses = torch.stack([regularizer.loss(task, logits_NK, labels) for logits_NK in logits]).double()
+        correct = torch.stack([task.correct(task.probabilities(logits_NK), labels) for logits_NK in logits])
+        return (losses + penalties).mean(0), correct.double().mean(0)
 
 
-def mask_seeds(draws: int, seed: int) -> list[int]:
-    """The mask seed of each draw; two seeds have no draw in common.
-
-    Raises:
-        ValueError: fewer than one draw.
-    """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws={draws}: expected a whole number of at least 1")
-    return [mix(seed, draw) for draw in range(draws)]
+def _why_not_projected(model: Classifier) -> str | None:
+    """None if the masks leave what is projected once for all draws alone, else one line."""
+    regularizer, layer = model.regularizer, model.gru.layer(0)
+    if regularizer.hooks - {"weights", "loss"}:
+        return f"{regularizer.title} acts within the forward pass"
+    drawn = regularizer.weights(layer, Draw(0).of_batch(1, model.device))
+    if drawn.weight_ih is not layer.weight_ih or drawn.bias_ih is not layer.bias_ih:
+        return f"{regularizer.title} changes the first layer's input weights"
+    return None
 
 
 class _ProjectedDraws(ProjectedReviews):
-    """DropConnect's draws over projected reviews: logits are [D, N, K]."""
+    """Draws of hidden-to-hidden weights over projected reviews: logits are [D, N, K]."""
 
-    def __init__(self, model: Classifier, encoded: Encoded, precision: str, seeds: Sequence[int]) -> None:
+    def __init__(self, model: Classifier, encoded: Encoded, precision: str, draws: Sequence[Draw]) -> None:
         super().__init__(model, encoded, precision)
-        self._masks = [model.gru.draw_masks((1, 1), keys=[0], seed=seed) for seed in seeds]
+        self._draws = [draw.of_batch(encoded.size, model.device) for draw in draws]
 
     def _run(self, table_V3H: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         run = super()._run
-        return torch.stack([run(table_V3H, _masked(weights, masks)) for masks in self._masks])
+        return torch.stack([run(table_V3H, self._drawn(weights, draw)) for draw in self._draws])
 
-
-def _masked(weights: Mapping[str, Tensor], masks: Sequence[Masks]) -> dict[str, Tensor]:
-    """The weights with DropConnect's masks on the hidden-to-hidden matrices."""
-    factors = {f"gru.weight_hh_l{index}": mask.recurrent for index, mask in enumerate(masks)}
-    dropped = {name: weights[name] * factor for name, factor in factors.items() if factor is not None}
-    return {**weights, **dropped}
+    def _drawn(self, weights: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+        """The weights that the layers run with under a draw."""
+        gru, result = self._model.gru, dict(weights)
+        for index in range(gru.num_layers):
+            layer = Layer(*(weights[f"gru.{name}_l{index}"] for name in Layer._fields))
+            drawn = gru.regularizer.weights(layer, draw.at(WEIGHTS, index))
+            result |= {f"gru.{name}_l{index}": weight for name, weight in drawn._asdict().items()}
+        return result
 
 
 class _PaddedDraws(PaddedReviews):
-    """Draws of masks over padded batches: logits are [D, N, K]."""
+    """Draws of masks over padded batches: logits are [D, N, K], where there are penalties [D, N, K + 1]."""
 
     def __init__(
-        self,
-        model: Classifier,
-        encoded: Encoded,
-        batch_tokens: int,
-        precision: str,
-        seeds: Sequence[int],
-        keys: np.ndarray,
+        self, model: Classifier, encoded: Encoded, batch_tokens: int, precision: str, draws: Sequence[Draw]
     ) -> None:
         super().__init__(model, encoded, batch_tokens)
-        self._precision, self._seeds, self._keys = precision, seeds, keys
-        self._kept: dict[tuple[int, int], list[Masks]] = {}
-        self._room = MEMORY
+        self._precision, self._module = precision, _LogitsAndPenalty(model)
+        whole = [draw.of_batch(encoded.size, torch.device("cpu")) for draw in draws]
+        self._draws: list[list[Draw | None]] = [
+            [draw.take(rows) if model.regularizer.random else None for draw in whole] for rows in self._rows
+        ]
 
     def _forward(self, index: int, parameters: dict[str, Tensor]) -> Tensor:
-        tokens, lengths = self._inputs[index]
+        named = {f"model.{name}": parameter for name, parameter in parameters.items()}
         with _multiplying_in(self._model, self._precision):
             return torch.stack(
                 [
-                    functional_call(self._model, parameters, (tokens, lengths, self._masks(index, seed)))
-                    for seed in self._seeds
+                    functional_call(self._module, named, (*self._inputs[index], draw))
+                    for draw in self._draws[index]
                 ]
             )
 
-    def _masks(self, index: int, seed: int) -> list[Masks]:
-        """The masks of one batch and draw: kept from an earlier cell, or drawn."""
-        if (index, seed) in self._kept:
-            return self._kept[index, seed]
-        lengths, keys = self._inputs[index][1], self._keys[self._rows[index]]
-        masks = [_as_bool(mask) for mask in self._model.gru.draw_masks(lengths, keys=keys, seed=seed)]
-        size = sum(_bytes(mask) for mask in masks)
-        if size <= self._room:
-            self._kept[index, seed], self._room = masks, self._room - size
-        return masks
 
+class _LogitsAndPenalty(nn.Module):
+    """A model's logits [B, K] and, where its regularizer has one, the penalty as a further column."""
 
-def _as_bool(masks: Masks) -> Masks:
-    return masks if masks.zoneout is None else masks._replace(zoneout=masks.zoneout.bool())
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
 
-
-def _bytes(masks: Masks) -> int:
-    return sum(part.nbytes for part in masks if part is not None)
+    def forward(self, tokens: Tensor, lengths: Tensor, draw: Draw | None) -> Tensor:
+        logits, states_BTH = self.model.logits_and_states(tokens, lengths, draw)
+        if "penalty" not in self.model.regularizer.hooks:
+            return logits
+        penalty_B = self.model.regularizer.penalty(states_BTH, lengths)
+        return torch.cat([logits, penalty_B.unsqueeze(1)], 1)
 
 
 @contextmanager

@@ -1,21 +1,38 @@
 """Regularizers: one class each, all of the interface in :mod:`gruland.regularizers.base`."""
 
-from gruland.regularizers.base import RATES, SIZES, Regularizer, check_rate
+from gruland.regularizers.ar_tar import ArTar
+from gruland.regularizers.base import RATES, SIZES, Regularizer, Steps, check_rate
 from gruland.regularizers.composed import Composed
+from gruland.regularizers.draws import Bernoulli, Draw, draws_of, factors, mix
 from gruland.regularizers.dropconnect import DropConnect
+from gruland.regularizers.embedding import Embedding
+from gruland.regularizers.label_smoothing import LabelSmoothing
+from gruland.regularizers.locked import Locked
 from gruland.regularizers.none import NoDropout
+from gruland.regularizers.recurrent import Recurrent
 from gruland.regularizers.zoneout import Zoneout
 
 __all__ = [
     "RATES",
     "SIZES",
+    "ArTar",
+    "Bernoulli",
     "Composed",
+    "Draw",
     "DropConnect",
+    "Embedding",
+    "LabelSmoothing",
+    "Locked",
     "NoDropout",
+    "Recurrent",
     "Regularizer",
+    "Steps",
     "Zoneout",
     "by_rates",
     "check_rate",
+    "draws_of",
+    "factors",
+    "mix",
 ]
 
 

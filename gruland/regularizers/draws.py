@@ -1,86 +1,128 @@
-"""Zoneout and DropConnect: the random masks of a recurrent layer.
+"""The one way to draw masks: a function of seed, place, sequence, time and unit, and of nothing else.
 
-T time steps, B sequences, H hidden units.
+So a mask is the same in every batch, on every device, in every process, and whatever else was drawn before it
+(:mod:`gruland.kernels.philox` has the generator).
+
+T time steps, B sequences, H units.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_WORD = 2**64 - 1
+from gruland.kernels import philox
+
+_WORD, _CPU = 2**64 - 1, torch.device("cpu")
 
 
-class Masks(NamedTuple):
-    """The masks of one layer for one forward pass; a part that is None acts as in evaluation.
+class Bernoulli(NamedTuple):
+    """A mask [T, B, H] that is not drawn yet: a kernel may draw it where it needs it."""
 
-    Attributes:
-        zoneout: [B, T, H] zeros and ones, or bool; 1 = the unit keeps its previous value at that step.
-        recurrent: [3H, H] factors of the hidden-to-hidden matrix: 0, or 1 / (1 - p).
+    seed: int
+    rate: float
+    steps: int
+    keys: Tensor | None  # int64 [B]; None: the positions 0 to B - 1
+    sequences: int
+    units: int
+    device: torch.device
+
+    def tensor(self) -> Tensor:
+        """The mask as bool."""
+        keys = torch.arange(self.sequences, device=self.device) if self.keys is None else self.keys
+        return philox.bernoulli(self.seed, self.rate, self.steps, keys, self.units)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which masks a forward pass meets: ``model(tokens, lengths, draw=Draw(seed=3))``.
+
+    Given one, a model draws its masks in evaluation, too (dropout at test time); without one it draws in training
+    alone, from a seed of torch's generator.
+
+    Args:
+        seed: any integer. Two seeds share no mask.
+        keys: [B] an integer for each sequence, its identity; None = its position in the batch.
     """
 
-    zoneout: Tensor | None = None
-    recurrent: Tensor | None = None
+    seed: int
+    keys: Tensor | Sequence[int] | np.ndarray | None = None
+    sequences: int = 1
+    device: torch.device = _CPU
+
+    @classmethod
+    def fresh(cls) -> Draw:
+        """One whose seed comes from torch's default generator."""
+        return cls(int(torch.randint(2**62, ())))
+
+    def at(self, *place: int) -> Draw:
+        """The draw of a place of the model, e.g. of layer 1: independent of every other place's."""
+        return replace(self, seed=mix(self.seed, *place))
+
+    def of_batch(self, sequences: int, device: torch.device) -> Draw:
+        """The draw for a batch of B sequences on a device.
+
+        Raises:
+            ValueError: keys of another number of sequences.
+        """
+        if self.keys is None:
+            return replace(self, sequences=sequences, device=device)
+        keys = torch.as_tensor(self.keys).to(device, torch.int64)
+        if keys.shape != (sequences,):
+            raise ValueError(f"keys has the shape {list(keys.shape)}: expected {[sequences]}, one a sequence")
+        return replace(self, keys=keys, sequences=sequences, device=device)
+
+    def take(self, rows: Tensor | np.ndarray | None) -> Draw:
+        """The draw of the sequences at these places of the batch, in their order; None = as it is."""
+        if rows is None:
+            return self
+        index = torch.as_tensor(rows)
+        return replace(self, keys=self._keys().cpu()[index].to(self.device), sequences=len(index))
+
+    def _keys(self) -> Tensor:
+        if self.keys is None:
+            return torch.arange(self.sequences, device=self.device)
+        return torch.as_tensor(self.keys).to(self.device, torch.int64)
+
+    def each_step(self, rate: float, steps: int, units: int) -> Bernoulli:
+        """[T, B, H], not drawn yet: 1 with probability ``rate`` for each time, sequence and unit."""
+        keys = None if self.keys is None else self._keys()
+        return Bernoulli(self.seed, rate, steps, keys, self.sequences, units, self.device)
+
+    def each_sequence(self, rate: float, units: int) -> Tensor:
+        """[B, H] of bool: the same at all times of a sequence."""
+        return philox.bernoulli(self.seed, rate, 1, self._keys(), units)[0]
+
+    def each_word(self, rate: float, tokens_BT: Tensor) -> Tensor:
+        """[B, T] of bool: the same wherever a sequence has the word."""
+        return philox.bernoulli_at(self.seed, rate, self._keys().unsqueeze(1), tokens_BT)
+
+    def shared(self, rate: float, rows: int, units: int) -> Tensor:
+        """[rows, H] of bool: the same for all sequences."""
+        key = torch.zeros(1, dtype=torch.int64, device=self.device)
+        return philox.bernoulli(self.seed, rate, rows, key, units).squeeze(1)
 
 
-def zoneout_mask(
-    time_steps: int,
-    sequences: int,
-    hidden_size: int,
-    rate: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """A draw with probability ``rate`` for each (sequence, time, unit): [B, T, H], 1 = keep the old value.
-
-    Krueger et al. 2017, "Zoneout", section 3. The rate is rounded to a multiple of 2**-16: four draws come from one
-    64-bit number. The result is bool, and its memory is time-major, as the kernels read it.
-    """
-    shape, threshold = (time_steps, sequences, hidden_size), round(rate * 2**16)
-    if threshold == 0:
-        return torch.zeros(shape, dtype=torch.bool, device=device).transpose(0, 1)
-    numbers = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device)
-    draws = numbers.random_(-(2**63), None, generator=generator).view(torch.int16)[: math.prod(shape)]
-    return (draws <= threshold - 1 - 2**15).view(shape).transpose(0, 1)
-
-
-def seeded_zoneout_mask(
-    lengths: Sequence[int], seeds: Sequence[int], hidden_size: int, rate: float
-) -> Tensor:
-    """A zoneout mask [B, T, H] on the CPU with a seed for each sequence; T = the longest.
-
-    Entry (b, t, j) is a function of (seeds[b], t, j) alone, whatever the batch; zero beyond the end.
+def draws_of(seed: int, count: int, keys: Tensor | Sequence[int] | np.ndarray | None = None) -> list[Draw]:
+    """Several draws, of which two seeds have none in common; more draws begin with those of fewer.
 
     Raises:
-        ValueError: another number of seeds than of lengths.
+        ValueError: fewer than one draw.
     """
-    if len(lengths) != len(seeds):
-        raise ValueError(f"got {len(seeds)} seeds for {len(lengths)} sequences: expected one for each")
-    keep_BTH = torch.zeros(len(lengths), max(lengths), hidden_size)
-    generator = torch.Generator()
-    for keep_TH, length, seed in zip(keep_BTH, lengths, seeds, strict=True):
-        generator.manual_seed(seed)
-        torch.lt(torch.rand(length, hidden_size, generator=generator), rate, out=keep_TH[:length])
-    return keep_BTH
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"draws={count}: expected a whole number of at least 1")
+    return [Draw(mix(seed, number), keys) for number in range(count)]
 
 
-def dropconnect_mask(
-    hidden_size: int,
-    rate: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Factors [3H, H] of a hidden-to-hidden matrix: 0 with probability ``rate``, else 1 / (1 - rate).
-
-    Wan et al. 2013, "Regularization of Neural Networks using DropConnect"; scaled as dropout is, so that the
-    weights' expectation is the weights. Rate 1 gives zeros.
-    """
-    kept = torch.rand(3 * hidden_size, hidden_size, generator=generator, device=device) >= rate
-    return kept * (0.0 if rate == 1 else 1 / (1 - rate))
+def factors(dropped: Tensor, rate: float, like: Tensor) -> Tensor:
+    """0 where dropped, else 1 / (1 - p): their expectation is 1. p is the rate as it was drawn, to 2^-16."""
+    scale = 2**16 / (2**16 - philox.threshold(rate))
+    return dropped.logical_not().to(like) * scale
 
 
 def mix(*numbers: int) -> int:

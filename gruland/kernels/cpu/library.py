@@ -78,6 +78,17 @@ def load(path: Path) -> ctypes.CDLL:
     library.gru_forward.restype = library.gru_backward.restype = None
     library.gru_final_states.argtypes = [ctypes.POINTER(Stack), ctypes.c_bool]
     library.gru_final_states.restype = None
+    number = ctypes.c_int64
+    library.gru_bernoulli.argtypes = [
+        ctypes.c_uint64,
+        ctypes.c_uint32,
+        number,
+        number,
+        number,
+        pointer,
+        pointer,
+    ]
+    library.gru_bernoulli.restype = None
     return library
 
 

@@ -1,7 +1,7 @@
 """Fused Triton kernels for GPUs: a layer with its backward pass, and whole stacks of many weight sets at once.
 
 Equations and memory layout: ``layer_kernel.py`` and ``stack_kernel.py``; masks drawn within a kernel:
-``philox.py``. Without a GPU the kernels run in Triton's interpreter where ``TRITON_INTERPRET=1`` is set before
+``kernels/philox.py``. Without a GPU the kernels run in Triton's interpreter where ``TRITON_INTERPRET=1`` is set before
 they are imported: slowly, to test them, and never by ``auto``.
 """
 
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from gruland.kernels import Layer
 from gruland.kernels import eager as reference
+from gruland.kernels.philox import bernoulli
 from gruland.kernels.threads import once
 from gruland.kernels.triton.layer import run_layer
-from gruland.kernels.triton.philox import zoneout_mask
 from gruland.kernels.triton.stack import final_states, final_states_many
 
 #: ``run_layer`` draws a zoneout mask from ``keep_seed``.
 DRAWS_ZONEOUT = True
 
-__all__ = ["final_states", "final_states_many", "run_layer", "unavailable", "zoneout_mask"]
+__all__ = ["final_states", "final_states_many", "run_layer", "unavailable"]
 
 
 def unavailable(
@@ -95,7 +95,7 @@ def _deviation(device: torch.device, precision: str) -> str | None:
             for shape, scale in zip(shapes, scales, strict=True)
         ]
         active = [3] * 4 + [2] * 4 + [1]
-        keep_TBH = zoneout_mask(hidden, 9, 3, hidden, 0.3, device)
+        keep_TBH = bernoulli(hidden, 0.3, 9, torch.arange(3, device=device), hidden)
         doubles = [tensor.double() for tensor in tensors]
         expected = _results(reference.run_layer, doubles, active, keep_TBH.double(), 0.3)
         actual = _results(run_layer, tensors, active, None, 0.3, precision, keep_seed=hidden)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from gruland.kernels import Layer, plain
 from gruland.kernels.packing import pack, previous_states, running_rows, unpack
+from gruland.kernels.philox import bernoulli, threshold
 from gruland.kernels.threads import Lock
-from gruland.kernels.triton.philox import threshold, zoneout_mask
 
 #: How float32 products are made, as ``tl.dot`` names it: "ieee" is plain float32. "tf32x3" would have tensor
 #: cores make each of three products of split operands, which is nearly as exact.
@@ -45,8 +45,8 @@ def run_layer(
 
     Args:
         keep_seed: draw the zoneout mask of the rate ``zoneout`` within the kernel: it is
-            ``zoneout_mask(keep_seed, T, B, H, zoneout)``, and is stored nowhere. Each layer and each forward
-            pass needs a seed of its own.
+            ``philox.bernoulli(keep_seed, zoneout, T, keys, H)`` with the keys 0 to B - 1, and is stored nowhere.
+            Each layer and each forward pass needs a seed of its own.
 
     Raises:
         ValueError: both ``keep_TBH`` and ``keep_seed``; shapes, dtypes or devices that don't fit.
@@ -97,8 +97,8 @@ class _GRULayer(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             steps, sequences = ctx.shape
             if keep_seed is not None:
-                sizes = steps, sequences, weight_hh.shape[1]
-                keep_TBH = zoneout_mask(keep_seed, *sizes, zoneout, grad_TBH.device)
+                keys = torch.arange(sequences, device=grad_TBH.device)
+                keep_TBH = bernoulli(keep_seed, zoneout, steps, keys, weight_hh.shape[1]).to(grad_TBH)
             active = F.pad(torch.tensor(running), (0, steps - len(running)))
             options = active, keep_TBH, ctx.zoneout, precision
             return *plain.gradients(tensors, ctx.needs_input_grad[:6], [grad_TBH, None], *options), None, None
