@@ -28,10 +28,11 @@ from gruland.landscape.directions import (
     load_directions,
     save_directions,
 )
+from gruland.landscape.objective import Objective
 from gruland.landscape.pictures import PICTURES, Scale, trajectory_figure, write, write_pictures
 from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
 from gruland.landscape.store import attributes_at
-from gruland.landscape.surface import Evaluate, compute_surface
+from gruland.landscape.surface import compute_surface
 from gruland.landscape.trajectory import trajectory
 from gruland.objective.evaluation import PRECISIONS, EvaluationLoss
 from gruland.objective.training import TrainingLoss
@@ -387,7 +388,7 @@ def surface_of(
         interpolation=settings.interpolation,
         seed=settings.seed,
         path=path,
-        attributes={**attributes, **evaluate.about},
+        attributes=attributes,
         label=label,
         max_seconds=settings.max_seconds,
     )
@@ -443,6 +444,8 @@ def objective_of(
             evaluate: EvaluationLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
         else:
             evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
+    words = {"train": "training"}.get(settings.split, settings.split)
+    evaluate.label = f"{encoded.size:,} {words} reviews"
     gru = model.gru
     evaluate.about |= {
         "split": settings.split,
@@ -707,7 +710,7 @@ def run_checkpoints(run: Run) -> dict[int, dict[str, Tensor]]:
     return {epoch: dict(run.load_model(f"epoch-{epoch}").trainable()) for epoch in run.epochs}
 
 
-def run_path(evaluate: Evaluate, run: Run, plane: Plane) -> dict[str, Any]:
+def run_path(evaluate: Objective, run: Run, plane: Plane) -> dict[str, Any]:
     """:func:`trajectory` of the epochs that a run kept, as plain data.
 
     Returns:

@@ -17,15 +17,11 @@ from gruland.landscape.alignment import (
     Arrangement,
     align,
     barrier,
-    correlation,
-    hidden_states,
     hidden_units,
     identity,
-    match_activations,
     match_weights,
     over_chord,
     permute_units,
-    random_arrangement,
 )
 from gruland.landscape.directions import fingerprint
 from gruland.objective import EvaluationLoss
@@ -54,6 +50,17 @@ def weights_of(module):
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
+def random_arrangement(size, seed, signs):
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(size, generator=generator)
+    flips = 2 * torch.randint(2, (size,), generator=generator) - 1
+    return Arrangement(order, flips if signs else torch.ones_like(flips))
+
+
+def units_of(model):
+    return hidden_units(model, readers=("head.weight",))
+
+
 def drawn(units, seed=0, signs=False):
     return [
         random_arrangement(layer.size, seed + index, signs=signs and layer.can_flip)
@@ -69,7 +76,7 @@ def drawn(units, seed=0, signs=False):
 @pytest.mark.parametrize("between", ["tanh", "relu", None])
 def test_a_permuted_classifier_computes_the_same(between, zoneout, signs):
     model = classifier(between=between, zoneout=zoneout, num_layers=3)
-    units, parameters = hidden_units(model), model.trainable()
+    units, parameters = units_of(model), model.trainable()
     assert [layer.can_flip for layer in units] == [between != "relu"] * 2 + [True]
     permuted = permute_units(parameters, units, drawn(units, signs=signs))
     tokens, lengths = reviews()[0].padded()
@@ -84,7 +91,7 @@ def test_a_permuted_classifier_computes_the_same(between, zoneout, signs):
 @pytest.mark.parametrize("zoneout", [0.0, 0.1])
 def test_the_fused_kernel_s_losses_are_the_same_to_rounding(zoneout):
     model = classifier(dtype=torch.float32, hidden_size=32, zoneout=zoneout)
-    units, evaluate = hidden_units(model), EvaluationLoss(model, *reviews(), precision="float32")
+    units, evaluate = units_of(model), EvaluationLoss(model, *reviews(), precision="float32")
     assert evaluate.reason is None
     losses = [
         evaluate(p)[0]
@@ -136,7 +143,7 @@ def test_an_outsider_s_lstm_with_two_heads(bias):
 
 def test_two_permutations_are_one_after_the_other():
     model = classifier()
-    units, parameters = hidden_units(model), model.trainable()
+    units, parameters = units_of(model), model.trainable()
     first, second = drawn(units, 1, signs=True), drawn(units, 5, signs=True)
     both = [
         Arrangement(a.order[b.order], a.signs[b.order] * b.signs) for a, b in zip(first, second, strict=True)
@@ -166,7 +173,7 @@ ONE = identity(8)
 def test_arrangements_that_cannot_be(arrangements, message):
     model = classifier(between="relu")
     with pytest.raises(ValueError, match=message):
-        permute_units(model.trainable(), hidden_units(model), arrangements)
+        permute_units(model.trainable(), units_of(model), arrangements)
 
 
 def test_what_has_no_hidden_units_to_permute():
@@ -181,7 +188,7 @@ def test_what_has_no_hidden_units_to_permute():
     model = classifier()
     model.head.requires_grad_(False)
     with pytest.raises(ValueError, match=r"parameters lack head.weight, in which the units of layer 1 stand"):
-        permute_units(model.trainable(), hidden_units(model), [ONE, ONE])
+        permute_units(model.trainable(), units_of(model), [ONE, ONE])
 
 
 # -- matching
@@ -193,22 +200,13 @@ def inverse_of(arrangement):
 
 
 @pytest.mark.parametrize("signs", [False, True])
-@pytest.mark.parametrize("method", ["weights", "activations"])
 @pytest.mark.parametrize("hidden", [8, 32])
-def test_a_random_arrangement_is_found_again(method, signs, hidden):
+def test_a_random_arrangement_is_found_again(signs, hidden):
     model = classifier(hidden_size=hidden, num_layers=3)
-    units, reference = hidden_units(model), model.trainable()
+    units, reference = units_of(model), model.trainable()
     hidden_from = drawn(units, signs=signs)
     permuted = permute_units(reference, units, hidden_from)
-    found = align(
-        permuted,
-        reference,
-        units,
-        method=method,
-        states=hidden_states(model, reviews()[0]),
-        signs=signs,
-        seed=3,
-    )
+    found = align(permuted, reference, units, signs=signs, seed=3)
     for arrangement, original in zip(found.arrangements, hidden_from, strict=True):
         assert torch.equal(arrangement.order, inverse_of(original).order)
         assert torch.equal(arrangement.signs, inverse_of(original).signs)
@@ -218,13 +216,11 @@ def test_a_random_arrangement_is_found_again(method, signs, hidden):
 
 
 @pytest.mark.parametrize("signs", [False, True])
-@pytest.mark.parametrize("method", ["weights", "activations"])
-def test_aligned_networks_agree_better_and_compute_the_same(method, signs):
+def test_aligned_networks_agree_better_and_compute_the_same(signs):
     for seed in range(6):
         reference, model = classifier(seed), classifier(seed + 100)
-        units, encoded = hidden_units(model), reviews()[0]
-        states = hidden_states(model, encoded)
-        options = {"method": method, "states": states, "signs": signs, "seed": seed}
+        units, encoded = units_of(model), reviews()[0]
+        options = {"signs": signs, "seed": seed}
         before = fingerprint(model.trainable())
         found = align(model.trainable(), reference.trainable(), units, **options)
         assert found.score > found.before
@@ -249,7 +245,7 @@ def test_weights_are_never_matched_worse_than_they_were():
             for model in (one, other):
                 for name, parameter in model.named_parameters():
                     parameter *= 1.0 if "weight_hh" in name else 0.01
-        found = align(other.trainable(), one.trainable(), hidden_units(one))
+        found = align(other.trainable(), one.trainable(), units_of(one))
         assert found.score >= found.before
         gained += found.score > found.before
     assert gained > 20
@@ -280,45 +276,9 @@ def closeness(one, other):
     return sum(float((one[name] * other[name]).sum()) for name in one)
 
 
-def test_activations_are_matched_by_pearson_s_correlation():
-    rng = np.random.default_rng(0)
-    one, other = rng.normal(size=(50, 4)) + 3, rng.normal(size=(50, 4))
-    other[:, 2] = 5.0  # constant
-    found = correlation(torch.from_numpy(one), torch.from_numpy(other)).numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        expected = np.corrcoef(one.T, other.T)[:4, 4:]
-    np.testing.assert_allclose(found, np.nan_to_num(expected), atol=1e-12)
-    (units,) = hidden_units(nn.GRU(2, 4, 2))
-    (arrangement,) = match_activations([torch.from_numpy(found)], [units])
-    best = max(sum(found[i, order[i]] for i in range(4)) for order in permutations(range(4)))
-    assert sum(found[i, j] for i, j in enumerate(arrangement.order.tolist())) == pytest.approx(best)
-
-
-@pytest.mark.parametrize("zoneout", [0.0, 0.4])
-def test_hidden_states_are_those_of_the_forward_pass(zoneout):
-    model, (encoded, _) = classifier(zoneout=zoneout, num_layers=3), reviews()
-    states = hidden_states(model, encoded)(model.trainable())
-    tokens, lengths = encoded.padded()
-    with torch.no_grad():
-        h_BTH, h_n = model.gru(model.vectors[tokens], lengths=lengths)
-    assert [tuple(layer.shape) for layer in states] == [(int(lengths.sum()), 8)] * 3
-
-    def rows(tensor):  # whatever the batches' order
-        return sorted(tuple(round(x, 9) for x in row) for row in tensor.tolist())
-
-    valid = torch.arange(tokens.shape[1]) < lengths[:, None]
-    assert rows(states[2]) == rows(h_BTH[valid])
-    for layer, last in zip(states, h_n, strict=True):
-        assert set(rows(last)) <= set(rows(layer))
-
-
 def test_what_cannot_be_aligned():
     model = classifier()
-    units, parameters = hidden_units(model), model.trainable()
-    with pytest.raises(ValueError, match="method='names': expected weights or activations"):
-        align(parameters, parameters, units, method="names")
-    with pytest.raises(ValueError, match="needs states="):
-        align(parameters, parameters, units, method="activations")
+    units, parameters = units_of(model), model.trainable()
     with pytest.raises(
         ValueError, match=r"the network to align is of another model: gru.weight_ih_l0 is \[24, 5\]"
     ):
@@ -441,7 +401,7 @@ def test_what_has_no_barrier():
 
 def test_a_permuted_copy_has_a_barrier_that_alignment_removes():
     model = classifier(dtype=torch.float32, hidden_size=16)
-    units, parameters, (encoded, labels) = hidden_units(model), model.trainable(), reviews()
+    units, parameters, (encoded, labels) = units_of(model), model.trainable(), reviews()
     evaluate = EvaluationLoss(model, encoded, labels, precision="float32")
     permuted = permute_units(parameters, units, drawn(units))
     before = barrier(evaluate, parameters, permuted, points=5, resamples=50)

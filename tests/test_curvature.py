@@ -7,15 +7,12 @@ import builtins
 import numpy as np
 import pytest
 import torch
-import xarray
 from torch import nn
 from torch.func import functional_call
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
-from gruland.landscape.measures import curvature
 from gruland.landscape.measures.curvature import (
-    curvature_ratio_map,
     extreme_eigenvalues,
     hessian,
     hessian_plane,
@@ -358,38 +355,6 @@ def test_the_model_stays_as_it_is():
 # -- planes and maps
 
 
-def test_ratio_map_of_a_loss_whose_hessian_depends_on_the_place(tmp_path):
-    # f = x^4 + y^2 / 2 - z^2: the Hessian is diag(12 x^2, 1, -2).
-    def loss(p):
-        x, y, z = p["w"][0]
-        return x**4 + y**2 / 2 - z**2
-
-    parameters = {"w": torch.zeros(1, 3, dtype=torch.float64)}
-    directions = [{"w": torch.tensor([row], dtype=torch.float64)} for row in ([1.0, 0, 0], [0, 1.0, 0])]
-    path = tmp_path / "map.zarr"
-    found = curvature_ratio_map(
-        loss, parameters, directions, size=(3, 2), extent=0.5, tolerance=1e-8, path=path
-    )
-    np.testing.assert_allclose(found["lambda_min"], -2)
-    np.testing.assert_allclose(found["lambda_max"], np.broadcast_to([3.0, 1.0, 3.0], (2, 3)))
-    np.testing.assert_allclose(found["ratio"], np.broadcast_to([2 / 3, 2.0, 2 / 3], (2, 3)))
-    assert found["ratio"].dims == ("beta", "alpha")
-    stored = xarray.open_dataset(path, engine="zarr", consolidated=False)
-    np.testing.assert_array_equal(stored["ratio"], found["ratio"])
-    stored.close()
-
-
-def test_ratio_map_keeps_cells_that_are_not_finite():
-    def loss(p):
-        return p["w"].log().sum()
-
-    parameters = {"w": torch.ones(1, 2, dtype=torch.float64)}
-    directions = [{"w": torch.tensor([row], dtype=torch.float64)} for row in ([1.0, 0], [0, 1.0])]
-    found = curvature_ratio_map(loss, parameters, directions, size=3, extent=1.0)
-    assert np.isnan(found["ratio"].values[:, 0]).all()
-    assert np.isfinite(found["ratio"].values[1:, 1:]).all()
-
-
 def test_hessian_plane_s_axes():
     loss, parameters, _, basis = quadratic(SPECTRUM)
     plane = hessian_plane(loss, parameters, tolerance=1e-10)
@@ -436,12 +401,11 @@ def test_without_curvlinops_there_is_one_line(monkeypatch):
         return original(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    curvature._operator_class.cache_clear()
     loss, parameters, *_ = quadratic(SPECTRUM)
     with pytest.raises(
         ModuleNotFoundError, match=r"needs curvlinops .* make setup, or pip install 'gruland\[hessian\]'"
     ):
-        hessian(loss, parameters)
+        spectral_density(hessian(loss, parameters))
 
 
 def test_progress_says_how_many_products(capsys, monkeypatch):

@@ -101,6 +101,7 @@ def test_values_are_what_was_evaluated(module, evaluate):
         seen[len(seen)] = float(losses.mean())
         return losses, correct
 
+    recording.about = {}  # evaluated once at the origin
     surface = compute_surface(recording, parameters, directions, size=SIZE)
     assert sorted(map(str, surface.loss.values.ravel())) == sorted(map(str, list(seen.values())))
     assert np.isinf(surface.loss.values).sum() == 1
@@ -146,6 +147,7 @@ def test_a_failure_leaves_the_weights_and_what_was_computed(module, evaluate, tm
             raise RuntimeError("out of memory")
         return evaluate(moved)
 
+    failing.about = {}
     with pytest.raises(RuntimeError, match="out of memory"):
         compute_surface(failing, parameters, directions, size=SIZE, path=tmp_path / "surface.zarr")
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
@@ -164,6 +166,7 @@ def counting(evaluate, calls):
         calls.append(1)
         return evaluate(moved)
 
+    counted.about = {}
     return counted
 
 

@@ -23,6 +23,7 @@ from typing import Any
 _EXPORTS = {
     "EXCESS_LEVELS": "pictures",
     "MEASURES": "measures",
+    "Objective": "objective",
     "Plane": "planes",
     "Scale": "pictures",
     "adaptive_sharpness": "measures.sharpness",
@@ -37,7 +38,6 @@ _EXPORTS = {
     "contour_sheet": "pictures",
     "convex_share": "measures",
     "count_minima": "measures",
-    "curvature_ratio_map": "measures.curvature",
     "describe_directions": "directions",
     "displace": "directions",
     "epsilon_sharpness": "measures.sharpness",
@@ -50,7 +50,6 @@ _EXPORTS = {
     "grid_sheet": "pictures",
     "hessian": "measures.curvature",
     "hessian_plane": "measures.curvature",
-    "hidden_states": "alignment",
     "hidden_units": "alignment",
     "interval_plot": "pictures",
     "linked_surfaces": "pictures",

@@ -8,12 +8,12 @@ Models modulo Permutation Symmetries"). A unit of a GRU or LSTM, whose state is 
 sign, too (Sussmann 1992 for feed-forward tanh networks), if the row of the candidate gate and the columns that read it
 do.
 
-H units of a layer, G gates, S steps of all sequences, N examples.
+H units of a layer, G gates, N examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,26 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gruland.landscape.objective import Objective, examples, strata
 from gruland.landscape.planes import Weights, check_weights
 from gruland.landscape.sample import standard_error
-from gruland.landscape.surface import Evaluate
 
 if TYPE_CHECKING:
     import xarray
 
-    from gruland.classifier import Classifier
-    from gruland.data import Encoded
-
-METHODS = ("weights", "activations")
 
 #: A gain in cosine below which a step of the matching is rounding.
 _GAIN = 1e-12
 
-#: From weights by name to the hidden states [S, H] of each layer over the same steps.
-States = Callable[[Weights], Sequence[Tensor]]
-
-#: The gates whose rows change sign with the unit: a GRU's reset, update, new; an LSTM's input, forget, cell, output.
-_GRU, _LSTM = (False, False, True), (False, False, True, False)
+#: Whether a gate's rows change sign with the unit, by the number of gates: reset, update, new of a GRU; input, forget,
+#: cell, output of an LSTM.
+_ODD = {3: (False, False, True), 4: (False, False, True, False)}
 
 
 class Place(NamedTuple):
@@ -80,64 +74,50 @@ def identity(size: int) -> Arrangement:
     return Arrangement(torch.arange(size), torch.ones(size, dtype=torch.int64))
 
 
-def random_arrangement(size: int, seed: int, *, signs: bool = False) -> Arrangement:
-    """A random order, and with ``signs`` random signs."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(size, generator=generator)
-    drawn = 2 * torch.randint(2, (size,), generator=generator) - 1
-    return Arrangement(order, drawn if signs else torch.ones_like(drawn))
-
-
-def hidden_units(module: nn.Module, readers: Sequence[str] | None = None) -> list[Units]:
-    """The hidden layers of a recurrent stack: :class:`gruland.GRU`, ``torch.nn.GRU`` or ``torch.nn.LSTM``.
+def hidden_units(module: nn.Module, readers: Sequence[str] = ()) -> list[Units]:
+    """The hidden layers of a recurrent stack, known by its parameters' names and shapes: of a GRU or LSTM of PyTorch's.
 
     Args:
-        module: the stack, or a module with one stack in it, such as a :class:`gruland.classifier.Classifier`.
-        readers: names of the matrices [K, H] whose columns read the last layer's states; none = the last layer's units
-            are the module's outputs, they stay and are not listed. None = a Classifier's head, else none.
+        module: the stack, or a module with one stack in it. Where a stack has an attribute ``between`` (as this
+            package's GRU) that is ``"relu"``, the units below it cannot change their sign.
+        readers: names of the matrices [K, H] whose columns read the last layer's states (``"head.weight"``); none = the
+            last layer's units are the module's outputs, they stay and are not listed.
 
     Raises:
         ValueError: no or several stacks, one of two directions or with projections, a reader that is no such matrix.
     """
-    from gruland.classifier import Classifier
-
     prefix, stack = _stack(module)
-    if readers is None:
-        readers = ("head.weight",) if isinstance(module, Classifier) else ()
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    rows, size = shapes[f"{prefix}weight_hh_l0"]
     for reader in readers:
-        if len(shapes.get(reader, ())) != 2 or shapes[reader][1] != stack.hidden_size:
-            raise ValueError(
-                f"readers={reader}: its shape is {shapes.get(reader)}, expected (any, {stack.hidden_size})"
-            )
-    layers = stack.num_layers if readers else stack.num_layers - 1
-    return [_layer(prefix, stack, index, readers, shapes) for index in range(layers)]
+        if len(shapes.get(reader, ())) != 2 or shapes[reader][1] != size:
+            raise ValueError(f"readers={reader}: its shape is {shapes.get(reader)}, expected (any, {size})")
+    layers = sum(name.startswith(f"{prefix}weight_hh_l") for name in shapes)
+    listed = []
+    for index in range(layers if readers else layers - 1):
+        last = index == layers - 1
+        names = [f"{prefix}{name}_l{index}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        places = [Place(name, 0, _ODD[rows // size]) for name in names if name in shapes]
+        columns = [names[1], *(readers if last else [f"{prefix}weight_ih_l{index + 1}"])]
+        # relu lies between the layers and is not odd; what reads the last layer reads the states themselves.
+        flips = last or getattr(stack, "between", None) != "relu"
+        listed.append(Units(size, (*places, *(Place(name, 1) for name in columns)), flips))
+    return listed
 
 
-def _stack(module: nn.Module) -> tuple[str, Any]:
-    from gruland.gru import GRU
-
-    found = [
-        (name, part) for name, part in module.named_modules() if isinstance(part, (GRU, nn.GRU, nn.LSTM))
-    ]
+def _stack(module: nn.Module) -> tuple[str, nn.Module]:
+    """The prefix of its parameters' names, and the stack."""
+    found = []
+    for name, part in module.named_modules():
+        own = {key: tensor.shape for key, tensor in part.named_parameters(recurse=False)}
+        rows, units = own.get("weight_hh_l0", (0, 1))
+        if "weight_hr_l0" in own or "weight_hh_l0_reverse" in own:
+            raise ValueError(f"cannot permute the units of {part}: expected one direction and no projections")
+        if rows % units == 0 and rows // units in _ODD:
+            found.append((f"{name}." if name else "", part))
     if len(found) != 1:
         raise ValueError(f"{type(module).__name__} has {len(found)} GRUs or LSTMs in it: expected one")
-    name, stack = found[0]
-    if getattr(stack, "bidirectional", False) or getattr(stack, "proj_size", 0):
-        raise ValueError(f"cannot permute the units of {stack}: expected one direction and no projections")
-    return f"{name}." if name else "", stack
-
-
-def _layer(
-    prefix: str, stack: Any, index: int, readers: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
-) -> Units:
-    gates, last = _LSTM if isinstance(stack, nn.LSTM) else _GRU, index == stack.num_layers - 1
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    rows = [Place(f"{prefix}{name}_l{index}", 0, gates) for name in names]
-    columns = [f"{prefix}weight_hh_l{index}", *(readers if last else [f"{prefix}weight_ih_l{index + 1}"])]
-    places = [place for place in rows if place.name in shapes] + [Place(name, 1) for name in columns]
-    # relu lies between the layers and is not odd; the head reads the states themselves.
-    return Units(stack.hidden_size, tuple(places), last or getattr(stack, "between", None) != "relu")
+    return found[0]
 
 
 def permute_units(
@@ -192,8 +172,7 @@ class Alignment:
     Attributes:
         parameters: the permuted weights; they compute what the unpermuted ones do.
         arrangements: what was done to each layer.
-        score: how well the units agree now: the cosine between the weights in which units stand and the reference's
-            (``"weights"``), or the mean correlation of matched units' states (``"activations"``).
+        score: the cosine between the weights in which units stand and the reference's.
         before: the same before the alignment; ``score`` is never below it.
     """
 
@@ -204,57 +183,28 @@ class Alignment:
 
 
 def align(
-    parameters: Weights,
-    reference: Weights,
-    units: Sequence[Units],
-    *,
-    method: str = "weights",
-    states: States | None = None,
-    signs: bool = False,
-    seed: int = 0,
+    parameters: Weights, reference: Weights, units: Sequence[Units], *, signs: bool = False, seed: int = 0
 ) -> Alignment:
     """Rearrange the hidden units of ``parameters`` so that they agree with those of ``reference``.
 
     Args:
         parameters, reference: two networks of one architecture, by name.
         units: where their hidden units stand, see :func:`hidden_units`.
-        method: ``"weights"``: :func:`match_weights`; ``"activations"``: :func:`match_activations`.
-        states: the networks' hidden states over the same inputs, for ``"activations"``; :func:`hidden_states` gives
-            those of a Classifier over reviews.
         signs: match a unit with the negative of another where that agrees better and its sign can change.
-        seed: of the order in which the layers are matched by weights.
+        seed: of the order in which the layers are matched, see :func:`match_weights`.
 
     Raises:
-        ValueError: weights of other names or shapes; an unknown method, or one without what it needs.
+        ValueError: weights of other names or shapes.
     """
     check_weights("the network to align", parameters, reference)
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: expected {' or '.join(METHODS)}")
     still = [identity(layer.size) for layer in units]
     _check(parameters, units, still)
-    if method == "weights":
-        found = match_weights(parameters, reference, units, signs=signs, seed=seed)
-        score = _cosine(reference, units)
-        return _alignment(parameters, units, found, lambda a: score(permute_units(parameters, units, a)))
-    if states is None:
-        raise ValueError(
-            "method='activations' needs states=, the networks' hidden states over the same inputs"
-        )
-    correlations = [
-        correlation(one, other) for one, other in zip(states(reference), states(parameters), strict=True)
-    ]
-    found = match_activations(correlations, units, signs=signs)
-    return _alignment(parameters, units, found, lambda a: _mean_correlation(correlations[: len(units)], a))
-
-
-def _alignment(
-    parameters: Weights,
-    units: Sequence[Units],
-    found: list[Arrangement],
-    score: Callable[[Sequence[Arrangement]], float],
-) -> Alignment:
-    still = [identity(layer.size) for layer in units]
-    return Alignment(permute_units(parameters, units, found), found, score(found), score(still))
+    found, score = (
+        match_weights(parameters, reference, units, signs=signs, seed=seed),
+        _cosine(reference, units),
+    )
+    permuted = permute_units(parameters, units, found)
+    return Alignment(permuted, found, score(permuted), score(permute_units(parameters, units, still)))
 
 
 def match_weights(
@@ -324,29 +274,6 @@ class _Matching:
         )
 
 
-def match_activations(
-    correlations: Sequence[Tensor], units: Sequence[Units], *, signs: bool = False
-) -> list[Arrangement]:
-    """Activation matching: the sum of the correlations of matched units is the largest there is, layer by layer.
-
-    Li et al. 2016, "Convergent Learning"; Ainsworth et al. 2023, section 3.1.
-
-    Args:
-        correlations: [H, H] for each layer, of the reference's units with the network's, see :func:`correlation`.
-    """
-    # The whole similarity is odd: the state of a unit that changes its sign does.
-    return [
-        _matched((torch.zeros_like(matrix), matrix), layer, signs)
-        for matrix, layer in zip(correlations, units, strict=False)
-    ]
-
-
-def correlation(states: Tensor, others: Tensor) -> Tensor:
-    """Pearson's correlation [H, H] of the columns of two matrices [S, H]; 0 for a column that is constant."""
-    one, other = (nn.functional.normalize(s.double() - s.double().mean(0), dim=0) for s in (states, others))
-    return one.T @ other
-
-
 def _matched(similarity: tuple[Tensor, Tensor], layer: Units, signs: bool) -> Arrangement:
     """The arrangement of largest total similarity: of the part that no sign changes plus the part that it does."""
     from scipy.optimize import linear_sum_assignment
@@ -374,53 +301,6 @@ def _cosine(reference: Weights, units: Sequence[Units]) -> Callable[[Weights], f
 
     target = nn.functional.normalize(flat(reference), dim=0)
     return lambda weights: float(nn.functional.normalize(flat(weights), dim=0) @ target)
-
-
-def _mean_correlation(correlations: Sequence[Tensor], arrangements: Sequence[Arrangement]) -> float:
-    pairs = zip(correlations, arrangements, strict=True)
-    matched = [c.gather(1, order[:, None])[:, 0] * signs for c, (order, signs) in pairs]
-    return float(torch.cat(matched).mean())
-
-
-def hidden_states(model: Classifier, encoded: Encoded) -> States:
-    """The hidden states of a classifier in evaluation mode at every word of ``encoded``.
-
-    Returns:
-        A function from parameters by name to the states [S, H] of each layer, S the number of words.
-    """
-    from gruland.evaluation import length_sorted_batches
-
-    batches = [encoded.take(rows).padded() for rows in length_sorted_batches(encoded.lengths)]
-
-    @torch.no_grad()
-    def states(parameters: Weights) -> list[Tensor]:
-        return [
-            torch.cat([_layer_states(model, parameters, layers, *batch) for batch in batches])
-            for layers in range(1, model.gru.num_layers + 1)
-        ]
-
-    return states
-
-
-def _layer_states(
-    model: Classifier, parameters: Weights, layers: int, tokens: Tensor, lengths: Tensor
-) -> Tensor:
-    """The states [S, H] of the last of the first ``layers`` layers."""
-    from gruland.gru import GRU
-
-    whole = model.gru
-    options: dict[str, Any] = {
-        "between": whole.between,
-        "regularizer": whole.regularizer,
-        "precision": whole.precision,
-    }
-    part = GRU(
-        whole.input_size, whole.hidden_size, layers, backend=whole.backend, **options, device="meta"
-    ).eval()
-    own = {name: parameters[f"gru.{name}"] for name, _ in part.named_parameters()}
-    words = nn.functional.embedding(tokens.to(model.device), parameters.get("vectors", model.vectors))
-    h_BTH, _ = torch.func.functional_call(part, own, (words,), {"lengths": lengths})
-    return h_BTH.cpu()[torch.arange(tokens.shape[1]) < lengths[:, None]]
 
 
 # -- barriers
@@ -451,7 +331,7 @@ class Barrier:
 
 
 def barrier(
-    evaluate: Evaluate, a: Weights, b: Weights, *, points: int = 21, resamples: int = 1000, seed: int = 0
+    evaluate: Objective, a: Weights, b: Weights, *, points: int = 21, resamples: int = 1000, seed: int = 0
 ) -> Barrier:
     """max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b)), never below 0, on ``points`` values of t.
 
@@ -478,12 +358,12 @@ def barrier(
     if points < 3 or resamples < 1:
         raise ValueError(f"points={points}, resamples={resamples}: expected at least 3 points and 1 resample")
     t = np.linspace(0, 1, points)
-    measured = [evaluate(_between(a, b, float(step))) for step in t]
+    measured = [examples(evaluate(_between(a, b, float(step)))) for step in t]
     loss, correct = (np.stack([_numpy(values) for values in pair]) for pair in zip(*measured, strict=True))
     excess = np.stack([over_chord(loss, t), over_chord(1 - correct, t)])
-    strata = getattr(evaluate, "strata", None)
-    heights = _heights(excess, _resampled(loss.shape[1], strata, resamples, seed))
-    return Barrier(heights[0], heights[1], _curve(t, loss, correct, excess, strata))
+    groups = strata(evaluate)
+    heights = _heights(excess, _resampled(loss.shape[1], groups, resamples, seed))
+    return Barrier(heights[0], heights[1], _curve(t, loss, correct, excess, groups))
 
 
 def _between(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:

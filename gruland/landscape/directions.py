@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gruland.files import atomic_path
+from gruland.landscape.objective import named_tensors
 
 #: The groups of numbers that are scaled, and made orthogonal, together:
 #: a row (a unit's weights of one gate) | a unit's rows of all gates | a gate's rows | a tensor | all that moves.
@@ -33,7 +35,11 @@ VECTORS = ("ignore", "tensor", "with_row")
 #: The gates' names in the order of PyTorch's rows, by their number.
 GATES = {3: ("reset", "update", "new"), 4: ("input", "forget", "cell", "output")}
 
-_STACKED = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+#: A recurrent layer's parameter as PyTorch names it, also under ``weight_norm`` (its g and v, or original0 and 1).
+_STACKED = re.compile(
+    r"(?P<module>(?:.*\.)??)(?:parametrizations\.)?"
+    r"(?P<kind>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?P<layer>(?:_l\d+)?(?:_reverse)?)(?:_[gv]|\.original\d*)?"
+)
 
 
 def random_directions(
@@ -75,9 +81,17 @@ def random_directions(
             0; patterns that match nothing; missing ``gates``.
     """
     check_draw(seed, normalization, vectors)
-    if gates is None and (gate is not None or normalization in ("unit", "gate")):
+    parameters = named_tensors(parameters)
+    by_gate = gate is not None or normalization in ("unit", "gate")
+    if gates is None and by_gate:
         raise ValueError("groups by gate or unit need gates=gates_of(module)")
     blocks = _blocks(parameters, vectors, gates or {}, [only] if isinstance(only, str) else only, gate)
+    if by_gate and all(block.gates == 1 for block in blocks):
+        asked = f"gate={gate!r}" if gate is not None else f"normalization={normalization!r}"
+        raise ValueError(
+            f"{asked}: there is no stack of gates among {', '.join(block.name for block in blocks)}, expected the "
+            "parameters of a GRU or LSTM by PyTorch's names, or normalization='filter'"
+        )
     weights = _grouped(blocks, [block.of(parameters) for block in blocks], normalization)
     directions: list[list[Tensor]] = []
     for index in range(count):
@@ -101,17 +115,33 @@ def check_draw(seed: int, normalization: str, vectors: str = "ignore") -> None:
 
 
 def gates_of(module: nn.Module) -> dict[str, int]:
-    """How many gates are stacked in the rows of a module's parameters: 3 of a GRU's, 4 of an LSTM's."""
-    from gruland.gru import GRU
+    """How many gates are stacked in the rows of a module's parameters: 3 of a GRU's, 4 of an LSTM's.
 
-    stacks = {GRU: 3, nn.GRU: 3, nn.GRUCell: 3, nn.LSTM: 4, nn.LSTMCell: 4}
-    return {
-        f"{prefix}.{name}" if prefix else name: stacks[type(part)]
-        for prefix, part in module.named_modules()
-        if type(part) in stacks
-        for name, _ in part.named_parameters(recurse=False)
-        if name.startswith(_STACKED)
-    }
+    A stack is recognized by its parameters' names (``weight_hh_l0``, ``weight_hh``) and shapes: a cell, a subclass,
+    a layer under ``weight_norm``, this package's own. The names that are not listed are of no stack.
+    """
+    stacks: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    for name, parameter in module.named_parameters():
+        if found := _STACKED.fullmatch(name):
+            place = found["module"] + found["layer"]
+            stacks.setdefault(place, {})[name] = (found["kind"], parameter)
+    gates = {}
+    for stack in stacks.values():
+        units = _hidden_units(stack.values())
+        for name, (kind, tensor) in stack.items():
+            count, rest = divmod(len(tensor), units) if units else (0, 1)
+            if kind != "weight_hr" and rest == 0 and count in GATES:
+                gates[name] = count
+    return gates
+
+
+def _hidden_units(stack: Iterable[tuple[str, Tensor]]) -> int:
+    """What a layer's recurrent matrix reads, or the projection of an LSTM; 0 where there is neither."""
+    columns = {"weight_hr": 0, "weight_hh": 0}
+    for kind, tensor in stack:
+        if kind in columns and tensor.dim() == 2:
+            columns[kind] = max(columns[kind], tensor.shape[1])  # weight_norm's g has one column, its v all
+    return columns["weight_hr"] or columns["weight_hh"]
 
 
 def gate_number(gate: str | int, gates: int) -> int:
@@ -184,7 +214,11 @@ def _blocks(
     only: Sequence[str],
     gate: str | int | None,
 ) -> list[_Block]:
-    chosen = [name for name in parameters if any(fnmatchcase(name, pattern) for pattern in only)]
+    chosen = [
+        name
+        for name, tensor in parameters.items()
+        if tensor.is_floating_point() and any(fnmatchcase(name, pattern) for pattern in only)
+    ]
     joined = _biases(parameters, chosen) if vectors == "with_row" else {}
     blocks = []
     for name in chosen:
@@ -223,7 +257,7 @@ def _gaussian(parameters: Mapping[str, Tensor], seed: int, index: int, vectors: 
     sources = [_generator(seed, index), _generator(seed, index, 1)]
     noise = {}
     for name, weights in parameters.items():
-        if weights.dim() > 1 or vectors != "ignore":
+        if weights.is_floating_point() and (weights.dim() > 1 or vectors != "ignore"):
             source = sources[weights.dim() < 2]
             noise[name] = torch.randn(weights.shape, generator=source, dtype=torch.float64)
     return noise
@@ -349,7 +383,8 @@ def displace(
     moved = {name: weights.detach().clone() for name, weights in parameters.items()}
     for step, direction in zip(steps, directions, strict=True):
         for name, weights in moved.items():
-            weights.add_(direction[name], alpha=step)
+            if weights.is_floating_point():  # a counter stays
+                weights.add_(direction[name], alpha=step)
     return moved
 
 

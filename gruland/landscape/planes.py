@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gruland.landscape.directions import displace, random_directions
+from gruland.landscape.objective import named_tensors
 
 Weights = Mapping[str, Tensor]
 
@@ -84,6 +85,7 @@ def random_plane(parameters: Weights, seed: int, **options: Any) -> Plane:
 
     A step along an axis is the norm of the weights themselves, group by group.
     """
+    parameters = named_tensors(parameters)
     directions = random_directions(parameters, seed, **options)
     named = {key: value for key, value in options.items() if key != "gates"}
     units = [f"{options.get('normalization', 'filter')}-normalized radius"] * 2
@@ -287,6 +289,7 @@ def random_walk_shares(checkpoints: int, origin: int = -1, centred: bool = True)
 
 def check_weights(label: str, weights: Weights, expected: Weights) -> None:
     """Raise ValueError for weights of other names or shapes than ``expected``, or that are not finite."""
+    named_tensors(weights)
     shapes = {name: list(tensor.shape) for name, tensor in expected.items()}
     found = {name: list(tensor.shape) for name, tensor in weights.items()}
     for name in (*shapes, *found):
@@ -298,8 +301,11 @@ def check_weights(label: str, weights: Weights, expected: Weights) -> None:
 
 
 def difference(one: Weights, other: Weights) -> dict[str, Tensor]:
-    """one - other, by the names of ``other``."""
-    return {name: _float64(one[name]) - _float64(tensor) for name, tensor in other.items()}
+    """one - other, by the names of ``other``; zeros for tensors of integers, which do not move."""
+    return {
+        name: _float64(one[name]) - _float64(tensor) if tensor.is_floating_point() else 0 * _float64(tensor)
+        for name, tensor in other.items()
+    }
 
 
 def combination(vectors: Sequence[Weights], factors: Iterable[float]) -> dict[str, Tensor]:

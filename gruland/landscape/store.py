@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Version of the layout below; a surface of another version is computed afresh.
 FORMAT = 3
 
+#: A surface of more cells is refused: its file was damaged, or made to fill the memory.
+MOST_CELLS = 2**24
+
 #: Rows run along beta, columns along alpha: ``surface.loss.values[i, j]`` lies at (alpha[j], beta[i]).
 DIMENSIONS = ("beta", "alpha")
 MEASURES = {
@@ -40,7 +43,7 @@ MEASURES = {
 MARKS = {"interpolated": "cell is interpolated", "done": "cell is computed"}
 #: Attributes that say how a surface came about or what was found, not which surface it is.
 _INCIDENTAL = (
-    "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete",
+    "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
 )  # fmt: skip
 _ABOUT = "about.json"
 _PUBLICATION = -2  # what is claimed beyond the cells: to write the complete surface
@@ -104,11 +107,38 @@ def _read(path: Path) -> xarray.Dataset | None:
     try:
         if (path / _ABOUT).exists():
             return _read_partial(path)
+        _check_chunks(path)
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
             surface.load()
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
     return _of_this_format(surface) if {"loss", "accuracy", "done"} <= set(surface.data_vars) else None
+
+
+def _check_chunks(path: Path) -> None:
+    """Raise ValueError for arrays that are too large, or that lack a chunk: zarr reads that as NaN.
+
+    A chunk whose bits have changed is found by its checksum (crc32c) when it is read.
+    """
+    import zarr
+
+    group: Any = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    for name, array in group.arrays():
+        if max(math.prod(array.shape), math.prod(array.chunks)) > MOST_CELLS:
+            raise ValueError(f"{name} has the shape {array.shape}: expected at most {MOST_CELLS:,} cells")
+        checked = any(type(codec).__name__ == "Crc32cCodec" for codec in getattr(array, "compressors", ()))
+        if checked and array.nchunks_initialized < array.nchunks:
+            raise ValueError(f"{name} lacks {array.nchunks - array.nchunks_initialized} of its chunks")
+
+
+def _write(surface: xarray.Dataset, path: Path) -> None:
+    """Write the complete surface, with a checksum in each chunk."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    encoding = {str(name): {"compressors": (ZstdCodec(), Crc32cCodec())} for name in surface.variables}
+    with zarr.config.set({"array.write_empty_chunks": True}):  # so that one that is missing is known to be
+        surface.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
 
 
 def _read_partial(folder: Path) -> xarray.Dataset:
@@ -361,7 +391,7 @@ class Store:
         while not self._take_complete():
             try:
                 with atomic_path(self._path) as temporary:
-                    self.surface.to_zarr(temporary, mode="w", consolidated=False)
+                    _write(self.surface, temporary)
                     _discard(self._path)
             except OSError as error:  # a worker of other settings may have been quicker
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):

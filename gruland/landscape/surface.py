@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from numbers import Integral, Real
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gruland.landscape.directions import displace, fingerprint
+from gruland.landscape.objective import Objective, OnPlane, about, examples, named_tensors, strata
 from gruland.landscape.refinement import NestedGrids, refinement, spread_of
 from gruland.landscape.sample import standard_error
 from gruland.landscape.store import Store
@@ -23,11 +24,6 @@ from gruland.progress import Progress
 
 if TYPE_CHECKING:
     import xarray
-
-#: From parameters by name to the loss of each example [N] and whether its prediction is right [N].
-Evaluate = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
-#: The same, from the steps along the directions.
-OnPlane = Callable[[Sequence[float]], tuple[Tensor, Tensor]]
 
 
 def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
@@ -78,7 +74,7 @@ def grid(size: Any, extent: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute_surface(
-    evaluate: Evaluate,
+    evaluate: Objective,
     parameters: Mapping[str, Tensor],
     directions: Sequence[Mapping[str, Tensor]],
     *,
@@ -102,11 +98,11 @@ def compute_surface(
     :mod:`gruland.landscape.cells`; each returns the whole surface.
 
     Args:
-        evaluate: losses [N] and correctness [N] of N >= 1 examples, given the parameters by name. It must not
-            depend on the order of the calls. If it has a method ``on_plane(parameters, directions)`` that gives
-            a function of (alpha, beta) with the same result, that is used; if it has an attribute ``strata``
-            (int [N]), the examples are a sample stratified by it, see :func:`gruland.landscape.sample.standard_error`.
-        parameters: the trained parameters by name.
+        evaluate: losses [N] and correctness [N] of N >= 1 examples, given the parameters by name, see
+            :class:`gruland.landscape.Objective`. The origin of a plain function is evaluated twice, and a difference
+            refused: of dropout that was left on, for instance.
+        parameters: the trained parameters by name, a ``state_dict()`` or ``module.named_parameters()``. Tensors of
+            integers (the counters of batch normalization) do not move.
         directions: delta and eta, as :func:`gruland.landscape.random_directions` gives them; or delta alone, for a
             grid of one row (beta = 0).
         size: cells of each axis, or (of alpha, of beta), from 1 on, odd or even.
@@ -118,9 +114,9 @@ def compute_surface(
         seed: of the cells that check the interpolation.
         path: the zarr folder to write to and to resume from, see :class:`gruland.landscape.store.Store`; None
             for a surface in memory alone.
-        attributes: what else determines the result (data, objective), JSON-able; a surface at ``path`` with
-            other attributes, weights, directions or coordinates is computed afresh. ``units`` are the loss's, ``nats``
-            where not given; ``normalization`` is the directions'.
+        attributes: what else determines the result (data, objective), JSON-able; a surface at ``path`` with other
+            attributes, weights, directions, coordinates or another loss of the origin is computed afresh. ``units`` are
+            the loss's, ``nats`` where not given; ``normalization`` is the directions'.
         label: what the progress line says; None for none.
         max_seconds: no evaluation begins after so many seconds (but the origin's). Cells come from coarse to fine;
             those that are missing then are interpolated and marked in what is returned (attribute ``complete``:
@@ -134,6 +130,7 @@ def compute_surface(
         ValueError: an argument that cannot work, in one line.
     """
     alpha, beta = grid(size, extent)
+    parameters = named_tensors(parameters)
     _check(parameters, directions, beta, max_seconds)
     identity: dict[str, Any] = {
         "weights": fingerprint(parameters),
@@ -142,13 +139,24 @@ def compute_surface(
     if interpolation is not None:
         identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
-    store = Store(path, alpha, beta, {**(attributes or {}), **identity})
-    shown = Progress(store.done.size, label, done=store.count) if label else nullcontext()
-    if store.surface.attrs["complete"]:
-        return store.surface
-    with store, shown as progress, _kept(parameters, identity["weights"]) as origin:
+    with _kept(parameters, identity["weights"]) as origin:
         plane = _Plane(evaluate, origin, directions)
-        if not _evaluate(store, plane, _batches(store, interpolation, seed), deadline, progress):
+        known = about(evaluate)
+        identity |= {"origin": plane.repeated_origin()} if known is None else {}
+        shown = {"examples": evaluate.label} if hasattr(evaluate, "label") else {}
+        store = Store(path, alpha, beta, {**(attributes or {}), **shown, **(known or {}), **identity})
+        if store.surface.attrs["complete"]:
+            return store.surface
+        return _complete(store, plane, _batches(store, interpolation, seed), deadline, label)
+
+
+def _complete(
+    store: Store, plane: _Plane, batches: Iterable[np.ndarray], deadline: float, label: str | None
+) -> xarray.Dataset:
+    """Evaluate and interpolate what the store lacks; the surface with a value in every cell."""
+    shown = Progress(store.done.size, label, done=store.count) if label else nullcontext()
+    with store, shown as progress:
+        if not _evaluate(store, plane, batches, deadline, progress):
             return _interpolated(store.surface)
         if not store.done.all():
             store.complete(_interpolated(store.surface))
@@ -158,7 +166,7 @@ def compute_surface(
 
 
 def compute_line(
-    evaluate: Evaluate,
+    evaluate: Objective,
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
     *,
@@ -254,7 +262,10 @@ class _Plane:
     """What the cells have in common; nothing is computed before the first of them."""
 
     def __init__(
-        self, evaluate: Evaluate, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
+        self,
+        evaluate: Objective,
+        parameters: Mapping[str, Tensor],
+        directions: Sequence[Mapping[str, Tensor]],
     ) -> None:
         self._evaluate, self._parameters, self._directions = evaluate, parameters, directions
 
@@ -262,30 +273,50 @@ class _Plane:
     def _at(self) -> OnPlane:
         evaluate: Any = self._evaluate
         if hasattr(evaluate, "on_plane"):
-            return evaluate.on_plane(self._parameters, self._directions)
-        return lambda steps: evaluate(displace(self._parameters, self._directions, steps))
+            at: OnPlane = evaluate.on_plane(self._parameters, self._directions)
+        else:
+
+            def at(steps: Sequence[float]) -> tuple[Tensor, Tensor]:
+                return evaluate(displace(self._parameters, self._directions, steps))
+
+        return lambda steps: examples(at(steps))
 
     @cached_property
     def _origin(self) -> tuple[Tensor, Tensor]:
-        losses, correct = self._at((0.0,) * len(self._directions))
-        if losses.dim() != 1 or losses.shape != correct.shape or not len(losses):
+        return self._at((0.0,) * len(self._directions))
+
+    def repeated_origin(self) -> float:
+        """The mean loss at the origin to five digits, evaluated twice.
+
+        Raises:
+            ValueError: the two differ by more than rounding: there is no surface to compute.
+        """
+        first = self._origin[0]
+        second, _ = self._at((0.0,) * len(self._directions))
+        same = first.shape == second.shape
+        if not same or not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
+            means = " and ".join(f"{float(losses.double().mean()):.6g}" for losses in (first, second))
             raise ValueError(
-                f"evaluate gave losses of shape {tuple(losses.shape)} and correctness of shape "
-                f"{tuple(correct.shape)}: expected both [N], one of each example"
+                f"the objective gave a mean loss of {means} for the same parameters: expected a function of them "
+                "alone (module.eval() ends dropout, a seed in the objective fixes what is drawn)"
             )
-        return losses, correct
+        return float(f"{float(first.double().mean()):.5g}")
 
     def measure(self, steps: tuple[float, float]) -> tuple[dict[str, float], float]:
         """The measures of one cell, as :data:`gruland.landscape.store.MEASURES` names them, and what it took [s]."""
         start = time.perf_counter()
         losses, correct = self._at(steps[: len(self._directions)]) if any(steps) else self._origin
+        if losses.shape != self._origin[0].shape:
+            raise ValueError(
+                f"the objective returned {len(losses)} losses, and {len(self._origin[0])} at the origin: expected "
+                "the same examples at every point"
+            )
         loss, origin = (values.detach().to("cpu", torch.float64) for values in (losses, self._origin[0]))
-        strata = getattr(self._evaluate, "strata", None)
         measures = {
             "loss": loss.mean().item(),
             "accuracy": correct.detach().to("cpu", torch.float64).mean().item(),
             "loss_se": standard_error(loss.numpy()),
-            "difference_se": standard_error((loss - origin).numpy(), strata),
+            "difference_se": standard_error((loss - origin).numpy(), strata(self._evaluate)),
         }
         return measures, time.perf_counter() - start
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gruland.landscape.directions import fingerprint
+from gruland.landscape.objective import Objective, examples, strata
 from gruland.landscape.planes import Plane, Weights, difference, norm, trajectory_plane
 from gruland.landscape.sample import standard_error
-from gruland.landscape.surface import Evaluate
 
 if TYPE_CHECKING:
     import xarray
@@ -32,7 +32,7 @@ MEASURES = {
 
 
 def trajectory(
-    evaluate: Evaluate, checkpoints: Mapping[int, Weights], *, plane: Plane | None = None
+    evaluate: Objective, checkpoints: Mapping[int, Weights], *, plane: Plane | None = None
 ) -> xarray.Dataset:
     """Coordinates, distance to the plane and true loss of every checkpoint.
 
@@ -71,19 +71,18 @@ def _place(plane: Plane, weights: Weights) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _heights(evaluate: Evaluate, plane: Plane, weights: Weights) -> dict[str, float]:
-    strata = getattr(evaluate, "strata", None)
-    measured = [evaluate(dict(weights)), evaluate(plane.at(*plane.coordinates(weights)))]
+def _heights(evaluate: Objective, plane: Plane, weights: Weights) -> dict[str, float]:
+    measured = [examples(evaluate(w)) for w in (dict(weights), plane.at(*plane.coordinates(weights)))]
     (loss, correct), (projected_loss, projected_correct) = [
         [part.detach().cpu().double().numpy() for part in parts] for parts in measured
     ]
     return {
         "loss": loss.mean(),
-        "loss_se": standard_error(loss, strata),
+        "loss_se": standard_error(loss, strata(evaluate)),
         "accuracy": correct.mean(),
         "projected_loss": projected_loss.mean(),
         "projected_accuracy": projected_correct.mean(),
-        "difference_se": standard_error(projected_loss - loss, strata),
+        "difference_se": standard_error(projected_loss - loss, strata(evaluate)),
     }
 
 

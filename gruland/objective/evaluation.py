@@ -43,6 +43,7 @@ class EvaluationLoss:
         precision: what ``precision`` came to; without the kernel the model's own.
         strata: int64 [N], a number for each review's label: the reviews are a stratified sample.
         about: what else determines the values, as plain data: a surface's attributes.
+        label: what the reviews are called in pictures.
 
     Raises:
         ValueError: a precision that is unknown or that this machine does not have.
@@ -62,6 +63,7 @@ class EvaluationLoss:
         self.strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         self.reason = self._why_padded()
         self._reviews = self._padded(encoded, batch_tokens) if self.reason else self._projected(encoded)
+        self.label = f"{encoded.size:,} reviews"
         self.about: dict[str, Any] = {
             "objective": "evaluation loss",
             "reviews": encoded.size,

@@ -10,8 +10,7 @@ For any module with a loss that can be differentiated twice::
     trace(operator, 20, deflate=(values, vectors))
     grid, density, _ = spectral_density(operator, steps=40, draws=2)
 
-The operator is curvlinops' ``PyTorchLinearOperator``, so that all of its algorithms take it (``operator.to_scipy()``:
-all of scipy's). A spectrum is that of the mean loss over the examples at hand: few examples give other, larger outliers
+A spectrum is that of the mean loss over the examples at hand: few examples give other, larger outliers
 than many. Eigenvalues are in nats per squared unit of the weights.
 
 P numbers in all parameters together, in the order of the mapping.
@@ -21,23 +20,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from functools import cache
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gruland.landscape.directions import displace
 from gruland.landscape.measures.sharpness import mean_interval
 from gruland.progress import Progress
 from gruland.stats import Interval
 
 if TYPE_CHECKING:
-    import xarray
-
     from gruland.landscape.planes import Plane
 
 Parameters = Mapping[str, Tensor]
@@ -72,8 +66,8 @@ class Extremes(NamedTuple):
         return abs(self.low / self.high) if self.high else math.nan
 
 
-def hessian(loss: Loss, parameters: Parameters) -> Any:
-    """The Hessian of ``loss`` at ``parameters``, a symmetric curvlinops operator [P, P] in float64.
+def hessian(loss: Loss, parameters: Parameters) -> HessianOperator:
+    """The Hessian of ``loss`` at ``parameters``.
 
     Args:
         loss: from parameters by name to a scalar. Its second derivatives are taken by a double backward pass, over one
@@ -83,14 +77,13 @@ def hessian(loss: Loss, parameters: Parameters) -> Any:
         parameters: where; what is not among them is constant.
 
     Raises:
-        ModuleNotFoundError: curvlinops is not installed.
         ValueError: no parameters.
     """
     if not parameters:
         raise ValueError("there are no parameters: expected at least one tensor by name")
     point = {name: p.detach() for name, p in parameters.items()}
     own = getattr(loss, "hessian_product", None)
-    return _operator_class()((own(point) if own else None) or _double_backward(loss, point), point)
+    return HessianOperator((own(point) if own else None) or _double_backward(loss, point), point)
 
 
 def _double_backward(loss: Loss, point: Parameters) -> Product:
@@ -119,51 +112,67 @@ def _product(loss: Loss, point: Parameters, vector: Parameters) -> dict[str, Ten
     return dict(zip(leaves, moved, strict=True))
 
 
-@cache
-def _operator_class() -> type:
-    try:
-        from curvlinops._torch_base import PyTorchLinearOperator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the Hessian needs curvlinops ({error}): install it with make setup, or pip install 'gruland[hessian]'"
-        ) from None
+class HessianOperator:
+    """The Hessian at some parameters, symmetric [P, P], by its products in float64 on the CPU.
 
-    class HessianOperator(PyTorchLinearOperator):
-        """See :func:`hessian`. ``products`` counts; ``parameters`` says where."""
+    ``operator @ X`` takes a tensor [P] or [P, K]; curvlinops' algorithms by Lanczos take the operator, too, scipy's
+    take :meth:`to_scipy`.
 
-        SELF_ADJOINT = True
-        device, dtype = torch.device("cpu"), torch.float64
+    Attributes:
+        parameters: where, by name.
+        products: how many were computed.
+        progress: a line that each product advances, or None.
+    """
 
-        def __init__(self, product: Product, parameters: Parameters) -> None:
-            shapes = [tuple(p.shape) for p in parameters.values()]
-            super().__init__(shapes, shapes)
-            self.parameters, self._product = parameters, product
-            self.products, self.progress = 0, None
+    device, dtype = torch.device("cpu"), torch.float64
 
-        def _matmat(self, X: list[Tensor]) -> list[Tensor]:
-            columns = [self._column([x[..., k] for x in X]) for k in range(X[0].shape[-1])]
-            return [torch.stack(parts, -1) for parts in zip(*columns, strict=True)]
+    def __init__(self, product: Product, parameters: Parameters) -> None:
+        self.parameters, self._product = parameters, product
+        self.products = 0
+        self.progress: Progress | None = None
+        size = sum(p.numel() for p in parameters.values())
+        self.shape = (size, size)
 
-        def _column(self, parts: list[Tensor]) -> list[Tensor]:
-            given = zip(self.parameters.items(), parts, strict=True)
-            vector = {name: part.to(p.device, p.dtype) for (name, p), part in given}
-            result = self._product(vector)
-            self.products += 1
-            if self.progress:
-                self.progress.advance(detail=f"{self.products} products")
-            return [result[name].detach().to("cpu", torch.float64) for name in self.parameters]
+    def __matmul__(self, x: Tensor) -> Tensor:
+        columns = x.reshape(len(x), -1)
+        return torch.stack([self._column(column) for column in columns.T], 1).reshape(x.shape)
 
-        def unflatten(self, vector: np.ndarray) -> dict[str, Tensor]:
-            """A vector [P] by name, in the parameters' shapes and dtypes."""
-            parts = torch.from_numpy(np.array(vector)).split([p.numel() for p in self.parameters.values()])
-            named = zip(self.parameters.items(), parts, strict=True)
-            return {name: part.reshape(p.shape).to(p) for (name, p), part in named}
+    def _column(self, vector: Tensor) -> Tensor:
+        result = self._product(self.unflatten(vector.numpy(force=True)))
+        self.products += 1
+        if self.progress:
+            self.progress.advance(detail=f"{self.products} products")
+        return torch.cat(
+            [result[name].detach().reshape(-1).to("cpu", torch.float64) for name in self.parameters]
+        )
 
-    return HessianOperator
+    def unflatten(self, vector: np.ndarray) -> dict[str, Tensor]:
+        """A vector [P] by name, in the parameters' shapes, dtypes and devices."""
+        parts = torch.from_numpy(np.array(vector)).split([p.numel() for p in self.parameters.values()])
+        named = zip(self.parameters.items(), parts, strict=True)
+        return {name: part.reshape(p.shape).to(p) for (name, p), part in named}
+
+    def to_scipy(self) -> Any:
+        """The same for scipy; each product is checked to be finite.
+
+        Raises:
+            NotFinite: by a product that is not.
+        """
+        from scipy.sparse.linalg import LinearOperator
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            result = (self @ torch.from_numpy(np.array(vector.reshape(-1), dtype=np.float64))).numpy()
+            if not np.isfinite(result).all():
+                raise NotFinite(
+                    "the Hessian times a vector is not finite: expected weights with a finite loss"
+                )
+            return result
+
+        return LinearOperator(self.shape, matvec=product, dtype=np.float64)
 
 
 def top_eigenvalues(
-    operator: Any, k: int = 5, seed: int = 0, *, tolerance: float = 1e-3, label: str | None = None
+    operator: HessianOperator, k: int = 5, seed: int = 0, *, tolerance: float = 1e-3, label: str | None = None
 ) -> tuple[np.ndarray, list[dict[str, Tensor]]]:
     """The k largest eigenvalues (not by magnitude), falling, and their eigenvectors of length 1.
 
@@ -193,7 +202,7 @@ def top_eigenvalues(
     start = np.random.default_rng(seed).standard_normal(size)
     # Lanczos vectors: scipy's own rule.
     with _counted(operator, label, max(2 * k + 1, 20)):
-        values, vectors = eigsh(_checked(operator), k, which="LA", v0=start, tol=tolerance)
+        values, vectors = eigsh(operator.to_scipy(), k, which="LA", v0=start, tol=tolerance)
     order = np.argsort(-values)
     return values[order], [operator.unflatten(_signed(vectors[:, i])) for i in order]
 
@@ -203,7 +212,12 @@ def _signed(vector: np.ndarray) -> np.ndarray:
 
 
 def extreme_eigenvalues(
-    operator: Any, seed: int = 0, *, tolerance: float = 0.01, most: int = 100, label: str | None = None
+    operator: HessianOperator,
+    seed: int = 0,
+    *,
+    tolerance: float = 0.01,
+    most: int = 100,
+    label: str | None = None,
 ) -> Extremes:
     """The smallest and the largest eigenvalue by one Lanczos run, with full reorthogonalization.
 
@@ -225,7 +239,7 @@ def extreme_eigenvalues(
     basis = [vector / np.linalg.norm(vector)]
     diagonal: list[float] = []
     off: list[float] = []
-    matrix, most = _checked(operator), min(most, size)
+    matrix, most = operator.to_scipy(), min(most, size)
     least = _steps_needed(size, tolerance)
     with _counted(operator, label, most):
         while True:
@@ -257,7 +271,7 @@ def _steps_needed(size: int, tolerance: float) -> int:
 
 
 def trace(
-    operator: Any,
+    operator: HessianOperator,
     samples: int = 20,
     seed: int = 0,
     *,
@@ -287,7 +301,7 @@ def trace(
     values, vectors = deflate or ((), ())
     flat = [torch.cat([v.reshape(-1).double() for v in vector.values()]).numpy() for vector in vectors]
     known = np.linalg.qr(np.array(flat).T)[0] if flat else np.zeros((operator.shape[0], 0))
-    random, matrix, found = np.random.default_rng(seed), _checked(operator), []
+    random, matrix, found = np.random.default_rng(seed), operator.to_scipy(), []
     with _counted(operator, label, samples):
         for _ in range(samples):
             probe = random.integers(0, 2, operator.shape[0]) * 2.0 - 1
@@ -298,7 +312,7 @@ def trace(
 
 
 def spectral_density(
-    operator: Any,
+    operator: HessianOperator,
     steps: int = 40,
     draws: int = 2,
     seed: int = 0,
@@ -322,10 +336,16 @@ def spectral_density(
         label: what the progress line says; None for none.
 
     Raises:
+        ModuleNotFoundError: curvlinops is not installed.
         ValueError: fewer than two steps, no draw, or a loss that is not finite.
     """
-    from curvlinops import lanczos_approximate_spectrum
-
+    try:
+        from curvlinops import lanczos_approximate_spectrum
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the spectral density needs curvlinops ({error}): install it with make setup, or pip install "
+            "'gruland[hessian]'"
+        ) from None
     for name, value, least in (("steps", steps, 2), ("draws", draws, 1), ("points", points, 2)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value}: expected a whole number of at least {least}")
@@ -338,79 +358,6 @@ def spectral_density(
             grid, density = lanczos_approximate_spectrum(operator, steps, points, boundaries=boundaries)
             found.append(density.numpy())
     return SpectralDensity(grid.numpy(), np.mean(found, 0), np.array(found))
-
-
-def curvature_ratio_map(
-    loss: Loss,
-    parameters: Parameters,
-    directions: Sequence[Parameters],
-    *,
-    size: int | Sequence[int] = 5,
-    extent: float | Sequence[Any] = 1.0,
-    tolerance: float = 0.01,
-    seed: int = 0,
-    path: str | Path | None = None,
-    label: str | None = None,
-) -> xarray.Dataset:
-    """|lambda_min / lambda_max| of the full Hessian at each cell of a plane (Li et al. 2018, section 6 and figure 7).
-
-    Near 0 the loss is as good as convex there; it shows whether a plane that looks convex hides directions in which
-    the loss falls. A cell costs some 20 to 60 Hessian-vector products: a small grid and few examples.
-
-    Args:
-        loss: as :func:`hessian` takes it.
-        parameters, directions: the plane, as :func:`gruland.landscape.compute_surface` takes it.
-        size, extent: of the grid, as :func:`gruland.landscape.compute_surface` takes them.
-        tolerance: error of an eigenvalue as a share of the cell's larger magnitude: of the ratio about as much.
-        seed: of the start vector, the same at all cells.
-        path: the zarr folder that the result is written to; None for memory alone.
-        label: what the progress line says; None for none.
-
-    Returns:
-        ``lambda_min``, ``lambda_max`` (nats), ``error`` of both and ``ratio`` over (beta, alpha); NaN where the loss is
-        not finite.
-    """
-    from gruland.landscape.surface import grid
-
-    alpha, beta = grid(size, extent)
-    cells = np.full((3, len(beta), len(alpha)), np.nan)
-    with Progress(cells[0].size, label) if label else nullcontext() as progress:
-        for row, column in np.ndindex(len(beta), len(alpha)):
-            weights = displace(parameters, directions, (float(alpha[column]), float(beta[row])))
-            with suppress(NotFinite):
-                cells[:, row, column] = extreme_eigenvalues(hessian(loss, weights), seed, tolerance=tolerance)
-            if progress:
-                progress.advance()
-    result = _map(alpha, beta, cells)
-    if path is not None:
-        _write(result, Path(path))
-    return result
-
-
-def _map(alpha: np.ndarray, beta: np.ndarray, cells: np.ndarray) -> xarray.Dataset:
-    import xarray
-
-    dimensions = ("beta", "alpha")
-    names = {
-        "lambda_min": "smallest eigenvalue of the Hessian",
-        "lambda_max": "largest eigenvalue of the Hessian",
-        "error": "bound on the error of both",
-    }
-    found: dict[str, Any] = {
-        name: (dimensions, values, {"long_name": text, "units": "nats"})
-        for (name, text), values in zip(names.items(), cells, strict=True)
-    }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(cells[0] / cells[1])
-    found["ratio"] = (dimensions, ratio, {"long_name": "|lambda_min / lambda_max|", "units": "1"})
-    return xarray.Dataset(found, {"alpha": alpha, "beta": beta})
-
-
-def _write(result: xarray.Dataset, path: Path) -> None:
-    from gruland.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        result.to_zarr(temporary, mode="w", consolidated=False)
 
 
 def hessian_plane(
@@ -447,23 +394,8 @@ class NotFinite(ValueError):
     """A Hessian that has entries which are not finite."""
 
 
-def _checked(operator: Any) -> Any:
-    """The operator for scipy, of which each product is checked."""
-    from scipy.sparse.linalg import LinearOperator
-
-    inner = operator.to_scipy()
-
-    def product(vector: np.ndarray) -> np.ndarray:
-        result = inner @ vector.reshape(-1)
-        if not np.isfinite(result).all():
-            raise NotFinite("the Hessian times a vector is not finite: expected weights with a finite loss")
-        return result
-
-    return LinearOperator(inner.shape, matvec=product, dtype=np.float64)
-
-
 @contextmanager
-def _counted(operator: Any, label: str | None, total: int) -> Iterator[None]:
+def _counted(operator: HessianOperator, label: str | None, total: int) -> Iterator[None]:
     """A progress line over the operator's products."""
     with Progress(total, label) if label else nullcontext() as operator.progress:
         try:

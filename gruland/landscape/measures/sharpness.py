@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gruland.progress import Progress
-from gruland.stats import Interval
+from gruland.stats import Interval, crossed_interval
 
 Parameters = Mapping[str, Tensor]
 #: A loss, or an Evaluate; and from parameters to the loss's gradient, by the same names.
@@ -180,12 +181,7 @@ def mean_adaptive_sharpness(
 
 def mean_interval(samples: list[float]) -> Interval:
     """The mean of n independent samples and its 95% interval by Student's t; infinite for one sample."""
-    from scipy.special import stdtrit  # the quantiles of Student's t
-
-    values = np.asarray(samples, dtype=np.float64)
-    mean, n = float(values.mean()), len(values)
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
-    return Interval(mean, mean - half, mean + half, over=("replicates",))
+    return replace(crossed_interval([samples]), over=("replicates",))
 
 
 def _ascend(

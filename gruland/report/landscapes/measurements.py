@@ -145,7 +145,7 @@ class Bench:
         from gruland.landscape.alignment import align, barrier, hidden_units
 
         here, there = (dict(bench.model.trainable()) for bench in (self, other))
-        aligned = align(there, here, hidden_units(self.model), signs=True)
+        aligned = align(there, here, hidden_units(self.model, ("head.weight",)), signs=True)
         log.info("%s: barrier to %s", self.name, other.run.path.name)
         others: list[Weights] = [there, aligned.parameters]
         result: dict[str, Any] = {"cosine": {"before": aligned.before, "after": aligned.score}}
