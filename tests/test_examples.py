@@ -35,6 +35,13 @@ def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
         assert len({float(surface.loss.max()) for surface in surfaces}) == 3
 
 
+def test_without_a_folder_the_example_says_what_to_give():
+    command = [sys.executable, EXAMPLES / "any_module.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "give a folder for the pictures: python docs/examples/any_module.py FOLDER\n"
+
+
 def test_the_example_s_modules_are_what_it_says(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import any_module

@@ -136,7 +136,7 @@ def test_one_scale_holds_several_surfaces():
 
 
 def test_contours_mark_centre_and_minimum():
-    surface = drawn(valley, normalization="filter", reviews=1000)
+    surface = drawn(valley, normalization="filter", examples="1,000 training reviews")
     figure = contour_figure(surface, "zoneout 0.1")
     axes = figure.axes[0]
     centre, least = (line.get_xydata()[0].tolist() for line in axes.lines)
@@ -762,6 +762,27 @@ def test_pictures_are_whole_and_need_no_network(tmp_path):
     assert "Plotly.newPlot" in page
     assert "<script src=" not in page
     assert "a model" in page
+
+
+def test_a_browser_without_webgl_shows_the_still_picture(browser, tmp_path):
+    write_pictures(drawn(valley), tmp_path)
+    tab = browser.new_page()
+    tab.add_init_script(
+        "const own = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = "
+        "function(kind, ...more) { return /webgl/.test(kind) ? null : own.call(this, kind, ...more); }"
+    )
+    tab.goto((tmp_path / "surface.html").as_uri())
+    tab.wait_for_function("document.images.length === 1 && document.images[0].naturalWidth > 500")
+    assert tab.locator("canvas").count() == 0
+
+
+def test_the_weights_that_a_plane_goes_through_are_drawn():
+    points = {"initial": [0.5, -0.25], "another run": [0.0, 3.0]}
+    axes = contour_figure(drawn(valley, plane={"kind": "through", "points": points})).axes[0]
+    assert {text.get_text() for text in axes.texts} >= set(points)
+    assert axes.get_ylim()[1] > 3, "beyond the grid"
+    axes = contour_figure(drawn(valley, plane={"kind": "trajectory", "points": points})).axes[0]
+    assert not {text.get_text() for text in axes.texts} & set(points)
 
 
 def test_a_line_has_a_contour_alone(tmp_path):

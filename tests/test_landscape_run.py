@@ -23,7 +23,7 @@ import gruland
 from gruland import runs
 from gruland.data import subset
 from gruland.landscape import __main__ as command
-from gruland.landscape import gates_of, load_directions, load_surface, random_directions
+from gruland.landscape import contour_figure, gates_of, load_directions, load_surface, random_directions
 from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
@@ -601,6 +601,25 @@ def test_export_takes_a_run_or_a_surface(tmp_path, no_pictures, capsys, inside):
     with np.load(file) as arrays:
         expected = load_surface(tmp_path / "landscape" / "surface.zarr")["loss"]
         np.testing.assert_array_equal(arrays["loss"], expected)
+
+
+def test_the_line_of_a_surface_of_which_nothing_is_known_yet_has_no_nan():
+    results = {"interpolated": 80, "evaluated": 1, "cells": 81, "interpolation_error": math.nan}
+    assert command._cells(results) == (
+        "1 of 81 cells (the others interpolated with an error that nothing is known about yet)"
+    )
+    assert "within about 1.00% of the range" in command._cells({**results, "interpolation_error": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [("train", "4 training reviews"), ("validation", "4 validation reviews"), ("test", "4 test")],
+)
+def test_a_picture_names_the_split_that_was_evaluated(tmp_path, split, words):
+    run = FakeRun(tmp_path)
+    run.data.splits = {split: run.data.splits["train"]}
+    surface = surface_of(run, replace(SETTINGS, split=split))
+    assert words in contour_figure(surface, "a model").get_suptitle()
 
 
 def test_export_without_a_surface(tmp_path):

@@ -121,7 +121,10 @@ def update(folder: Path, **values: Any) -> None:
 
 def add_surface(folder: Path, steepness: float, size: int = 21) -> None:
     axis = np.linspace(-1, 1, size)
-    path, about = folder / "landscape" / "surface.zarr", {"normalization": "filter", "reviews": 200}
+    path, about = (
+        folder / "landscape" / "surface.zarr",
+        {"normalization": "filter", "reviews": 200, "examples": "200 training reviews"},
+    )
     with Store(path, axis, axis, about, every=math.inf) as store:
         for row, beta in enumerate(axis):
             for column, alpha in enumerate(axis):

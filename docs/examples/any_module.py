@@ -101,4 +101,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("give a folder for the pictures: python docs/examples/any_module.py FOLDER")
     main(Path(sys.argv[1]))

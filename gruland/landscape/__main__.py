@@ -8,6 +8,7 @@ python -m gruland.landscape compare PATH... [key=value ...]     compare the mode
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,9 @@ def _line(path: Path, results: Mapping[str, Any]) -> str:
     if results["min_loss"] is not None:
         parts.append(f"{results['min_loss']:.3f} to {results['max_loss']:.3f} on the surface")
     if results["settings"]["tolerance"] is not None and results["achieved_tolerance"] is not None:
-        parts.append(f"differences within {results['achieved_tolerance']:.2%} of that range")
+        parts.append(
+            f"each difference to the centre within {results['achieved_tolerance']:.2%} of that range (95%)"
+        )
     if not results["complete"]:
         parts.append("the time ran out: the same command goes on")
     return ", ".join([*parts, f"{results['seconds']:.0f} s"])
@@ -126,10 +129,11 @@ def _line(path: Path, results: Mapping[str, Any]) -> str:
 def _cells(results: Mapping[str, Any]) -> str:
     if not results["interpolated"]:
         return f"{results['cells']:,} cells"
-    return (
-        f"{results['evaluated']:,} of {results['cells']:,} cells (the others interpolated within about "
-        f"{results['interpolation_error']:.2%} of the range)"
-    )
+    error = results["interpolation_error"]
+    within = "with an error that nothing is known about yet"
+    if error is not None and math.isfinite(error):
+        within = f"within about {error:.2%} of the range"
+    return f"{results['evaluated']:,} of {results['cells']:,} cells (the others interpolated {within})"
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def reviews_needed(pilot: xarray.Dataset, reviews: int, strata: int, available: 
 def achieved_tolerance(surface: xarray.Dataset, reviews: int, available: int) -> float | None:
     """Half the width of the widest 95% interval of a difference to the centre, as a share of the range of the loss.
 
-    Over the evaluated cells whose loss is finite; None where there is no range or no standard error.
+    It bounds each difference by itself with 95% confidence, not all of them at once: of a whole surface some difference
+    lies outside more often. Over the evaluated cells whose loss is finite; None where there is no range or no standard
+    error.
     """
     loss, error = surface["loss"].values, surface["difference_se"].values
     finite = np.isfinite(loss) & np.isfinite(error)

@@ -69,7 +69,7 @@ def heading(surface: xarray.Dataset, title: str) -> str:
     lost = done - int((np.isfinite(surface["loss"]) & surface["done"]).sum())
     parts = [
         f"{about['normalization']}-normalized directions" if "normalization" in about else "",
-        f"{about['reviews']:,} training reviews" if "reviews" in about else "",
+        about.get("examples", ""),
         f"{interpolated:,} of {size:,} cells interpolated" if interpolated else "",
         f"{size - done:,} of {size:,} cells not computed" if done < size else "",
         f"{lost} cells not finite" if lost else "",
@@ -77,6 +77,13 @@ def heading(surface: xarray.Dataset, title: str) -> str:
     whole = ", ".join(part.replace(" ", "\u00a0") for part in parts if part)  # breaks between parts only
     made = textwrap.fill(whole, 82).replace("\u00a0", " ")
     return "\n".join(line for line in (title, made) if line)
+
+
+def named_points(surface: xarray.Dataset) -> dict[str, tuple[float, float]]:
+    """(alpha, beta) of the weights that the plane was made from, by name; a trajectory's are drawn as a path."""
+    plane = surface.attrs.get("plane", {})
+    points = {} if plane.get("kind") == "trajectory" else plane.get("points", {})
+    return {name: (float(alpha), float(beta)) for name, (alpha, beta) in points.items()}
 
 
 def certainty(surface: xarray.Dataset) -> np.ndarray:

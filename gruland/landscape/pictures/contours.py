@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.pictures.cells import axis_label, heading, is_line
+from gruland.landscape.pictures.cells import axis_label, heading, is_line, named_points
 from gruland.landscape.pictures.line import draw_line
 from gruland.landscape.pictures.lines import loss_lines
 from gruland.landscape.pictures.marks import hold, mark_cells, mark_points, mark_weights
@@ -47,7 +47,8 @@ def contour_figure(
         scale: shared with other pictures; the surface's (and the trajectory's) own where None.
         trajectory: a table with columns alpha, beta, epoch and loss (the checkpoint's true loss), drawn as a path
             whose markers have the colours of the true losses: one that stands out lies off the plane.
-        points: named weights on the plane, for instance {"initial": (-1.0, 0.2)}; the axes are widened to hold them.
+        points: named weights on the plane, for instance {"initial": (-1.0, 0.2)}; None = those that the plane was made
+            from. The axes are widened to hold them.
 
     Raises:
         ValueError: no loss is finite, or the trajectory has other columns.
@@ -76,7 +77,7 @@ def draw_plane(
     if is_line(surface):
         draw_line(axes, surface, scale)
         return
-    named = dict(points or {})
+    named = named_points(surface) if points is None else dict(points)
     axes.set(xlabel=axis_label(surface, "alpha"), ylabel=axis_label(surface, "beta"))
     axes.locator_params(nbins=6)
     colors = shade(axes, surface, scale)

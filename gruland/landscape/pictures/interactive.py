@@ -36,6 +36,18 @@ plot.on("plotly_relayout", change => {
 });
 """
 
+#: Without WebGL (a remote desktop, a hardened browser) plotly draws nothing: the still picture takes the plot's place.
+STILL = """
+const canvas = document.createElement("canvas");
+if (!canvas.getContext("webgl") && !canvas.getContext("webgl2")) {{
+  const image = new Image();
+  image.src = "data:image/png;base64,{png}";
+  image.alt = "The loss surface, still: this browser has no WebGL";
+  image.style.maxWidth = "100%";
+  document.getElementById("{{plot_id}}").replaceWith(image);
+}}
+"""
+
 _EYE = {"x": 1.2, "y": -1.6, "z": 0.9}
 _FARTHER = 1.35  # in the narrower scenes of several surfaces
 

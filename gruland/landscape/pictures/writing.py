@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gruland.files import atomic_path
 from gruland.landscape.pictures.cells import is_line
 from gruland.landscape.pictures.contours import contour_figure
-from gruland.landscape.pictures.interactive import LINK, figure_3d
+from gruland.landscape.pictures.interactive import LINK, STILL, figure_3d
 from gruland.landscape.pictures.scale import Scale
 from gruland.landscape.pictures.surfaces import surface_figure
 
@@ -26,7 +27,13 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}
 _DPI = {"png": 200, "pdf": 300, "svg": 300}
 
 
-def write(figure: Figure | go.Figure, path: str | Path, formats: Sequence[str] | None = None) -> list[Path]:
+def write(
+    figure: Figure | go.Figure,
+    path: str | Path,
+    formats: Sequence[str] | None = None,
+    *,
+    still: Path | None = None,
+) -> list[Path]:
     """Write a figure, each file atomically; the same figure gives the same bytes.
 
     Text stays text in a PDF (TrueType fonts, embedded). A page holds plotly (5 MB), opens without a network, and
@@ -36,6 +43,7 @@ def write(figure: Figure | go.Figure, path: str | Path, formats: Sequence[str] |
         figure: of matplotlib or plotly.
         path: without a suffix, which each format adds.
         formats: of png, pdf and svg for a figure of matplotlib (None: png and pdf), html for one of plotly.
+        still: a PNG that a page shows in a browser without WebGL.
 
     Returns:
         The files written.
@@ -52,13 +60,14 @@ def write(figure: Figure | go.Figure, path: str | Path, formats: Sequence[str] |
     files = [path.with_name(f"{path.name}.{name}") for name in chosen]
     for file, name in zip(files, chosen, strict=True):
         with atomic_path(file) as temporary:
-            _save(figure, temporary, name)
+            _save(figure, temporary, name, still)
     return files
 
 
-def _save(figure: Any, path: Path, name: str) -> None:
+def _save(figure: Any, path: Path, name: str, still: Path | None) -> None:
     if name == "html":
-        figure.write_html(path, include_plotlyjs=True, div_id="landscape", post_script=LINK)
+        scripts = [LINK, *([STILL.format(png=b64encode(still.read_bytes()).decode())] if still else [])]
+        figure.write_html(path, include_plotlyjs=True, div_id="landscape", post_script=scripts)
         return
     import matplotlib
 
@@ -78,5 +87,5 @@ def write_pictures(surface: xarray.Dataset, folder: str | Path, title: str = "")
     scale, folder = Scale.of(surface), Path(folder)
     write(contour_figure(surface, title, scale), folder / "contour")
     if not is_line(surface):
-        write(surface_figure(surface, title, scale), folder / "surface")
-        write(figure_3d(surface, title, scale), folder / "surface")
+        png, _ = write(surface_figure(surface, title, scale), folder / "surface")
+        write(figure_3d(surface, title, scale), folder / "surface", still=png)
