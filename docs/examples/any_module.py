@@ -88,8 +88,9 @@ def main(folder: Path) -> None:
         parameters = dict(module.named_parameters())
         evaluate = losses(module, *data[name])
         for seed in range(PLANES):
-            # A unit's four gates are scaled together; without gates that is the filter normalization.
-            plane = random_plane(parameters, seed, normalization="unit", gates=gates_of(module))
+            # A unit's four gates are scaled together; what has no gates is scaled row by row.
+            gates = gates_of(module)
+            plane = random_plane(parameters, seed, normalization="unit" if gates else "filter", gates=gates)
             path = folder / f"{name}-{seed}.zarr"
             surfaces[name, seed] = compute_surface(
                 evaluate, plane.origin, plane.directions, size=13, path=path
