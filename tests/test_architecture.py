@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "gruland"
 #: From a room to what it may import of this package besides itself. A room that is not listed may import anything.
 ALLOWED = {
     "landscape": {"files", "progress", "stats"},
-    "objective": {"classifier", "data", "evaluation", "kernels", "landscape", "regularizers"},
+    "objective": {"classifier", "data", "evaluation", "gru", "kernels", "landscape", "regularizers"},
     "kernels": {"files", "errors"},
 }
 #: Entry points: what starts a command may reach everything.
