@@ -85,13 +85,15 @@ def build(model: Classifier) -> onnx.ModelProto:
     graph.add("Gather", [graph.weight("vectors", model.vectors), "tokens"], "embedded")
     x = graph.add("Transpose", ["embedded"], "x", perm=[1, 0, 2])
     graph.add("Cast", ["lengths"], "lengths32", to=onnx.TensorProto.INT32)
-    if gru.zoneout > 0:
+    if gru.regularizer.kept > 0:
         _add_running(graph, gru.hidden_size)
     for k, layer in enumerate(gru.layers()):
         if k > 0 and gru.between is not None:
             x = graph.add({"tanh": "Tanh", "relu": "Relu"}[gru.between], [x], f"between{k}")
         # Every step's states x (T, B, H), which beyond a length nothing reads, and the last real step's (B, H).
-        x, last = (_add_zoneout if gru.zoneout > 0 else _add_gru)(graph, k, x, layer, gru.zoneout)
+        x, last = (_add_zoneout if gru.regularizer.kept > 0 else _add_gru)(
+            graph, k, x, layer, gru.regularizer.kept
+        )
     head = [graph.weight("head_weight", model.head.weight), graph.weight("head_bias", model.head.bias)]
     graph.add("Gemm", [last, *head], "logits", transB=1)
     integers, floats = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
