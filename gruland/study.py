@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from gruland import runs
-from gruland.cells import Cell, by_cell
 from gruland.errors import one_line_errors
 from gruland.files import read_json, write_json
 from gruland.progress import clock
-from gruland.report.collect import Run, read_run
+from gruland.report.choice import best
+from gruland.report.collect import RATE, REGULARIZER, UNITS, Model, Place, by_place, place_of
 from gruland.report.paper import MODELS
 
 STAGES = ("sweep", "select", "repeat", "landscape", "attack", "report")
@@ -90,13 +90,13 @@ class Study:
         Raises:
             ValueError: no run is finished.
         """
-        found = [r for r in self.finished() if r.cell and r.cell.regularizer in self.settings.regularizers]
+        found = [r for r in self.finished() if place_of(r).regularizer in self.settings.regularizers]
         if not found:
             raise ValueError(f"{self.folder} holds no finished run: add the stage sweep")
-        why = {cell: ["the best of its regularizer"] for cell in best_cells(found)}
+        why = {cell: ["the best of its regularizer"] for cell in best_places(found)}
         for cell in MODELS if self.settings.paper_models else ():
             why.setdefault(cell, []).append("the paper's")
-        models = [{**cell._asdict(), "why": " and ".join(why[cell])} for cell in sorted(why, key=by_cell)]
+        models = [{**cell._asdict(), "why": " and ".join(why[cell])} for cell in sorted(why, key=by_place)]
         write_json(self.folder / "study.json", {"overrides": list(self.overrides), "models": models})
         for cell in self.chosen():
             print(f"  {cell.label}: {' and '.join(why[cell])}")
@@ -133,12 +133,12 @@ class Study:
         first = int(self._composed.seed)
         return list(range(first, first + self.settings.seeds))
 
-    def finished(self, cell: Cell | None = None) -> list[Run]:
+    def finished(self, cell: Place | None = None) -> list[runs.Run]:
         """The finished runs of the study, or of one model."""
-        found = [read_run(path) for path in runs.folders(self.folder, "results.json")]
-        return [run for run in found if run.status == "finished" and cell in (None, run.cell)]
+        found = [runs.Run(path) for path in runs.folders(self.folder, "results.json")]
+        return [run for run in found if _is_finished(run) and cell in (None, place_of(run))]
 
-    def chosen(self) -> list[Cell]:
+    def chosen(self) -> list[Place]:
         """The models of study.json.
 
         Raises:
@@ -147,7 +147,7 @@ class Study:
         path = self.folder / "study.json"
         if not path.exists():
             raise ValueError(f"{path} is not there, which says what was chosen: add the stage select")
-        return [Cell(**{name: model[name] for name in Cell._fields}) for model in read_json(path)["models"]]
+        return [Place(**{name: model[name] for name in Place._fields}) for model in read_json(path)["models"]]
 
     def estimate(self) -> str:
         """What each stage will do and how long it takes, from the runs that are there already, in lines."""
@@ -173,9 +173,9 @@ class Study:
 
         return list(zip(self.overrides, config.parse(self.overrides), strict=True))
 
-    def _missing(self, cell: Cell) -> list[int]:
+    def _missing(self, cell: Place) -> list[int]:
         """The seeds without a finished run."""
-        return sorted(set(self.seeds) - {run.seed for run in self.finished(cell)})
+        return sorted(set(self.seeds) - {run.results["seed"] for run in self.finished(cell)})
 
     def _measured(self) -> list[str]:
         """The folders of the chosen models' runs.
@@ -183,7 +183,9 @@ class Study:
         Raises:
             ValueError: there is none.
         """
-        found = [run for cell in self.chosen() for run in self.finished(cell) if run.seed in self.seeds]
+        found = [
+            run for cell in self.chosen() for run in self.finished(cell) if run.results["seed"] in self.seeds
+        ]
         if not found:
             raise ValueError(f"{self.folder} holds no finished run of a chosen model: add the stage repeat")
         return [str(run.path) for run in found]
@@ -210,32 +212,34 @@ class StageFailed(Exception):
         return int(self.args[0])
 
 
-def best_cells(found: Iterable[Run]) -> list[Cell]:
-    """Of each regularizer the model of least validation loss, in the mean over the seeds that all its models have.
+def best_places(found: Iterable[runs.Run]) -> list[Place]:
+    """Of each regularizer the model of least validation loss, see :mod:`gruland.report.choice`.
 
     Args:
         found: finished runs that may be compared with each other.
     """
-    losses: dict[Cell, dict[Any, float]] = {}
+    models: dict[Place, dict[int, runs.Run]] = {}
     for run in found:
-        if run.cell:
-            losses.setdefault(run.cell, {})[run.seed] = run.scores("best", "validation")["loss"]
-    best = []
-    for regularizer in dict.fromkeys(cell.regularizer for cell in losses):
-        cells = [cell for cell in losses if cell.regularizer == regularizer]
-        shared = set.intersection(*(set(losses[cell]) for cell in cells))
-        means = {cell: _mean(losses[cell][seed] for seed in shared) for cell in cells}
-        best.append(min(cells, key=lambda cell: (means[cell], by_cell(cell))))
-    return sorted(best, key=by_cell)
+        models.setdefault(place_of(run), {})[run.results["seed"]] = run
+    names = (REGULARIZER, RATE, UNITS)
+    chosen = best(Model(dict(zip(names, place, strict=True)), seeds) for place, seeds in models.items())
+    return sorted((choice.model.place for choice in chosen.values()), key=by_place)
 
 
-def _mean(losses: Iterable[float]) -> float:
-    """Infinite where one is not finite: such a model is never the best."""
-    values = list(losses)
-    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.inf
+def _is_finished(run: runs.Run) -> bool:
+    """Whether the run is finished; one whose results cannot be read is not."""
+    try:
+        return run.results.get("status") == "finished"
+    except (OSError, ValueError):
+        return False
 
 
-def _words(cell: Cell) -> list[str]:
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return math.fsum(known) / len(known)
+
+
+def _words(cell: Place) -> list[str]:
     """What selects a model of the grid on a training's command line."""
     words = [f"regularizer={cell.regularizer}", f"model.hidden_size={cell.hidden_size}"]
     return [*words, f"regularizer.rate={cell.rate:g}"] if cell.rate else words
@@ -272,7 +276,7 @@ def _estimated(study: Study) -> list[str]:
     return [*lines, f"  in all    {whole}{' and what is not known yet' if guessed and seconds else ''}"]
 
 
-def _jobs(study: Study, stage: str) -> list[Cell] | None:
+def _jobs(study: Study, stage: str) -> list[Place] | None:
     """The models that a stage has still to train or to measure; None where that is not known yet."""
     if stage in ("select", "report"):
         return []
@@ -289,7 +293,7 @@ def _jobs(study: Study, stage: str) -> list[Cell] | None:
     return [cell for cell in chosen for _ in study.seeds][len(measured) :]
 
 
-def _grid(study: Study) -> list[Cell]:
+def _grid(study: Study) -> list[Place]:
     """The models of the sweep."""
     given = {parsed.key_or_group: parsed for _, parsed in study._parsed}
 
@@ -304,7 +308,7 @@ def _grid(study: Study) -> list[Cell]:
         grid = _axes(study, name)
         sizes = values("model.hidden_size", grid.get("model.hidden_size"))
         rates = values("regularizer.rate", grid["regularizer.rate"]) if "regularizer.rate" in grid else [0]
-        cells += [Cell(name, float(rate), int(size)) for rate in rates for size in sizes]
+        cells += [Place(name, float(rate), int(size)) for rate in rates for size in sizes]
     return cells
 
 
@@ -319,7 +323,7 @@ def _axes(study: Study, regularizer: str) -> Mapping[str, Sequence[Any]]:
     }
 
 
-def _pace(study: Study, stage: str) -> Callable[[Cell], float] | None:
+def _pace(study: Study, stage: str) -> Callable[[Place], float] | None:
     """From a model to the seconds that a stage takes for it; None where no run of the study has told yet.
 
     A training takes as long as those of the study did, more with more units: stock layers of 64, 128, 256 units take
@@ -327,16 +331,16 @@ def _pace(study: Study, stage: str) -> Callable[[Cell], float] | None:
     """
     if stage in ("sweep", "repeat"):
         known = [
-            run.results["training"]["seconds"] / run.cell.hidden_size**1.15
+            run.results["training"]["seconds"] / place_of(run).hidden_size ** 1.15
             for run in study.finished()
-            if run.cell and run.results.get("training")
+            if run.results.get("training")
         ]
         launcher = study._composed.hydra.launcher
         side_by_side = max(1, int(launcher.get("n_jobs", 1)))
         return (lambda cell: _mean(known) * cell.hidden_size**1.15 / side_by_side) if known else None
     entries = [run.results.get("landscape") or {} for run in study.finished()]
     if stage == "attack":
-        entries = [entry for run in study.finished() for entry in run.attacks.values()]
+        entries = [entry for run in study.finished() for entry in (run.results.get("attacks") or {}).values()]
     seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
     return (lambda cell: _mean(seconds)) if seconds else None
 

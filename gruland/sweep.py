@@ -293,9 +293,21 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
             f"! worse than guessing by the frequency of the classes: {', '.join(worse)}; try a lower optimizer.lr"
         )
     if finished:
-        folder, results = min(finished, key=lambda pair: pair[1]["metrics"]["best"]["validation"]["loss"])
-        best = "best cell" if len(folders) > 1 else "run"
-        print(f"{best}: {folder} (validation loss {results['metrics']['best']['validation']['loss']:.3f})")
+        _print_best(finished, swept)
+
+
+def _print_best(finished: Sequence[tuple[Path, dict[str, Any]]], swept: Sequence[dict[str, str]]) -> None:
+    """The runs that differ in their seed alone whose mean validation loss is least: never the luckiest seed."""
+    cells: dict[str, list[tuple[Path, float]]] = {}
+    for (folder, results), extra in zip(finished, swept, strict=True):
+        cell = {**_place(results), **extra, "seed": ""}
+        loss = results["metrics"]["best"]["validation"]["loss"]
+        cells.setdefault(str(cell), []).append((folder, loss))
+    means = {cell: math.fsum(loss for _, loss in found) / len(found) for cell, found in cells.items()}
+    best = min(means, key=lambda cell: (math.isnan(means[cell]), means[cell]))
+    seeds = f", mean of {len(cells[best])} seeds" if len(cells[best]) > 1 else ""
+    what = "best cell" if len(finished) > 1 else "run"
+    print(f"{what}: {cells[best][0][0]} (validation loss {means[best]:.3f}{seeds})")
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 import gruland
-from gruland.cells import Cell
 from gruland.landscape import __main__ as command
+from gruland.report.collect import Model, collect, references
+from gruland.report.collect import models as models_of
+from gruland.report.differences import Quantity, count_tests, remark, rows
+from gruland.report.landscapes.chapter import read_chapter
 from gruland.report.landscapes.compare import compare
 from gruland.report.landscapes.figures import _grids
 from gruland.report.landscapes.measurements import Measured
-from gruland.report.landscapes.models import Model, models, references
-from gruland.report.landscapes.table import Quantity, markdown, row
 from gruland.stats import crossed_interval, paired_difference
 from gruland.train import train
 
@@ -41,6 +42,15 @@ def trained(tmp_path_factory):
     return folder
 
 
+def models(*folders):
+    return models_of(collect(folders).runs)
+
+
+def model(regularizer, rate, hidden_size, **others):
+    factors = {"regularizer": regularizer, "regularizer.rate": rate, "model.hidden_size": hidden_size}
+    return Model({**factors, **others}, {})
+
+
 # -- models
 
 
@@ -51,55 +61,35 @@ def test_runs_that_differ_in_their_seed_are_one_model(trained):
     assert all(run.config.seed == seed for model in found for seed, run in model.runs.items())
 
 
-def test_models_of_one_cell_are_told_apart(trained, tmp_path):
-    cfg = gruland.compose(
-        "experiment=smoke", f"output_dir={tmp_path}", "optimizer.lr=0.01", "trainer.max_epochs=3",
-        "threads=1", "landscape.enabled=false", "attack=none",
-    )  # fmt: skip
-    train(cfg)
-    labels = [model.label for model in models(trained, tmp_path)]
-    assert [label for label in labels if label.startswith("No dropout")] == [
-        "No dropout, H=8, optimizer.lr=0.001",
-        "No dropout, H=8, optimizer.lr=0.01",
-    ]
-
-
 def test_a_model_is_compared_with_the_one_of_its_size_that_has_no_regularizer():
-    cells = [Cell(kind, rate, size) for kind, rate in (("none", 0.0), ("zoneout", 0.1)) for size in (64, 256)]
-    cells.append(Cell("dropconnect", 0.1, 128))
-    assert references([Model(cell.label, cell, {}) for cell in cells]) == {
+    found = [
+        model(kind, rate, size) for kind, rate in (("none", 0.0), ("zoneout", 0.1)) for size in (64, 256)
+    ]
+    found.append(model("dropconnect", 0.1, 128))
+    assert {model.label: other.label for model, other in references(found).items()} == {
         "No dropout, H=256": "No dropout, H=64",
         "Zoneout 0.1, H=64": "No dropout, H=64",
         "Zoneout 0.1, H=256": "No dropout, H=256",
         "DropConnect 0.1, H=128": "No dropout, H=64",  # nothing of its size: the first
     }
-    assert references([Model("one", cells[0], {})]) == {}
+    assert references(found[:1]) == {}
+    swept = [model(kind, 0.0, 64, lr=lr) for kind in ("none", "zoneout") for lr in (0.1, 0.2)]
+    assert references(swept)[swept[3]] is swept[1], "of the same learning rate"
 
 
-def test_unfinished_runs_are_left_out_and_none_at_all_is_refused(trained, tmp_path):
-    run = models(trained)[0].runs[0]
-    folder = tmp_path / "outputs" / run.path.name
-    folder.mkdir(parents=True)
-    for name in ("config.yaml", "results.json"):
-        (folder / name).write_text((run.path / name).read_text().replace('"finished"', '"running"'))
-    assert [list(model.runs) for model in models(trained, tmp_path)] == [[0, 1], [0, 1]]
-    with pytest.raises(ValueError, match="no finished run at or below"):
-        models(tmp_path)
-    (folder / "results.json").write_text((run.path / "results.json").read_text())
-    with pytest.raises(ValueError, match="are the same model and seed: give one of them"):
-        models(trained, tmp_path)
-
-
-def test_seeds_of_a_model_are_of_one_data(trained):
+def test_seeds_on_other_data_are_another_model(trained):
     folder = models(trained)[1].runs[1].path
     results = json.loads((folder / "results.json").read_text())
     changed = {**results, "data": {**results["data"], "fingerprint": "of another file"}}
     (folder / "results.json").write_text(json.dumps(changed))
     try:
-        with pytest.raises(ValueError, match=r"have one configuration but different data"):
-            models(trained)
+        labels = [(model.label, list(model.runs)) for model in models(trained)]
     finally:
         (folder / "results.json").write_text(json.dumps(results))
+    own = results["data"]["fingerprint"][:8]
+    assert sorted(labels[-2:]) == sorted(
+        [(f"Zoneout 0.1, H=8, fingerprint={own}", [0]), ("Zoneout 0.1, H=8, fingerprint=of anoth", [1])]
+    )
 
 
 # -- the table
@@ -118,17 +108,23 @@ def measured(generator, *, shift, seeds=(0, 1, 2), directions=6):
     }
 
 
+def row(quantity, values, references):
+    (found,) = rows([(quantity, values)], references)
+    return found
+
+
 def test_a_row_is_what_the_statistics_say():
     generator = np.random.default_rng(0)
-    one, two = measured(generator, shift=0), measured(generator, shift=0.2)
+    seeds = range(7)
+    one, two = measured(generator, shift=0, seeds=seeds), measured(generator, shift=0.2, seeds=seeds)
     found = row(AREA, {"none": one, "zoneout": two}, PAIR)
     a, b = (np.array(list(values.values())) for values in (one, two))
     assert found.values == {"none": crossed_interval(a), "zoneout": crossed_interval(b)}
-    assert found.differences == {"zoneout": paired_difference(b, a)}
+    assert found.differences["zoneout"].interval == paired_difference(b, a)
     assert found.verdict("zoneout") == "larger: flatter"
     assert row(AREA, {"none": two, "zoneout": one}, PAIR).verdict("zoneout") == "smaller: sharper"
     # Far smaller than what seeds and directions do: pairing finds it.
-    assert found.values["none"].width > 2 > 0.2 > found.differences["zoneout"].width
+    assert found.values["none"].width > 1 > 0.2 > found.differences["zoneout"].interval.width
 
 
 def test_an_interval_ends_where_no_value_can_be():
@@ -148,12 +144,21 @@ def test_an_interval_ends_where_no_value_can_be():
 
 
 def test_no_difference_is_called_that():
-    generator = np.random.default_rng(1)
-    found = row(
-        AREA, {"none": measured(generator, shift=0), "zoneout": measured(generator, shift=0.001)}, PAIR
-    )
-    assert not found.differences["zoneout"].excludes(0)
+    generator, seeds = np.random.default_rng(1), range(7)
+    none, zoneout = (measured(generator, shift=shift, seeds=seeds) for shift in (0, 0.001))
+    found = row(AREA, {"none": none, "zoneout": zoneout}, PAIR)
+    assert not found.differences["zoneout"].significant
     assert found.verdict("zoneout") == "not distinguishable"
+
+
+def test_three_trainings_are_too_few_and_the_table_says_how_many_it_takes():
+    generator = np.random.default_rng(4)
+    none, zoneout = measured(generator, shift=0), measured(generator, shift=5)
+    found = rows([(AREA, {"none": none, "zoneout": zoneout})] * 12, PAIR)
+    assert count_tests(found) == 12
+    assert {item.verdict("zoneout", 12) for item in found} == {"too few trainings to tell"}
+    assert "cannot give less than p = 0.25" in remark(found)[0]
+    assert "It takes 6 paired trainings for one difference, 9 for the 12 of this table." in remark(found)[0]
 
 
 def test_only_what_both_models_have_is_compared():
@@ -164,53 +169,52 @@ def test_only_what_both_models_have_is_compared():
     found = row(AREA, {"none": one, "zoneout": two}, PAIR)
     a = np.array([one[seed][:4] for seed in (1, 2)])
     b = np.array([two[seed][:4] for seed in (1, 2)])
-    assert found.differences["zoneout"] == paired_difference(b, a)
+    assert found.differences["zoneout"].interval == paired_difference(b, a)
 
 
-def test_one_training_says_nothing_of_others():
+def test_one_common_training_is_about_these_two_and_gets_no_verdict():
     found = row(AREA, {"none": {0: [1.0, 1.1, 1.2]}, "zoneout": {0: [2.0, 2.1, 2.2]}}, PAIR)
-    assert found.verdict("zoneout") == "larger: flatter (these trainings alone)"
-    single = row(AREA, {"none": {0: [1.0]}, "zoneout": {0: [2.0]}}, PAIR)
-    assert single.verdict("zoneout").startswith("undetermined")
-
-
-def test_the_tables_have_a_cell_for_every_model_and_measure():
-    generator = np.random.default_rng(3)
-    models_ = {name: measured(generator, shift=shift) for name, shift in (("a", 0), ("b", 1), ("c", 0))}
-    rows = [
-        row(AREA, models_, {"b": "a", "c": "a"}),
-        row(Quantity("x", "other", "nats", ""), {"a": models_["a"], "b": models_["b"]}, {"b": "a", "c": "a"}),
+    assert found.differences["zoneout"].interval.excludes(0)
+    assert found.verdict("zoneout") == ""
+    assert remark([found]) == [
+        "Where two models have one training seed in common, the table is about these two trainings: it says nothing "
+        "of how other trainings of the two models would differ."
     ]
-    lines = [line for line in markdown(rows, ["a", "b", "c"]).splitlines() if line.startswith("|")]
-    assert [line.count("|") for line in lines] == [6] * 4 + [4] * 4
-    assert lines[3].endswith("| – |")
-    assert "larger: flatter" in lines[6]
-    assert re.search(r"\+1\.\d+ \[", lines[6])
+    single = row(AREA, {"none": {0: [1.0]}, "zoneout": {0: [2.0]}}, PAIR)
+    assert single.verdict("zoneout") == "undetermined"
+
+
+def test_a_row_survives_being_written():
+    generator = np.random.default_rng(3)
+    found = row(AREA, {"none": measured(generator, shift=0), "zoneout": measured(generator, shift=1)}, PAIR)
+    plain = json.loads(json.dumps(found.to_dict(1)))
+    again = type(found).from_dict("area", plain)
+    assert (again.values, again.differences, again.references) == (found.values, found.differences, PAIR)
 
 
 # -- the pictures
 
 
-def swept(*cells):
+def swept(*places):
     """A comparison of one training of each cell; a cell's loss at its origin is its rate."""
     from gruland.landscape import compute_surface
 
     models, surfaces = [], {}
-    for cell in cells:
+    for number, place in enumerate(places):
         origin = {"w": torch.zeros(2)}
 
-        def loss(weights, cell=cell):
-            return torch.tensor([cell.rate + float((weights["w"] ** 2).sum())] * 2), torch.ones(2)
+        def loss(weights, rate=place[1]):
+            return torch.tensor([rate + float((weights["w"] ** 2).sum())] * 2), torch.ones(2)
 
         axes = [{"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])}]
-        models.append(Model(f"{cell.label}, {len(models)}", cell, {0: None}))
+        models.append(model(*place, number=number))
         surfaces[models[-1].label] = {0: [compute_surface(loss, origin, axes, size=5)]}
     return Measured({}, models, surfaces)
 
 
 def test_a_swept_grid_gets_a_sheet_with_every_cell_in_its_place():
-    cells = [Cell("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
-    found = list(_grids(swept(Cell("none", 0.0, 64), Cell("none", 0.0, 256), *cells[:3])))
+    cells = [("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
+    found = list(_grids(swept(("none", 0.0, 64), ("none", 0.0, 256), *cells[:3])))
     assert [name for name, _, _ in found] == ["grid-zoneout"]  # no dropout has one rate: no grid
     axes = np.array(found[0][2].axes[:4]).reshape(2, 2)
     assert [panel.get_title() for panel in axes[0]] == ["rate 0.1", "rate 0.5"]
@@ -222,7 +226,7 @@ def test_a_swept_grid_gets_a_sheet_with_every_cell_in_its_place():
 
 
 def test_models_that_share_a_cell_are_no_grid():
-    cells = [Cell("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
+    cells = [("zoneout", rate, size) for size in (64, 256) for rate in (0.1, 0.5)]
     assert not list(_grids(swept(*cells, cells[0])))
 
 
@@ -238,7 +242,14 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
         assert (tmp_path / "out" / picture).stat().st_size > 5000, picture
         assert (tmp_path / "out" / picture).with_suffix(".pdf").exists()
     assert (tmp_path / "out" / "surfaces.html").exists()
+    assert (tmp_path / "out" / "comparison.html").exists()
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    chapter = read_chapter(tmp_path / "out" / "comparison.json", "c1")
+    assert "2 paired trainings cannot show any" in chapter.answer[0]
+    assert {block.key for section in chapter.sections for block in section.blocks} >= {
+        "c1-differences",
+        "c1-contours",
+    }
     assert set(result["models"]) == {"No dropout, H=8", "Zoneout 0.1, H=8"}
     assert {"flat_area", "roughness", "top_eigenvalue", "trace", "worst_sharpness"} <= set(result["measures"])
     assert set(result["barriers"]) == set(result["models"])
@@ -257,9 +268,8 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
     monkeypatch.setattr("gruland.objective.evaluation.EvaluationLoss.on_plane", again)
     monkeypatch.setattr("gruland.objective.mean_loss.MeanLoss.__call__", again)
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    compare(trained, settings=SMALL, folder=tmp_path / "again")
+    compare(collect([trained]), SMALL, folder=tmp_path / "again")
     assert json.loads((tmp_path / "again" / "comparison.json").read_text()) == result
-    assert (tmp_path / "again" / "comparison.md").read_text() == page
 
 
 def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch):
@@ -270,7 +280,7 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
     from gruland.objective import EvaluationLoss
 
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    compare(trained, settings={**SMALL, "curvature": 0, "barriers": False}, folder=tmp_path)
+    compare(collect([trained]), {**SMALL, "curvature": 0, "barriers": False}, folder=tmp_path)
     result = json.loads((tmp_path / "comparison.json").read_text())["measures"]["loss_gap"]
     for model in models(trained):
         values = []
@@ -339,7 +349,7 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
 def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatch):
     """Lists among the settings, planes of less than a ripple's reach, and models of different data."""
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    monkeypatch.setattr("gruland.report.landscapes.models.Model.data", property(lambda self: self.label))
+    monkeypatch.setattr("gruland.report.collect.Model.data", property(lambda self: self.label))
     words = [
         "directions=1",
         "curvature=0",
@@ -355,7 +365,7 @@ def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatc
     assert result["settings"]["only"] == ["gru.weight_hh_*", "head.*"]
     page = (tmp_path / "comparison.md").read_text()
     assert "extent 0.2: flat areas are of the disc of that radius" in page
-    assert "**The models differ in their data**" in page
+    assert "The models differ in their data" in page
 
 
 @pytest.mark.parametrize(
@@ -379,5 +389,5 @@ def test_wrong_settings_are_answered_with_a_line(trained, tmp_path, override, me
 
 
 def test_no_run_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(ValueError, match="no run folder in"):
         command.main(["compare", str(tmp_path)])

@@ -14,21 +14,32 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import ttest_1samp
 
-from gruland.cells import Cell
 from gruland.config import compose
 from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
 from gruland.report import collect, commands, write
 from gruland.report.__main__ import main
-from gruland.report.collect import Run, landscape_setting, studies
-from gruland.runs import identity
+from gruland.report.choice import best_of, choose
+from gruland.report.collect import landscape_setting, studies
+from gruland.runs import Run, identity
+from gruland.runs import name as run_name
+
+
+class Cell(NamedTuple):
+    """Regularizer, rate and hidden units of a model."""
+
+    regularizer: str
+    rate: float
+    hidden_size: int
+
 
 NONE, ZONEOUT, DROPCONNECT = Cell("none", 0.0, 128), Cell("zoneout", 0.1, 128), Cell("dropconnect", 0.05, 256)
 NASTY = "<script>alert('x')</script> & <br /> a | b *c* _d_"
@@ -49,7 +60,9 @@ def config_of(cell: Cell, seed: int, experiment: str, *overrides: str) -> Any:
     return compose(*words, f"experiment_name={experiment}", *overrides)
 
 
-def results_of(cell: Cell, seed: int, test_loss: float, experiment: str) -> dict[str, Any]:
+def results_of(
+    cell: Cell, seed: int, test_loss: float, experiment: str, overrides: Any = ()
+) -> dict[str, Any]:
     """results.json of a finished run; validation loss 0.9 x test loss, at the last epoch test loss x 1.5."""
     splits = {"train": 0.5, "validation": 0.9, "test": 1.0}
     metrics = {
@@ -62,7 +75,7 @@ def results_of(cell: Cell, seed: int, test_loss: float, experiment: str) -> dict
     return {
         "schema": 1,
         "gruland": "0.1.0",
-        "name": f"{cell.regularizer}-{cell.rate:g}-h{cell.hidden_size}-s{seed}",
+        "name": run_name(config_of(cell, seed, experiment, *overrides)),
         "experiment": experiment,
         "status": "finished",
         "error": None,
@@ -100,7 +113,7 @@ def add_run(
     overrides: Any = (),
 ) -> Path:
     """A finished run's folder, without surface and adversarial evaluation."""
-    results = results_of(cell, seed, test_loss, experiment)
+    results = results_of(cell, seed, test_loss, experiment, overrides)
     folder = root / experiment / results["name"]
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config_of(cell, seed, experiment, *overrides)))
@@ -251,15 +264,12 @@ def plain(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of ``outputs``, made by the command in a process of its own, which must not import torch."""
+    """The report of ``outputs``, made by the command in a process of its own."""
     target = tmp_path_factory.mktemp("report")
-    code = (
-        "import sys; from gruland.report.__main__ import main; main(sys.argv[1:]);"
-        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
-    )
-    command = [sys.executable, "-c", code, str(outputs), "--output", str(target)]
+    command = [sys.executable, "-m", "gruland.report", str(outputs), "--output", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    failed = next((outputs / "reviews").glob("none-h512-*"))
+    assert (done.returncode, done.stderr) == (0, f"gruland: left out {failed}: failed: out of <memory>\n")
     assert done.stdout == f"report: {target / 'report.html'}\n"
     return target
 
@@ -293,7 +303,10 @@ def test_the_papers_figures_stand_in_tables_1_to_3(page: Tables) -> None:
 
 def test_surfaces_are_captioned_by_what_they_are_of(tmp_path: Path) -> None:
     def run(**landscape: Any) -> Run:
-        return Run(tmp_path, "finished", None, {"landscape": landscape}, {})
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps({"landscape": landscape}))
+        return Run(folder)
 
     usual = run(split="train", objective="evaluation loss", plane="random")
     random = "two seeded random directions, normalized to the weights"
@@ -310,17 +323,18 @@ def test_table_1_holds_the_runs_losses(page: Tables) -> None:
     assert head == [
         "",
         "No dropout\nH=128, the paper’s",
-        "Zoneout 0.1\nH=128, the paper’s, our best",
+        "Zoneout 0.1\nH=128, the paper’s",
         "DropConnect 0.05\nH=256, the paper’s",
         "No dropout\nH=64, our best",
+        "Zoneout 0.05\nH=128, our best",
         "DropConnect 0.05\nH=128, our best",
     ]
-    assert page.row("s1-table-1", "Seeds") == ["0", "0, 1, 2", "0", "0", "0"]
+    assert page.row("s1-table-1", "Seeds") == ["0", "0, 1, 2", "0", "0", "0", "0"]
     best, last = (page.row("s1-table-1", f"Test, ours, {when}") for when in ("best epoch", "last epoch *"))
     assert best[0] == "0.528 ± 0.026"
     assert last[0] == "0.792 ± 0.040"
     validation = page.row("s1-table-1", "Validation, ours, best epoch *")
-    assert validation[4] == "0.383 ± 0.019"
+    assert validation[5] == "0.383 ± 0.019"
 
 
 def test_three_seeds_get_their_mean_and_interval(page: Tables) -> None:
@@ -334,15 +348,17 @@ def test_tables_2_and_3_hold_the_adversarial_losses(page: Tables) -> None:
     none, zoneout, dropconnect, *others = page.tables["s1-table-2"][1:]
     assert none[2:] == ["3.000 ± 0.150", "0.700", "1.500 ± 0.075", "1.800 ± 0.090", "0"]
     assert (zoneout[2], dropconnect[2]) == ("2.000 ± 0.100", "1.500 ± 0.075")
-    assert [row[2] for row in others] == ["not run", "not run"]
+    assert [row[2] for row in others] == ["not run"] * 3
     assert page.row("s1-table-3", "With dropout at test time, ours") == [
         "1.800 ± 0.090",
         "1.350 ± 0.068",
+        "not run",
         "not run",
     ]
     assert page.row("s1-table-3", "Without dropout at test time, ours") == [
         "2.000 ± 0.100",
         "1.500 ± 0.075",
+        "not run",
         "not run",
     ]
     raw = next(
@@ -366,8 +382,9 @@ def test_the_data_and_what_was_compared_are_named(page: Tables) -> None:
 def test_every_run_is_listed_and_the_failed_one_with_its_error(page: Tables, outputs: Path) -> None:
     rows = page.tables["runs"][1:]
     assert {row[0] for row in rows} == {f"reviews/{path.name}" for path in (outputs / "reviews").iterdir()}
-    assert page.row("runs", "reviews/none-0-h512-s0") == ["failed: out of <memory>"]
-    assert page.row("runs", "reviews/none-0-h128-s0")[:5] == [
+    names = {path.name.rpartition("-")[0]: path.name for path in (outputs / "reviews").iterdir()}
+    assert page.row("runs", f"reviews/{names['none-h512-s0']}") == ["failed: out of <memory>"]
+    assert page.row("runs", f"reviews/{names['none-h128-s0']}")[:5] == [
         "0",
         "4 of 6",
         "0.264 ± 0.013",
@@ -439,8 +456,8 @@ def test_the_heat_maps_hold_every_cell(folder: Path, outputs: Path) -> None:
     printed = re.findall(r">(\d\.\d{3})</text>", figure)
     (study,) = studies(collect([outputs]))
     for split in ("validation", "test"):
-        for runs in study.cells.values():
-            mean = np.mean([run.scores("best", split)["loss"] for run in runs])
+        for model in study.models:
+            mean = np.mean(list(model.values("best", split).values()))
             assert f"{mean:.3f}" in printed
     assert len(printed) == 3 * 21
 
@@ -454,7 +471,7 @@ def test_a_printed_command_composes_the_runs_configuration(tmp_path: Path) -> No
     )
     run = add_run(tmp_path, ZONEOUT, 3, experiment="mine", overrides=overrides)
     (study,) = studies(collect([tmp_path]))
-    (command,) = commands.training(study, [ZONEOUT])
+    (command,) = commands.training(study, study.models)
     program, words = shlex.split(command)[:3], shlex.split(command)[3:]
     assert program == ["python", "-m", "gruland.train"]
     again, before = compose(*words), OmegaConf.load(run / "config.yaml")
@@ -466,7 +483,7 @@ def test_a_printed_command_composes_the_runs_configuration(tmp_path: Path) -> No
 def test_measuring_names_only_the_settings_that_differ(tmp_path: Path) -> None:
     run = add_run(tmp_path, NONE)
     add_surface(run, 1.0, size=5)
-    assert commands.measuring("gruland.landscape", "landscape", collect([tmp_path])) == [
+    assert commands.measuring("gruland.landscape", "landscape", collect([tmp_path]).runs) == [
         f"python -m gruland.landscape {run} size=5"
     ]
 
@@ -490,9 +507,11 @@ def test_a_diverged_run_is_never_the_best(tmp_path: Path) -> None:
     add_run(tmp_path, Cell("none", 0.0, 64), test_loss=math.nan)
     add_run(tmp_path, Cell("none", 0.0, 256), test_loss=0.9)
     (study,) = studies(collect([tmp_path]))
-    assert study.best == {"none": Cell("none", 0.0, 256)}
+    assert [model.place for model in study.best_models] == [("none", 0.0, 256)]
     page = Tables(write(collect([tmp_path]), tmp_path).read_text())
-    assert page.row("runs", "reviews/none-0-h64-s0")[2] == "nan"
+    (row,) = [row for row in page.tables["runs"] if row[0].startswith("reviews/none-h64-s0")]
+    assert row[3] == "nan"
+    assert row[-1] == "warning: diverged, the validation loss is no number"
 
 
 def test_a_broken_surface_and_broken_texts_are_said_to_be(tmp_path: Path) -> None:
@@ -506,39 +525,313 @@ def test_a_broken_surface_and_broken_texts_are_said_to_be(tmp_path: Path) -> Non
     assert "s1-examples" not in page.ids
 
 
-def test_seeds_are_compared_and_settings_are_not(tmp_path: Path) -> None:
+def test_seeds_are_compared_and_other_reviews_are_not(tmp_path: Path) -> None:
     for seed in (0, 1):
         add_run(tmp_path, NONE, seed)
     add_run(tmp_path, NONE, 2, overrides=("data.limit=100",))
     add_run(tmp_path, NONE, 3, experiment="other")
     found = studies(collect([tmp_path]))
-    assert [sorted(run.seed or 0 for run in study.runs) for study in found] == [[3], [0, 1], [2]]
+    assert [sorted(run.results["seed"] for run in study.runs) for study in found] == [[3], [0, 1], [2]]
 
 
-def test_collect_reads_each_run_once_and_says_what_is_wrong(tmp_path: Path) -> None:
+def test_collect_reads_each_run_once_and_says_what_is_left_out_and_why(tmp_path: Path) -> None:
     good = add_run(tmp_path, NONE)
-    for name, content in (
-        ("broken", "{"),
-        ("newer", '{"schema": 99}'),
-        ("poor", '{"schema": 1, "status": "finished"}'),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(content)
-    (tmp_path / "started").mkdir()
-    (tmp_path / "started" / "config.yaml").write_text("seed: 0\n")
-    shutil.copytree(good, tmp_path / ".hidden")
-    runs = {run.path.name: run for run in collect([tmp_path, good, tmp_path / "reviews"])}
-    assert {name: run.status for name, run in runs.items()} == {
-        good.name: "finished",
-        "broken": "unreadable",
-        "newer": "unreadable",
-        "poor": "unreadable",
-        "started": "unfinished",
+    bad = {
+        "broken": lambda folder: (folder / "results.json").write_text("{"),
+        "binary": lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe\x00"),
+        "newer": lambda folder: update(folder, schema=99),
+        "poor": lambda folder: update(folder, metrics={"best": {}, "last": {}}),
+        "worded": lambda folder: update(folder, training={"epochs": 6, "seconds": "long"}),
+        "cut": lambda folder: (folder / "config.yaml").write_text("data: {_target_"),
+        "edited": lambda folder: (folder / "config.yaml").write_text(
+            (folder / "config.yaml").read_text().replace("num_layers: 2", "num_layers: 3")
+        ),
+        "command": lambda folder: (folder / "config.yaml").write_text(
+            "embedding: {_target_: setuptools._distutils.spawn.spawn, cmd: [touch, hacked]}"
+        ),
+        "started": lambda folder: (folder / "results.json").unlink(),
     }
-    assert runs[good.name].error is None
-    assert "schema 99" in (runs["newer"].error or "")
-    assert "metrics.best.test.loss" in (runs["poor"].error or "")
-    assert all("\n" not in (run.error or "") for run in runs.values())
+    for name, spoil in bad.items():
+        shutil.copytree(good, tmp_path / name)
+        spoil(tmp_path / name)
+    shutil.copytree(good, tmp_path / ".hidden")
+    found = collect([tmp_path, good, tmp_path / "reviews"])
+    assert [run.path for run in found.runs] == [good]
+    left_out = {path.name: why for path, why in found.left_out.items()}
+    assert left_out.keys() == bad.keys()
+    assert all("\n" not in why for why in left_out.values())
+    for name, expected in {
+        "broken": "is not valid JSON", "newer": "schema 99", "poor": "lacks metrics.best.train.loss",
+        "worded": "training.seconds is 'long', expected a number", "cut": "config.yaml is not readable YAML",
+        "edited": "config.yaml is not the run's own", "command": "is not among the classes",
+        "started": "unfinished: no results.json",
+    }.items():  # fmt: skip
+        assert expected in left_out[name], name
+    page = Tables(write(found, tmp_path / "out").read_text())
+    listed = {row[0].rpartition("/")[2]: row[1] for row in page.tables["runs"] if len(row) == 2}
+    assert listed == left_out
+
+
+def test_a_second_run_of_a_model_and_seed_is_left_out(tmp_path: Path) -> None:
+    add_run(tmp_path / "a", NONE)
+    again = add_run(tmp_path / "b", NONE)
+    found = collect([tmp_path])
+    (study,) = studies(found)
+    assert len(study.runs) == 1
+    assert "the same model and seed as" in found.left_out[again]
+
+
+# -- models, and the best of them
+
+
+def lr(tmp_path: Path, *rates: float, seeds: Any = (0,), losses: Any = None) -> Any:
+    for rate in rates:
+        for seed in seeds:
+            loss = 0.5 if losses is None else losses[rate][seed]
+            add_run(tmp_path, NONE, seed, loss, overrides=[f"optimizer.lr={rate}"])
+    return studies(collect([tmp_path]))
+
+
+def test_what_was_swept_is_a_column_and_compared(tmp_path: Path) -> None:
+    (study,) = lr(tmp_path, 0.1, 0.01, 0.001, losses={0.1: [0.9], 0.01: [0.4], 0.001: [0.5]})
+    assert [model.label for model in study.models] == [
+        f"No dropout, H=128, lr={r}" for r in (0.001, 0.01, 0.1)
+    ]
+    assert study.best_models[0].others == {"optimizer.lr": 0.01}
+    file = write(collect([tmp_path]), tmp_path)
+    page = Tables(file.read_text())
+    assert page.tables["s1-models"][0][:5] == ["Regularizer", "Rate", "Units", "lr", "Seeds"]
+    assert [row[3] for row in page.tables["s1-models"][1:]] == ["0.001", "0.01", "0.1"]
+    assert "best of 3 is No dropout, H=128, lr=0.01" in page.text
+    assert "learning rate" not in page.text, "which is no setting of the study"
+    assert file.stat().st_size < 1_000_000
+    assert "s2" not in page.ids
+
+
+def test_vectors_and_other_settings_of_the_same_reviews_are_compared(tmp_path: Path) -> None:
+    add_run(tmp_path, NONE)
+    other = add_run(tmp_path, NONE, overrides=["data.max_length=100"])
+    data = json.loads((other / "results.json").read_text())["data"]
+    update(other, data={**data, "fingerprint": "1" * 64})  # the words of a review are other ones
+    (study,) = studies(collect([tmp_path]))
+    assert len(study.models) == 2
+    assert [list(model.others) for model in study.models] == [["data.max_length"]] * 2
+
+
+def test_another_file_behind_the_same_path_is_a_study_of_its_own(tmp_path: Path) -> None:
+    add_run(tmp_path, NONE)
+    other = add_run(tmp_path, NONE, 1)
+    data = json.loads((other / "results.json").read_text())["data"]
+    update(other, data={**data, "fingerprint": "1" * 64})
+    assert len(studies(collect([tmp_path]))) == 2
+    with pytest.raises(
+        ValueError, match="2 different data sets or parts of one, and their losses do not compare"
+    ):
+        best_of(collect([tmp_path]))
+
+
+def test_the_best_is_chosen_by_the_mean_and_not_by_the_luckiest_seed(tmp_path: Path) -> None:
+    (study,) = lr(tmp_path, 0.1, 0.01, seeds=(0, 1, 2), losses={0.1: [0.1, 0.9, 0.8], 0.01: [0.3, 0.3, 0.3]})
+    lucky, steady = sorted(study.models, key=lambda model: -model.others["optimizer.lr"])
+    choice = study.best["none"]
+    assert choice.model is steady
+    assert choice.by_seed == {0: lucky, 1: steady, 2: steady}
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert page.tables["s1-choice"][1:] == [
+        ["No dropout, seeds 0, 1, 2", steady.label, "0.270", "–", "–"],
+        # 0.9 x 0.1 there, 0.9 x 0.85 on the others.
+        ["seed 0 alone", lucky.label, "0.090", "0.765", "0.675"],
+        ["seed 1 alone", steady.label, "0.270", "0.270", "0.000"],
+        ["seed 2 alone", steady.label, "0.270", "0.270", "0.000"],
+    ]
+
+
+def test_a_model_that_was_trained_again_is_judged_by_what_its_rivals_have(tmp_path: Path) -> None:
+    losses = {0.1: [0.3, 0.5, 0.5], 0.01: [0.4], 0.001: [0.45]}
+    for rate, own in losses.items():
+        for seed, loss in enumerate(own):
+            add_run(tmp_path, NONE, seed, loss, overrides=[f"optimizer.lr={rate}"])
+    (study,) = studies(collect([tmp_path]))
+    choice = choose(study.models)
+    assert (choice.seeds, choice.model.others["optimizer.lr"]) == ((0,), 0.1)
+
+
+def test_the_command_best_prints_the_runs_of_the_chosen_models(tmp_path: Path, capsys: Any) -> None:
+    from gruland.best import main as best
+
+    lr(tmp_path, 0.1, 0.01, seeds=(0, 1), losses={0.1: [0.1, 0.9], 0.01: [0.3, 0.3]})
+    add_run(tmp_path, ZONEOUT)
+    best([str(tmp_path)])
+    printed = capsys.readouterr().out.splitlines()
+    seeds = [json.loads((Path(line) / "results.json").read_text())["seed"] for line in printed]
+    assert seeds == [0, 1, 0]
+    best(["--overrides", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "regularizer=none model.hidden_size=128 optimizer.lr=0.01",
+        "regularizer=zoneout model.hidden_size=128 regularizer.rate=0.1 optimizer.lr=0.001",
+    ]
+
+
+# -- differences
+
+
+def test_few_paired_trainings_are_said_to_show_nothing(tmp_path: Path) -> None:
+    for seed in range(5):
+        add_run(tmp_path, NONE, seed, 0.6 + seed / 100)
+        add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 100)
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    rows = page.tables["s1-losses-compared"]
+    assert rows[1][:2] == ["Zoneout 0.1, H=128\nless No dropout, H=128", "test loss, best epoch, nats"]
+    assert [row[3:] for row in rows[1:]] == [
+        ["5", "0.062", "0.19", "too few trainings to tell"],
+        ["5", "1", "1", "too few trainings to tell"],
+        ["5", "0.062", "0.19", "too few trainings to tell"],
+    ]
+    assert "With 5 paired trainings the exact test cannot give less than p = 0.0625" in page.text
+    assert "none is more than chance would give" in page.text[: page.text.index("Made by gruland")]
+
+
+def test_enough_paired_trainings_show_a_difference(tmp_path: Path) -> None:
+    for seed in range(8):
+        add_run(tmp_path, NONE, seed, 0.6 + seed / 100)
+        add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 90)
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert [row[-1] for row in page.tables["s1-losses-compared"][1:]] == [
+        "smaller: better",
+        "not distinguishable",
+        "smaller: better",
+    ]
+    opening = page.text[: page.text.index("Made by gruland")]
+    assert (
+        "More than chance, after correction for 3 tests: Zoneout 0.1, H=128 less No dropout, H=128" in opening
+    )
+
+
+def test_one_common_training_is_called_what_it_is(tmp_path: Path) -> None:
+    add_run(tmp_path, NONE, 0, 0.6)
+    add_run(tmp_path, ZONEOUT, 0, 0.3)
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert page.tables["s1-losses-compared"][1][2:] == ["-0.300", "1", "–", "–", "undetermined"]
+    assert "the table is about these two trainings" in page.text
+    assert "distinguishable" not in page.text
+
+
+# -- texts that mean something to a browser, a shell or matplotlib
+
+HOSTILE = "\n```\n<script>alert(1)</script>\n```\n$x_{$ 'q' \\ \"d\" ${seed}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/d/IMDB Dataset.csv", "/d/imdb (1).csv", "/home/rené/x.csv", "/d/a=b.csv", "/d/日本.csv", "/d/it's,[a].csv",
+     "/d/a\\'b.csv", "/d/<b>`c`.csv", "/d/new\nline.csv"],
+)  # fmt: skip
+def test_a_printed_command_runs_when_it_is_copied(tmp_path: Path, path: str) -> None:
+    run = add_run(tmp_path, ZONEOUT)
+    config = OmegaConf.load(run / "config.yaml")
+    config.data.path = path
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (study,) = studies(collect([tmp_path]))
+    (command,) = commands.training(study, study.models)
+    assert not set(command) & set("\n`<>")
+    words = subprocess.run(
+        ["bash", "-c", command.replace("python -m gruland.train", "printf '%s\\0'", 1)],
+        capture_output=True, text=True, check=True,
+    ).stdout.split("\0")[:-1]  # fmt: skip
+    assert compose(*words).data.path == path
+
+
+def test_what_was_typed_is_printed_again(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = add_run(tmp_path, ZONEOUT, seed, overrides=["optimizer.lr=0.01"])
+        (run / ".hydra").mkdir()
+        typed = ["regularizer=zoneout", "++optimizer.lr=0.01", f"seed={seed}"]
+        (run / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(typed))
+    (study,) = studies(collect([tmp_path]))
+    assert commands.training(study, study.models) == [
+        "python -m gruland.train regularizer=zoneout ++optimizer.lr=0.01 seed=0,1 -m"
+    ]
+
+
+def test_hostile_texts_are_texts_on_both_pages_and_in_pictures(tmp_path: Path) -> None:
+    run = add_run(tmp_path, Cell("zoneout", 0.1, 64), experiment="x")
+    add_surface(run, 1.0, size=5)
+    results = json.loads((run / "results.json").read_text())
+    update(
+        run,
+        model={**results["model"], "regularizer": "$x_{$", "title": "$x_{$"},
+        data={**results["data"], "source": HOSTILE},
+    )
+    config = OmegaConf.load(run / "config.yaml")
+    config.data.path = HOSTILE.replace("${seed}", "")
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    page = write(collect([tmp_path]), tmp_path)
+    for text in (page.read_text(), page.with_suffix(".md").read_text()):
+        assert "<script>alert" not in text
+    assert "$x_{$ 0.1, H=64" in Tables(page.read_text()).text
+    fences = [line for line in page.with_suffix(".md").read_text().splitlines() if line.startswith("```")]
+    assert set(fences) == {"```"}
+    assert len(fences) % 2 == 0
+
+
+def test_pictures_and_tables_reach_the_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, Any] = {}
+    run = SimpleNamespace(summary={}, log=logged.update, finish=lambda: logged.update(finished=True))
+    fake = SimpleNamespace(
+        Html=str, Settings=dict, init=lambda **_: run, Image=lambda image, caption: image.size,
+        Table=lambda columns, data: [columns, *data],
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folder = add_run(tmp_path, NONE)
+    add_surface(folder, 1.0, size=5)
+    write(collect([tmp_path]), tmp_path, wandb="study")
+    assert logged["finished"]
+    assert "one training" in run.summary["answer"]
+    assert any(key.endswith("Table 1: mean train, validation and test loss") for key in logged)
+    assert any(key.endswith("No dropout, H=128, seed 0") for key in logged)
+    for table in (value for value in logged.values() if isinstance(value, list)):
+        assert len({len(row) for row in table}) == 1
+        assert len(set(table[0])) == len(table[0])
+
+
+def test_a_long_review_is_shown(tmp_path: Path) -> None:
+    run = add_run(tmp_path, NONE)
+    add_attack(run, 1.0, dropout=None)
+    with open(run / "attack" / "typing_errors" / "texts.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", "raw", "stripped", "perturbed", "words", "changed"])
+        writer.writerow([7, "positive", *["good " * 60_000] * 3, 60_000, 0])
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert "good good … " in page.text
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [(383_070.0, "warning: diverged, guessing has a loss of 0.693"), (0.8, "warning: learned nothing, gue"), (0.7, "")],
+)  # fmt: skip
+def test_a_run_that_learned_nothing_is_marked(tmp_path: Path, loss: float, expected: str) -> None:
+    run = add_run(tmp_path, NONE, test_loss=loss)
+    data = json.loads((run / "results.json").read_text())["data"]
+    update(run, data={**data, "class_counts": {"train": {"negative": 1000, "positive": 1000}}})
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert page.tables["runs"][1][-1].startswith(expected)
+    assert ("1 model learned nothing or diverged" in page.text) == bool(expected)
+
+
+def test_the_flat_area_of_the_report_is_the_measure_s(tmp_path: Path) -> None:
+    from gruland.landscape.measures import flat_area
+    from gruland.stats import crossed_interval
+
+    areas = []
+    for seed, steepness in enumerate((0.5, 0.7, 0.6)):
+        run = add_run(tmp_path, NONE, seed)
+        add_surface(run, steepness, size=13)
+        areas.append(flat_area(load_surface(run / "landscape" / "surface.zarr"), radius=1.0))
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    rows = page.tables["s1-landscapes"][1:]
+    assert [row[-1] for row in rows[:3]] == [f"{area:.3f}" for area in areas]
+    assert rows[3][0] == "No dropout, H=128, mean of 3 trainings"
+    assert rows[3][-1] == str(crossed_interval([[area] for area in areas]))
 
 
 @pytest.mark.parametrize(
@@ -549,7 +842,7 @@ def test_collect_reads_each_run_once_and_says_what_is_wrong(tmp_path: Path) -> N
         (lambda path: path.mkdir(), "no run folder in"),
         (
             lambda path: update(add_run(path, NONE), status="failed", error="no\nmemory"),
-            "(the first: no memory)",
+            "(the first: failed: no memory)",
         ),
     ],
 )

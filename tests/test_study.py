@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gruland import study
-from gruland.cells import Cell
 from gruland.files import write_json
-from gruland.report.collect import Run
+from gruland.report.collect import Place as Cell
 from gruland.report.paper import MODELS
+from gruland.runs import Run
 
 SIZES, RATES = (256, 128, 64), (0.05, 0.1, 0.5)
 GRID = [Cell("none", 0.0, size) for size in SIZES]
@@ -137,10 +137,8 @@ def test_the_choice_is_by_the_mean_over_shared_seeds_and_never_by_the_luckiest(t
     found = []
     for cell, values in losses.items():
         for seed, loss in enumerate(values):
-            scores = {"best": {"validation": {"loss": loss}}}
-            results = {"model": cell._asdict(), "seed": seed, "metrics": scores}
-            found.append(Run(tmp_path, "finished", None, results, {}))
-    assert study.best_cells(found) == [steady]
+            found.append(Run(finish(tmp_path, cell, seed, loss)))
+    assert study.best_places(found) == [steady]
 
 
 def test_what_it_will_take_is_said_before(

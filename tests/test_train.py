@@ -172,14 +172,15 @@ def test_a_finished_run_is_not_taken_for_one_of_another_file(tmp_path):
 
 
 def test_a_failure_before_the_training_is_what_the_report_shows(tmp_path):
-    from gruland.report.collect import read_run
+    from gruland.report import collect
 
     cfg = plain(tmp_path, "data.limit=1000000")
     with pytest.raises(ValueError, match="limit") as failure:
         train(cfg)
-    found = read_run(runs.folder(cfg))
-    assert (found.status, found.seed, found.experiment) == ("failed", 0, "smoke")
-    assert found.error == " ".join(str(failure.value).split())
+    with pytest.raises(ValueError, match="none of the 1 runs") as left_out:
+        collect([tmp_path])
+    assert f"failed: {' '.join(str(failure.value).split())}" in str(left_out.value)
+    assert runs.Run(runs.folder(cfg)).results["experiment"] == "smoke"
 
 
 def test_what_was_trained_where_stays_after_a_later_measurement(tmp_path, monkeypatch):

@@ -225,8 +225,10 @@ def test_a_text_where_a_number_belongs_is_named(run, value):
 
 
 def test_the_secret_in_a_configuration_is_not_in_the_report(run, monkeypatch):
-    from gruland.report.collect import read_run
+    from gruland.report import collect
 
     monkeypatch.setitem(os.environ, "SECRET", "never to be seen")
     edit(run, "experiment_name", "${oc.env:SECRET}")
-    assert "never to be seen" not in str(read_run(run.path))
+    with pytest.raises(ValueError, match="holds the interpolation") as refusal:
+        collect([run.path])
+    assert "never to be seen" not in str(refusal.value)

@@ -154,16 +154,18 @@ def print_table(title: str, entry: Mapping[str, Any]) -> None:
     rates = {"achieved_rate": "of the words changed", "hit_again_rate": "hit more than once"}
     said = [f"{entry[key]:.1%} {words}" for key, words in rates.items() if key in entry]
     print(", ".join([f"{title}: {entry['reviews']} test reviews", *said]))
-    print(f"  {'':10}{'loss':>15}{'accuracy':>10}{'with dropout':>16}{'accuracy':>10}")
+    from gruland.report.terminal import lines
+
+    rows = [["", "loss", "accuracy", "loss with dropout", "accuracy with dropout"]]
     for text, scores in entry["scores"].items():
-        print(f"  {text:10}{_cells(scores['plain'], 15)}{_cells(scores['dropout'], 16)}".rstrip())
+        rows.append([text, *_cells(scores["plain"]), *_cells(scores["dropout"])])
+    print("\n".join(f"  {line}" for line in lines(rows, 78)))
 
 
-def _cells(scores: Mapping[str, Any] | None, width: int) -> str:
+def _cells(scores: Mapping[str, Any] | None) -> list[str]:
     if scores is None:
-        return ""
-    loss = f"{scores['loss']:.3f} ± {scores['loss_se']:.3f}"
-    return f"{loss:>{width}}{scores['accuracy']:>10.1%}"
+        return ["", ""]
+    return [f"{scores['loss']:.3f} ± {scores['loss_se']:.3f}", f"{scores['accuracy']:.1%}"]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m gruland.report outputs/reviews
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "paths", nargs="+", metavar="PATH", help="run folders, or folders that contain run folders"
     )
     parser.add_argument("--output", metavar="FOLDER", help="where to write (default: the first PATH)")
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="publish pictures and tables to Weights & Biases, too"
+    )
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="NAME",
+        help="a class or package besides gruland's that the runs' configurations may name; only what you trust",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     with one_line_errors():
         from gruland.report import collect, write
 
-        runs = collect(options.paths)
-        print(f"report: {write(runs, Path(options.output or options.paths[0]))}")
+        collection = collect(options.paths, options.allow)
+        page = write(collection, Path(options.output or options.paths[0]), options.wandb)
+        for path, why in collection.left_out.items():
+            print(f"gruland: left out {path}: {why}", file=sys.stderr)
+        print(f"report: {page}")
 
 
 if __name__ == "__main__":

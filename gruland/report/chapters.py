@@ -6,15 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gruland.cells import title
-from gruland.report import figures, paper, tables
-from gruland.report.collect import Run, Study
+from gruland.report import differences, figures, paper, tables
+from gruland.report.collect import Model, Study, surface_path, typing_errors
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
-from gruland.report.tables import Table
+from gruland.report.tables import Table, number
+from gruland.runs import Run
 
 #: Browsers give up the oldest of more than 16 WebGL drawings.
 MOST_SURFACES = 12
+
+#: Panels of the picture of all learning curves.
+MOST_PANELS = 80
 
 Block = Table | Picture | Surfaces | Examples
 
@@ -31,24 +34,79 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What one study has to say, after a list of facts."""
+    """What one study has to say: its answer, a list of facts, then everything."""
 
     key: str
     title: str
+    answer: Sequence[str]
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
 
 
-def chapter(study: Study) -> Chapter:
+def chapter(study: Study, most_surfaces: int = MOST_SURFACES) -> Chapter:
     """Everything about one study."""
-    sections = [_losses(study), _grids(study), _curves(study), _surfaces(study), _attacks(study)]
+    losses, attacks = tables.compared_losses(study), tables.compared_attacks(study)
+    sections = [
+        _losses(study, losses),
+        _grids(study),
+        _curves(study),
+        _surfaces(study, most_surfaces),
+        _attacks(study, attacks),
+    ]
     kept = [section for section in sections if section.blocks or section.text]
-    return Chapter(study.key, f"Experiment {study.experiment}", facts(study), kept)
+    said = answer(study, losses, attacks)
+    return Chapter(study.key, f"Experiment {study.experiment}", said, facts(study), kept)
 
 
-def _losses(study: Study) -> Section:
-    heading = "Losses with and without dropout"
-    return Section(f"{study.key}-losses", heading, [tables.losses(study)], [_honesty(study)])
+def answer(study: Study, losses: Sequence[Any], attacks: Sequence[Any]) -> list[str]:
+    """What the study says, in a few sentences: the best models, and which differences are more than chance."""
+    lines = []
+    for choice in study.best.values():
+        test = choice.model.values("best", "test")
+        over = f"mean of {_count(len(test), 'training')}" if len(test) > 1 else "one training"
+        rivals = f" of {len(choice.rivals)}" if len(choice.rivals) > 1 else ""
+        lines.append(
+            f"{choice.model.title}: best{rivals} is {choice.model.label}, test loss "
+            f"{number(sum(test.values()) / len(test))} ({over})."
+        )
+    for rows, what in ((losses, "test losses"), (attacks, "adversarial losses")):
+        if line := _verdict(rows, what):
+            lines.append(line)
+    warned = [model for model in study.models if any(map(tables.warn, model.runs.values()))]
+    if warned:
+        lines.append(
+            f"{_count(len(warned), 'model')} learned nothing or diverged: {', '.join(m.label for m in warned[:3])}"
+            f"{' and others' if len(warned) > 3 else ''}."
+        )
+    return lines
+
+
+def _verdict(rows: Sequence[Any], what: str) -> str:
+    tests = differences.count_tests(rows)
+    if not tests:
+        trained = any(row.values for row in rows)
+        return (
+            f"No two models share two training seeds: nothing can be said of their {what}." if trained else ""
+        )
+    found = [
+        f"{label} less {row.references[label]}: {row.quantity.title} {row.verdict(label, tests)}"
+        for row in rows
+        for label, difference in row.differences.items()
+        if difference.significant
+    ]
+    if found:
+        return f"More than chance, after correction for {tests} tests: {'; '.join(found)}."
+    return (
+        f"Of the {_count(tests, 'tested difference')} in {what} and accuracies none is more than chance would give. "
+        + " ".join(differences.remark(rows)[:1])
+    )
+
+
+def _losses(study: Study, rows: Sequence[Any]) -> Section:
+    compared = tables.difference_table(f"{study.key}-losses-compared", "Differences of test losses", rows)
+    blocks = [tables.losses(study), compared, tables.choices(study), tables.all_models(study)]
+    title = "Losses with and without dropout"
+    return Section(f"{study.key}-losses", title, [block for block in blocks if block], [_honesty(study)])
 
 
 def _honesty(study: Study) -> str:
@@ -58,80 +116,90 @@ def _honesty(study: Study) -> str:
         f"Another seed gives another loss: the paper’s {len(printed)} trainings of {paper.DROPCONNECT.label} "
         f"have test losses from {min(printed):.3f} to {max(printed):.3f}."
     )
-    repeated = {cell: runs for cell, runs in study.cells.items() if len(runs) > 1}
-    if not repeated:
+    spread = {m: list(m.values("last", "test").values()) for m in study.models if len(m.runs) > 1}
+    if not spread:
         return f"{start} Here every model was trained once, so small differences between two tell nothing."
-    spread = {c: [r.scores("last", "test")["loss"] for r in runs] for c, runs in repeated.items()}
-    cell = max(spread, key=lambda c: max(spread[c]) - min(spread[c]))
-    low, high = min(spread[cell]), max(spread[cell])
+    model = max(spread, key=lambda m: max(spread[m]) - min(spread[m]))
+    low, high = min(spread[model]), max(spread[model])
     return (
-        f"{start} Here the {len(spread[cell])} trainings of {cell.label} have test losses from {low:.3f} to "
+        f"{start} Here the {len(spread[model])} trainings of {model.label} have test losses from {low:.3f} to "
         f"{high:.3f} at the last epoch. Smaller differences between models trained once tell nothing."
     )
 
 
 def _grids(study: Study) -> Section:
-    drawn = [figures.grids(study)] if len(study.cells) > 1 else []
+    drawn = [figures.grids(study)] if len(study.models) > 1 else []
     return Section(f"{study.key}-grid", "Hidden units and rates", drawn)
 
 
 def _curves(study: Study) -> Section:
-    shown = [cell for cell in tables.shown_cells(study) if cell in study.cells]
+    shown: list[Model | None] = [column.model for column in tables.columns(study) if column.model]
     rows = [shown[i : i + 3] for i in range(0, len(shown), 3)]
-    drawn = [figures.curves(study, rows, f"{study.key}-curves", "Loss per epoch (figure 3)")]
-    if not set(study.cells) <= set(shown):
+    drawn = [figures.learning_curves(rows, f"{study.key}-curves", "Loss per epoch (figure 3)")]
+    text = []
+    if not set(study.models) <= set(shown):
         grid = figures.whole_grid(study)
-        drawn.append(figures.curves(study, grid, f"{study.key}-all-curves", "Loss per epoch, every model"))
-    return Section(f"{study.key}-loss-curves", "Learning curves", [block for block in drawn if block])
+        if sum(map(len, grid)) <= MOST_PANELS:
+            heading = "Loss per epoch, every model"
+            drawn.append(figures.learning_curves(grid, f"{study.key}-all-curves", heading))
+        else:
+            text = [
+                f"{len(study.models)} models are too many for one picture: each run’s metrics.csv has its curve."
+            ]
+    return Section(f"{study.key}-loss-curves", "Learning curves", [block for block in drawn if block], text)
 
 
-def _surfaces(study: Study) -> Section:
+def _surfaces(study: Study, most: int) -> Section:
     found = figures.read_surfaces(_foremost(study))
-    broken = sum(run.surface_path is not None for run in study.runs) - len(found)
+    broken = sum(surface_path(run) is not None for run in study.runs) - len(found)
     text = [f"{_count(broken, 'surface')} could not be read."] if broken else []
     if not found:
         text = text or ["No run has a loss surface yet: python -m gruland.landscape makes up for it."]
         return Section(f"{study.key}-landscape", "Loss landscapes", [], text)
-    if len(found) > MOST_SURFACES:
-        text += [
-            f"{MOST_SURFACES} of {len(found)} surfaces are drawn, the paper’s and our best models’ first."
-        ]
-    areas = {run: figures.area_near_minimum(dataset) for run, dataset in found}
-    blocks: list[Block] = [figures.surfaces(study, found[:MOST_SURFACES]), tables.landscapes(study, areas)]
-    return Section(f"{study.key}-landscape", "Loss landscapes", blocks, text)
+    drawn = [(tables.run_label(run, study), run, surface) for run, surface in found[:most]]
+    if len(found) > most:
+        text += [f"{most} of {len(found)} surfaces are drawn, the paper’s and our best models’ first."]
+    radius = figures.disc(surface for _, surface in found)
+    areas = {run: figures.area(surface, radius) for run, surface in found}
+    blocks: list[Block] = [figures.surfaces(study, drawn)] if drawn else []
+    return Section(
+        f"{study.key}-landscape", "Loss landscapes", [*blocks, tables.landscapes(study, areas, radius)], text
+    )
 
 
 def _foremost(study: Study) -> list[Run]:
-    """The study's runs, those of the paper’s models and of the best cells first."""
-    order = tables.shown_cells(study)
-    rank = {cell: i for i, cell in enumerate(order)}
-    return sorted(study.runs, key=lambda run: rank.get(run.cell, len(order)) if run.cell else len(order))
+    """The study's runs, those of the paper’s models and of the best ones first."""
+    foremost = [run for column in tables.columns(study) for run in column.runs]
+    return [*foremost, *(run for run in study.runs if run not in foremost)]
 
 
-def _attacks(study: Study) -> Section:
-    blocks: list[Block] = [tables.adversarial(study), tables.test_time_dropout(study)]
+def _attacks(study: Study, rows: Sequence[Any]) -> Section:
+    compared = tables.difference_table(
+        f"{study.key}-attacks-compared", "Differences of adversarial losses", rows
+    )
+    blocks: list[Block | None] = [tables.adversarial(study), compared, tables.test_time_dropout(study)]
     text = []
-    attacked = [run for run in _foremost(study) if run.attacks]
+    attacked = [run for run in _foremost(study) if typing_errors(run)]
     if attacked:
-        shown = examples(attacked[0], f"{study.key}-examples")
-        blocks += [tables.robustness(study), *([shown] if shown else [])]
+        blocks += [tables.robustness(study), examples(attacked[0], f"{study.key}-examples")]
     else:
         text = ["No run has an adversarial evaluation yet: python -m gruland.attack makes up for it."]
-    return Section(f"{study.key}-attack", "Adversarial robustness", blocks, text)
+    kept = [block for block in blocks if block]
+    return Section(f"{study.key}-attack", "Adversarial robustness", kept, text)
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
     """What was compared, and with which versions."""
     data = study.runs[0].results.get("data") or {}
-    seeds = sorted({run.seed for run in study.runs if run.seed is not None})
-    kinds = ", ".join(title(kind) for kind in study.best)
-    compared = f"{_count(len(study.cells), 'model')} ({kinds}), {_count(len(study.runs), 'run')}, "
+    seeds = sorted({run.results["seed"] for run in study.runs})
+    kinds = ", ".join(model.title for model in study.best_models)
+    compared = f"{_count(len(study.models), 'model')} ({kinds}), {_count(len(study.runs), 'run')}, "
     compared += f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     return [
         ("Data", _data(data)),
         ("Word vectors", _words(data)),
         ("Compared", compared),
-        ("Settings", _settings(study.runs[0].config)),
+        ("Settings", _settings(study.runs[0].config, study)),
         ("Versions", _versions(study.runs)),
     ]
 
@@ -160,7 +228,7 @@ def _words(data: dict[str, Any]) -> str:
     return text if covered is None else f"{text}; {covered:.1%} of the words of the training reviews have one"
 
 
-def _settings(config: dict[str, Any]) -> str:
+def _settings(config: Any, study: Study) -> str:
     """The settings that most change the numbers; config.yaml has them all."""
     named = {
         "epochs": ("trainer", "max_epochs"),
@@ -170,7 +238,12 @@ def _settings(config: dict[str, Any]) -> str:
         "learning rate": ("optimizer", "lr"),
         "seed of the split": ("data", "split_seed"),
     }
-    found = {name: (config.get(group) or {}).get(key, "?") for name, (group, key) in named.items()}
+    varied = {key for model in study.models for key in model.others}
+    found = {
+        name: (config.get(group) or {}).get(key, "?")
+        for name, (group, key) in named.items()
+        if f"{group}.{key}" not in varied
+    }
     return ", ".join(
         f"{name} {'all' if value is None else value}" for name, value in found.items() if value != "?"
     )

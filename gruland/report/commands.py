@@ -1,23 +1,76 @@
-"""What to type for the numbers of a run, worked out from the configuration in its folder."""
+"""What to type for the numbers of a run: what was typed for it, else worked out from its configuration."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from gruland.cells import Cell
 from gruland.config import CONF, compose
-from gruland.report.collect import Run, Study
-from gruland.runs import flat, identity
+from gruland.report.collect import Model, Place, Study, attacks, place_of
+from gruland.runs import Run, flat, identity
+
+#: The keys that name files, which a command names by where they lay when it was run.
+_FILES = ("data.path", "embedding.path")
 
 
-def training(study: Study, cells: Iterable[Cell]) -> list[str]:
-    """A command for each cell that trains its runs again, or for the first time where there are none."""
-    base = _base(study.runs[0])
-    return [_line("gruland.train", [*base, *_selection(cell, study.cells.get(cell, ()))]) for cell in cells]
+def training(study: Study, models: Iterable[Model | Place]) -> list[str]:
+    """A command for each model that trains its runs again, or for the first time one of the paper's.
+
+    What was typed stands in a run's ``.hydra/overrides.yaml``; without it the command is worked out.
+    """
+    lines = []
+    for model in models:
+        if isinstance(model, Model):
+            typed = [_typed(run) for run in model.runs.values()]
+            if typed[0] is not None and all(words == typed[0] for words in typed):
+                lines.append(_line("gruland.train", [*typed[0], *_seeds(model.runs)]))
+            else:
+                base = _base(next(iter(model.runs.values())))
+                lines.append(_line("gruland.train", [*base, *selection(model), *_seeds(model.runs)]))
+        else:
+            base = _base(study.runs[0], study.models[0].others)
+            lines.append(_line("gruland.train", [*base, *_place(model), *_seeds([0])]))
+    return lines
+
+
+def selection(model: Model) -> list[str]:
+    """The overrides that select a model's regularizer, rate and hidden units, and what else it differs in."""
+    return [
+        *_place(model.place),
+        *(f"{key}={_text(value)}" for key, value in model.others.items() if key != "data.fingerprint"),
+    ]
+
+
+def _place(place: Place) -> list[str]:
+    regularizer, rate, units = place
+    words = [f"regularizer={_text(regularizer)}", f"model.hidden_size={units}"]
+    return words + ([f"regularizer.rate={rate:g}"] if rate else [])
+
+
+def _seeds(seeds: Iterable[int]) -> list[str]:
+    known = sorted(seeds)
+    return [f"seed={','.join(map(str, known))}", *(["-m"] if len(known) > 1 else [])]
+
+
+def _typed(run: Run) -> list[str] | None:
+    """What Hydra wrote down of the command but for the seed, files by their absolute paths; None without it."""
+    import yaml
+
+    try:
+        words = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return None
+    kept = [word for word in words if word.split("=")[0].lstrip("+") not in ("seed", *_FILES)]
+    return [*kept, *_paths(run)]
+
+
+def _paths(run: Run) -> list[str]:
+    paths = {key: (run.config.get(key.split(".")[0]) or {}).get("path") for key in _FILES}
+    return [f"{key}={_text(path)}" for key, path in paths.items() if path]
 
 
 def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
@@ -44,38 +97,38 @@ def _landscape(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _attacks(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of its attacks, as ``name.setting``; one that was trained with attack=none gets the usual ones."""
-    settings = {name: entry.get("settings") or {} for name, entry in run.attacks.items()}
+    settings = {name: entry.get("settings") or {} for name, entry in attacks(run).items()}
     return flat(run.config.get("attack") or compose().attack), flat(settings)
 
 
-def _selection(cell: Cell, runs: Iterable[Run]) -> list[str]:
-    seeds = sorted({run.seed for run in runs if run.seed is not None}) or [0]
-    words = [f"regularizer={cell.regularizer}", f"model.hidden_size={cell.hidden_size}"]
-    words += [f"regularizer.rate={cell.rate:g}"] if cell.rate else []
-    return [*words, f"seed={','.join(map(str, seeds))}", *(["-m"] if len(seeds) > 1 else [])]
+def _base(run: Run, besides: Mapping[str, Any] | None = None) -> list[str]:
+    """The overrides that a run's place and seed do not explain: an experiment's file, then the rest.
 
-
-def _base(run: Run) -> list[str]:
-    """The overrides that a run's cell and seed do not explain: an experiment's file, then the rest."""
+    Args:
+        besides: settings in which the study's models differ, which are left to the experiment.
+    """
     files = sorted((CONF / "experiment").glob("*.yaml"))
     starts: list[list[str]] = [[], *([f"experiment={file.stem}"] for file in files)]
-    lines = [start + rest for start in starts if (rest := _left_over(run, start)) is not None]
-    return min(lines, key=len) if lines else [f"experiment_name={run.experiment}"]
+    lines = [start + rest for start in starts if (rest := _left_over(run, start, besides or {})) is not None]
+    experiment = _text(str(run.results["experiment"]))
+    return min(lines, key=len) if lines else [f"experiment_name={experiment}"]
 
 
-def _left_over(run: Run, start: list[str]) -> list[str] | None:
+def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[str] | None:
     """What has to follow ``start`` on the command line; None where the configuration does not say."""
-    if run.cell is None:
-        return None
+    experiment = str(run.results["experiment"])
     try:
-        composed = compose(*start, *_selection(run.cell, [run]))
-        usual, own = _flat(composed), _flat(OmegaConf.create(run.config))
+        composed = compose(*start, *_place(place_of(run)), f"seed={run.results['seed']}")
+        usual, own = _flat(composed), _flat(run.config)
     except (ValueError, KeyError, AttributeError):
         return None
-    words = [] if composed.experiment_name == run.experiment else [f"experiment_name={run.experiment}"]
-    words += [f"{key}={_text(value)}" for key, value in own.items() if value != usual.get(key)]
-    paths = {f"{group}.path": (run.config[group] or {}).get("path") for group in ("data", "embedding")}
-    return words + [f"{key}={path}" for key, path in paths.items() if path]
+    words = [] if composed.experiment_name == experiment else [f"experiment_name={_text(experiment)}"]
+    words += [
+        f"{key}={_text(value)}"
+        for key, value in own.items()
+        if value != usual.get(key) and key not in besides
+    ]
+    return words + _paths(run)
 
 
 def _flat(config: Any) -> dict[str, Any]:
@@ -90,13 +143,33 @@ def _flat(config: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, dict):
+    """A value in Hydra's grammar; a text that it could take for something else is quoted."""
+    if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ",".join(map(_text, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if not isinstance(value, str):
+        return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if re.fullmatch(r"[A-Za-z_/.][\w/.\-]*", value, flags=re.ASCII) and value.lower() not in _WORDS:
+        return value
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=value.replace("${", "\\${"), quote=Quote.single).with_quotes()
+
+
+#: Texts that Hydra's grammar takes for other values.
+_WORDS = {"null", "true", "false", "nan", "inf", "."}
 
 
 def _line(module: str, words: Iterable[str]) -> str:
-    return shlex.join(["python", "-m", module, *words])
+    """A line for bash and its kin: one line, whatever the words hold, without a backtick or a tag."""
+    return " ".join(["python", "-m", module, *map(_shell, words)])
+
+
+def _shell(word: str) -> str:
+    if not re.search(r"[\x00-\x1f\x7f`<>]", word):
+        return shlex.quote(word)
+    escaped = re.sub(
+        r"[\x00-\x1f\x7f`<>]", lambda found: f"\\x{ord(found[0]):02x}", re.sub(r"([\\'])", r"\\\1", word)
+    )
+    return f"$'{escaped}'"

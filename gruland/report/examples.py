@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar, NamedTuple
 
-from gruland.report.collect import Run
+from gruland.report.collect import place_of
+from gruland.runs import Run
 
 #: Words of a review that are shown.
 WORDS = 60
@@ -49,15 +48,18 @@ class Examples:
 
 def examples(run: Run, key: str, count: int = 3) -> Examples | None:
     """The first reviews that typing errors were put into; None where they are absent or broken."""
+    import pandas as pd  # whose reader takes a review of any length
+
+    path = run.path / "attack" / "typing_errors" / "texts.csv"
     try:
-        with open(run.path / "attack" / "typing_errors" / "texts.csv", newline="", encoding="utf-8") as file:
-            items = [_example(row) for row in islice(csv.DictReader(file), count)]
+        table = pd.read_csv(path, nrows=count, dtype=str, keep_default_na=False, encoding="utf-8")
+        items = [_example({str(k): str(v) for k, v in row.items()}) for row in table.to_dict("records")]
     except (OSError, ValueError, KeyError):
         return None
-    model = run.cell.label if run.cell else run.name
+    model = place_of(run).label
     caption = (
         f"The first {len(items)} of the perturbed test reviews, at most {WORDS} words of each; changed words "
-        f"are marked. Probability: what {model}, seed {run.seed}, gives the right label."
+        f"are marked. Probability: what {model}, seed {run.results['seed']}, gives the right label."
     )
     return Examples(key, "Perturbed reviews", caption, items) if items else None
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from gruland.cells import Cell, by_cell, title
+from gruland.landscape.measures import flat_area
 from gruland.landscape.pictures import Scale, contour_figure, figure_3d, surface_figure
 from gruland.landscape.store import load_surface
 from gruland.report import paper
-from gruland.report.collect import Run, Study, landscape_setting
+from gruland.report.collect import (
+    Model,
+    Study,
+    by_place,
+    curves,
+    landscape_setting,
+    scores,
+    surface_path,
+)
+from gruland.runs import Run
 
 if TYPE_CHECKING:
     import xarray
@@ -122,17 +131,22 @@ def _png(figure: Figure) -> bytes:
 
 
 QUANTITIES: dict[str, Callable[[Run], float]] = {
-    "Validation loss": lambda run: run.scores("best", "validation")["loss"],
-    "Test loss": lambda run: run.scores("best", "test")["loss"],
-    "Test accuracy": lambda run: run.scores("best", "test").get("accuracy", math.nan),
+    "Validation loss": lambda run: scores(run, "best", "validation")["loss"],
+    "Test loss": lambda run: scores(run, "best", "test")["loss"],
+    "Test accuracy": lambda run: scores(run, "best", "test").get("accuracy", math.nan),
 }
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib shows as it is: two dollar signs would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def grids(study: Study) -> Picture:
     """Hidden units x rate of every regularizer: a row of heat maps and one scale for each quantity."""
     caption = (
         "At the best epoch, mean over the seeds where there are several. One colour scale for each "
-        "quantity. Framed: the best cell of each regularizer, chosen by validation loss; dotted: the "
+        "quantity. Framed: the best model of each regularizer, chosen by validation loss; dotted: the "
         "paper’s. Grey: not run."
     )
     return picture(f"{study.key}-grids", "The grids", caption, lambda: _draw_grids(study))
@@ -142,25 +156,32 @@ def _draw_grids(study: Study) -> Figure:
     from matplotlib.figure import Figure
 
     kinds = list(study.best)
-    rates = {kind: sorted({cell.rate for cell in study.cells if cell.regularizer == kind}) for kind in kinds}
-    sizes = sorted({cell.hidden_size for cell in study.cells})
-    width = sum(max(1.4, len(rates[kind])) for kind in kinds)
+    rates = {kind: sorted({m.rate for m in study.models if m.regularizer == kind}) for kind in kinds}
+    settings = _settings(study)
+    width = sum(max(1.4, len(rates[kind])) for kind in kinds) + 0.1 * max(map(len, settings))
     figure = Figure(
-        figsize=(2.2 + 0.95 * width, 0.6 + len(QUANTITIES) * (0.8 + 0.5 * len(sizes))), layout="constrained"
+        figsize=(2.2 + 0.95 * width, 0.6 + len(QUANTITIES) * (0.8 + 0.5 * len(settings))),
+        layout="constrained",
     )
     ratios = [max(1.4, len(rates[kind])) for kind in kinds]
     grid = figure.subplots(len(QUANTITIES), len(kinds), squeeze=False, width_ratios=ratios)
     for axes_row, (name, quantity) in zip(grid, QUANTITIES.items(), strict=True):
-        values = {cell: float(np.mean([quantity(run) for run in runs])) for cell, runs in study.cells.items()}
+        values = {m: float(np.mean([quantity(run) for run in m.runs.values()])) for m in study.models}
         finite = [value for value in values.values() if math.isfinite(value)]
         limits = _apart(min(finite, default=0.0), max(finite, default=1.0))
         for axes, kind in zip(axes_row, kinds, strict=True):
-            image = _heat_map(axes, study, kind, rates[kind], sizes, values, limits)
+            image = _heat_map(axes, study, kind, rates[kind], settings, values, limits)
         axes_row[0].set_ylabel("hidden units")
         figure.colorbar(image, ax=list(axes_row), label=name, pad=0.02)
     for axes in grid[-1]:
         axes.set_xlabel("rate")
     return figure
+
+
+def _settings(study: Study) -> list[str]:
+    """What the models differ in besides regularizer and rate, in words, by hidden units."""
+    models = sorted(study.models, key=lambda model: (model.hidden_size, model.setting))
+    return list(dict.fromkeys(model.setting for model in models))
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
@@ -173,76 +194,77 @@ def _heat_map(
     study: Study,
     kind: str,
     rates: Sequence[float],
-    sizes: Sequence[int],
-    values: dict[Cell, float],
+    settings: Sequence[str],
+    values: dict[Model, float],
     limits: tuple[float, float],
 ) -> Any:
-    cells = [[Cell(kind, rate, size) for rate in rates] for size in sizes]
-    table = np.array([[values.get(cell, math.nan) for cell in row] for row in cells])
+    found = {(m.setting, m.rate): m for m in study.models if m.regularizer == kind}
+    cells = [[found.get((setting, rate)) for rate in rates] for setting in settings]
+    table = np.array([[values[model] if model else math.nan for model in row] for row in cells])
     image = axes.imshow(table, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto", origin="lower")
     axes.set_facecolor("#80808060")
-    axes.set_title(title(kind))
+    axes.set_title(literal(study.best[kind].model.title))
     axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-    axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_yticks(range(len(settings)), [literal(setting.removeprefix("H=")) for setting in settings])
     middle = sum(limits) / 2
     for y, row in enumerate(cells):
-        for x, cell in enumerate(row):
-            if math.isfinite(table[y, x]):
+        for x, model in enumerate(row):
+            if model and math.isfinite(table[y, x]):
                 color = "white" if table[y, x] < middle else "black"
                 axes.text(x, y, f"{table[y, x]:.3f}", ha="center", va="center", color=color)
-                _frame(axes, x, y, cell, study)
+                _frame(axes, x, y, model, study)
     return image
 
 
-def _frame(axes: Axes, x: int, y: int, cell: Cell, study: Study) -> None:
+def _frame(axes: Axes, x: int, y: int, model: Model, study: Study) -> None:
     from matplotlib.patches import Rectangle
 
-    if cell in paper.MODELS:
+    if model.place in paper.MODELS:
         axes.add_patch(
             Rectangle(
                 (x - 0.42, y - 0.42), 0.84, 0.84, fill=False, edgecolor="white", linestyle=":", linewidth=1.5
             )
         )
-    if study.best[cell.regularizer] == cell:
+    if model in study.best_models:
         axes.add_patch(
             Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, fill=False, edgecolor="#e0751f", linewidth=2.5)
         )
 
 
-def curves(study: Study, rows: Sequence[Sequence[Cell]], key: str, heading: str) -> Picture | None:
-    """Figure 3: train and validation loss per epoch, a panel for each cell, a line for each seed, one scale.
+def learning_curves(rows: Sequence[Sequence[Model | None]], key: str, heading: str) -> Picture | None:
+    """Figure 3: train and validation loss per epoch, a panel for each model, a line for each seed, one scale.
 
     Args:
-        rows: the cells of each row of panels; one that was not run is left out.
+        rows: the models of each row of panels; None for one that was not trained.
 
     Returns:
-        None where no run of the cells has a readable metrics.csv.
+        None where no run of the models has a readable metrics.csv.
     """
-    if not any(run.curves is not None for row in rows for cell in row for run in study.cells.get(cell, ())):
+    tables = {
+        model: [table for run in model.runs.values() if (table := curves(run)) is not None]
+        for row in rows
+        for model in row
+        if model
+    }
+    if not any(tables.values()):
         return None
     caption = (
         "From each run’s metrics.csv. Train (dashed): running mean in training mode, dropout on, while "
         "the epoch ran. Validation (solid): evaluation mode, after the epoch; the dot is its minimum, the "
         "checkpoint that is kept. A line for each seed, the same axes in every panel."
     )
-    return picture(key, heading, caption, lambda: _draw_curves(study, rows))
+    return picture(key, heading, caption, lambda: _draw_curves(tables, rows))
 
 
-def whole_grid(study: Study) -> list[list[Cell]]:
-    """The cells of a study: a row for each number of hidden units, a column for each regularizer and rate."""
-    methods = list(
-        dict.fromkeys((cell.regularizer, cell.rate) for cell in sorted(study.cells, key=_by_method))
-    )
-    sizes = sorted({cell.hidden_size for cell in study.cells})
-    return [[Cell(*method, size) for method in methods] for size in sizes]
+def whole_grid(study: Study) -> list[list[Model | None]]:
+    """A study's models: a row for each number of units and other settings, a column for each regularizer and rate."""
+    ordered = sorted(study.models, key=lambda model: (by_place(model.place)[:2], model.rate))
+    methods = list(dict.fromkeys((model.regularizer, model.rate) for model in ordered))
+    found = {(model.regularizer, model.rate, model.setting): model for model in study.models}
+    return [[found.get((*method, setting)) for method in methods] for setting in _settings(study)]
 
 
-def _by_method(cell: Cell) -> tuple[Any, ...]:
-    rank, name, _, rate = by_cell(cell)
-    return rank, name, rate
-
-
-def _draw_curves(study: Study, rows: Sequence[Sequence[Cell]]) -> Figure:
+def _draw_curves(tables: dict[Model, list[Any]], rows: Sequence[Sequence[Model | None]]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -252,17 +274,18 @@ def _draw_curves(study: Study, rows: Sequence[Sequence[Cell]]) -> Figure:
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.ravel():
         axes.set_visible(False)
-    for axes, cell in (
-        (a, c) for line, row in zip(panels, rows, strict=True) for a, c in zip(line, row, strict=False)
-    ):
-        axes.set_visible(cell in study.cells)
-        for run in study.cells.get(cell, ()):
-            _draw_run(axes, run)
-        axes.set_title(cell.label, fontsize="small" if columns > 4 else None)
-        axes.grid(color=INK, alpha=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.tick_params(labelbottom=True)
+    for line, row in zip(panels, rows, strict=True):
+        for axes, model in zip(line, row, strict=False):
+            if model is None:
+                continue
+            axes.set_visible(True)
+            for table in tables[model]:
+                _draw_run(axes, table)
+            axes.set_title(literal(model.label), fontsize="small" if columns > 4 else None)
+            axes.grid(color=INK, alpha=0.15)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(bottom=0)
     figure.supxlabel("epoch", fontsize="medium")
     figure.supylabel("mean loss", fontsize="medium")
@@ -273,10 +296,7 @@ def _draw_curves(study: Study, rows: Sequence[Sequence[Cell]]) -> Figure:
     return figure
 
 
-def _draw_run(axes: Axes, run: Run) -> None:
-    table = run.curves
-    if table is None:
-        return
+def _draw_run(axes: Axes, table: Any) -> None:
     axes.plot(table["epoch"], table["train_loss"], "--", color=TRAIN, label="train")
     axes.plot(table["epoch"], table["validation_loss"], "-", color=VALIDATION, label="validation")
     if table["validation_loss"].notna().any():
@@ -284,25 +304,25 @@ def _draw_run(axes: Axes, run: Run) -> None:
         axes.plot(best["epoch"], best["validation_loss"], "o", color=VALIDATION, markersize=5)
 
 
-def surfaces(study: Study, found: Sequence[tuple[Run, xarray.Dataset]]) -> Surfaces:
+def surfaces(study: Study, found: Sequence[tuple[str, Run, xarray.Dataset]]) -> Surfaces:
     """Figure 4: contours and interactive surfaces, all on one scale of loss."""
-    scale = Scale.of(*(dataset for _, dataset in found))
+    scale = Scale.of(*(dataset for _, _, dataset in found))
     items = [
-        _surface(run, dataset, scale, f"{study.key}-surface-{i}") for i, (run, dataset) in enumerate(found, 1)
+        _surface(name, dataset, scale, f"{study.key}-surface-{i}")
+        for i, (name, _, dataset) in enumerate(found, 1)
     ]
     caption = (
-        f"Loss around the best checkpoint ({landscape_setting(run for run, _ in found)}). Colours, contour levels and "
-        f"height share one scale: {scale.label}, {scale.low:.3g} to {scale.high:.3g}. Circle: the trained weights; "
+        f"Loss around the best checkpoint ({landscape_setting(run for _, run, _ in found)}). Colours, contour levels "
+        f"and height share one scale: {scale.label}, {scale.low:.3g} to {scale.high:.3g}. Circle: the trained weights; "
         "cross: the least loss. Turn one surface, and the others follow."
     )
     return Surfaces(f"{study.key}-surfaces", "Loss surfaces (figure 4)", caption, items)
 
 
-def _surface(run: Run, dataset: xarray.Dataset, scale: Scale, key: str) -> Surface:
-    name = f"{run.cell.label if run.cell else run.name}, seed {run.seed}"
+def _surface(name: str, dataset: xarray.Dataset, scale: Scale, key: str) -> Surface:
     contour = picture(f"{key}-contour", name, "", lambda: _small_contour(dataset, scale))
     with styled():
-        still = _png(surface_figure(dataset, name, scale))
+        still = _png(surface_figure(dataset, literal(name), scale))
     return Surface(key, name, contour, still, _plotly(dataset, scale))
 
 
@@ -346,11 +366,12 @@ def read_surfaces(runs: Sequence[Run]) -> list[tuple[Run, xarray.Dataset]]:
     """The runs' surfaces that can be read and hold a finite loss, and that results.json speaks of."""
     found = []
     for run in runs:
-        if run.surface_path is None:
+        path = surface_path(run)
+        if path is None:
             continue
         try:
-            dataset = load_surface(run.surface_path)
-        except (OSError, ValueError):
+            dataset = load_surface(path)
+        except (OSError, ValueError, KeyError):
             continue
         # While a new surface is on its way, the store holds the one before it.
         whole = bool(run.results["landscape"].get("complete", True)) or not dataset.attrs.get("complete")
@@ -359,7 +380,20 @@ def read_surfaces(runs: Sequence[Run]) -> list[tuple[Run, xarray.Dataset]]:
     return found
 
 
-def area_near_minimum(dataset: xarray.Dataset, margin: float = 0.1) -> float:
-    """The share of cells whose loss is at most ``margin`` nats above the least on the grid."""
-    loss = np.where(np.isfinite(dataset["loss"].values), dataset["loss"].values, math.inf)
-    return float((loss <= loss.min() + margin).mean())
+def disc(surfaces: Iterable[xarray.Dataset]) -> float:
+    """The radius of the largest disc around the trained weights, at most 1, that every surface holds."""
+    reach = [1.0]
+    for surface in surfaces:
+        for axis in ("alpha", "beta"):
+            values = surface[axis].values
+            if len(values) > 1 and values[0] < 0 < values[-1]:
+                reach.append(float(min(-values[0], values[-1])))
+    return min(reach)
+
+
+def area(surface: xarray.Dataset, radius: float) -> float | None:
+    """The flat area of a surface; None where it is incomplete or does not hold the disc."""
+    try:
+        return flat_area(surface, radius=radius)
+    except ValueError:
+        return None

@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import gruland
+from gruland.errors import one_line
 from gruland.files import atomic_path
 from gruland.report import paper, tables
-from gruland.report.chapters import Block, Chapter, chapter
-from gruland.report.collect import Run, studies
+from gruland.report.chapters import MOST_SURFACES, Block, Chapter, chapter
+from gruland.report.collect import Collection, Study, studies
 from gruland.report.figures import Picture, Surfaces
+from gruland.report.landscapes.chapter import read_chapter
 
 #: Pictures of the Markdown page lie here, beside it.
 FILES = "report_files"
 
 
-def write(runs: Sequence[Run], folder: str | Path) -> Path:
+def write(collection: Collection, folder: str | Path, wandb: str | None = None) -> Path:
     """Write report.html (one file, needs no network), report.md and its pictures.
 
     Args:
-        runs: as :func:`gruland.report.collect.collect` gives them.
+        collection: as :func:`gruland.report.collect.collect` gives it.
         folder: where to; made where it is missing.
+        wandb: a Weights & Biases project that gets the pictures, tables and the page, too.
 
     Returns:
         The path of report.html.
@@ -36,28 +39,71 @@ def write(runs: Sequence[Run], folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: give a folder for the report with --output")
-    chapters = [chapter(study) for study in studies(runs)]
+    chapters = _chapters(studies(collection))
+    chapters += _comparisons(collection)
+    title = "Dropout for GRU: the paper’s tables and figures beside ours"
+    about = {"intro": _intro(collection, chapters), "runs": tables.all_runs(collection)}
+    _write_pictures(chapters, folder / FILES)
+    _render_all(title, chapters, folder, "report", FILES, about)
+    if wandb:
+        from gruland.report.dashboard import publish
+
+        publish(chapters, folder / "report.html", wandb)
+    return folder / "report.html"
+
+
+def write_chapters(title: str, chapters: Sequence[Chapter], folder: Path, name: str) -> Path:
+    """Write ``name``.html and ``name``.md of chapters whose pictures lie in the folder; returns the latter's path."""
+    _render_all(title, chapters, folder, name, ".", {"intro": "", "runs": None})
+    return folder / f"{name}.md"
+
+
+def _render_all(
+    title: str, chapters: Sequence[Chapter], folder: Path, name: str, files: str, about: dict[str, Any]
+) -> None:
     context = {
-        "intro": _intro(runs, chapters),
+        **about,
+        "title": title,
         "version": gruland.__version__,
         "citation": paper.CITATION,
         "chapters": chapters,
-        "runs": tables.all_runs(runs),
-        "files": FILES,
+        "files": files,
         "has_surfaces": any(isinstance(block, Surfaces) for block in _blocks(chapters)),
     }
-    _write_pictures(chapters, folder / FILES)
-    _write_text(folder / "report.md", _render("report.md.jinja", context))
-    return _write_text(folder / "report.html", _render("report.html.jinja", context))
+    for suffix in ("md", "html"):
+        _write_text(folder / f"{name}.{suffix}", _render(f"report.{suffix}.jinja", context))
 
 
-def _intro(runs: Sequence[Run], chapters: Sequence[Chapter]) -> str:
-    finished = sum(run.status == "finished" for run in runs)
-    rest = len(runs) - finished
+def _comparisons(collection: Collection) -> list[Chapter]:
+    """A chapter for each comparison of landscapes below the paths; one that cannot be read is left out with a line."""
+    chapters = []
+    for number, file in enumerate(collection.comparisons, 1):
+        try:
+            chapters.append(read_chapter(file, f"c{number}"))
+        except (OSError, ValueError) as error:
+            collection.left_out[file] = one_line(error)
+    return chapters
+
+
+def _chapters(found: Sequence[Study]) -> list[Chapter]:
+    """A chapter for each study; a page has few WebGL drawings, which the first ones get."""
+    chapters, left = [], MOST_SURFACES
+    for study in found:
+        chapters.append(chapter(study, left))
+        left -= sum(len(block.items) for block in _blocks(chapters[-1:]) if isinstance(block, Surfaces))
+    return chapters
+
+
+def _intro(collection: Collection, chapters: Sequence[Chapter]) -> str:
+    finished = len([run for run in collection.runs if run.path not in collection.left_out])
+    rest = len(collection.left_out)
     text = f"{finished} finished run{'s' if finished != 1 else ''}"
-    text += f", {rest} failed or unfinished (see the table of all runs)" if rest else ""
+    text += f", {rest} left out (failed, unfinished or unreadable: see the table of all runs)" if rest else ""
     if len(chapters) > 1:
-        text += f"; {len(chapters)} settings, each a chapter of its own, not to be compared with one another"
+        text += (
+            f"; {len(chapters)} experiments or sets of reviews, each a chapter of its own, for their losses do not "
+            "compare"
+        )
     return text + "."
 
 

@@ -5,17 +5,17 @@ Hattimare and Acharya, "Evaluating and Visualizing the properties of Dropout for
 
 from __future__ import annotations
 
-from gruland.cells import Cell
+from gruland.report.collect import Place
 
 CITATION = "Hattimare and Acharya, Evaluating and Visualizing the properties of Dropout for GRU"
 
-NONE = Cell("none", 0.0, 128)
-ZONEOUT = Cell("zoneout", 0.1, 128)
-DROPCONNECT = Cell("dropconnect", 0.05, 256)
+NONE = Place("none", 0.0, 128)
+ZONEOUT = Place("zoneout", 0.1, 128)
+DROPCONNECT = Place("dropconnect", 0.05, 256)
 MODELS = (NONE, ZONEOUT, DROPCONNECT)
 
 #: Table 1: mean loss of each split, one value per repetition of the training.
-TABLE_1: dict[Cell, dict[str, tuple[float, ...]]] = {
+TABLE_1: dict[Place, dict[str, tuple[float, ...]]] = {
     NONE: {
         "train": (0.004, 0.000, 0.036),
         "validation": (0.344, 0.234, 0.283),
@@ -30,10 +30,10 @@ TABLE_1: dict[Cell, dict[str, tuple[float, ...]]] = {
 }
 
 #: Table 2: mean loss on the 200 adversarial reviews.
-TABLE_2: dict[Cell, float] = {NONE: 1.208, ZONEOUT: 1.353, DROPCONNECT: 0.544}
+TABLE_2: dict[Place, float] = {NONE: 1.208, ZONEOUT: 1.353, DROPCONNECT: 0.544}
 
 #: Table 3: the same loss with and without dropout at test time.
-TABLE_3: dict[Cell, dict[str, float]] = {
+TABLE_3: dict[Place, dict[str, float]] = {
     ZONEOUT: {"dropout": 1.365, "plain": 1.353},
     DROPCONNECT: {"dropout": 0.537, "plain": 0.544},
 }

@@ -7,9 +7,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gruland.cells import Cell
-from gruland.report import commands, paper
-from gruland.report.collect import Run, Study, landscape_setting
+from gruland.report import commands, differences, paper
+from gruland.report.choice import validation_loss
+from gruland.report.collect import (
+    RATE,
+    REGULARIZER,
+    UNITS,
+    Collection,
+    Model,
+    Place,
+    Study,
+    attacks,
+    head,
+    landscape_setting,
+    method,
+    scores,
+    typing_errors,
+)
+from gruland.report.differences import Quantity
+from gruland.runs import Run
+from gruland.stats import Interval, crossed_interval
 
 SPLITS = ("train", "validation", "test")
 NOT_RUN = "not run"
@@ -54,34 +71,19 @@ def percent(value: Any) -> str:
     return NOTHING if value is None else f"{float(value):.1%}"
 
 
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95% interval of the mean (Student’s t) of independent values; None for fewer than three."""
-    from scipy.special import stdtrit  # the quantiles of Student's t; scipy.stats takes a second to import
-
-    n = len(values)
-    if n < 3:
-        return None
-    mean = math.fsum(values) / n
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = float(stdtrit(n - 1, 0.975)) * error
-    return mean - half, mean + half
-
-
-def over_seeds(scores: Sequence[dict[str, Any]], key: str = "loss") -> str:
+def over_seeds(found: Sequence[dict[str, Any]], key: str = "loss") -> str:
     """One run: the value ± its standard error; several: each value, the mean, from three on its interval."""
-    values = [float(score[key]) for score in scores if score.get(key) is not None]
+    values = [float(score[key]) for score in found if score.get(key) is not None]
     if not values:
         return NOTHING
     if len(values) == 1:
-        error = scores[0].get(f"{key}_se")
+        error = found[0].get(f"{key}_se")
         return number(values[0]) if error is None or math.isnan(error) else f"{values[0]:.3f} ± {error:.3f}"
-    bounds = interval(values)
-    mean = f"mean {math.fsum(values) / len(values):.3f}"
-    return (
-        ", ".join(map(number, values))
-        + f"\n{mean}"
-        + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
-    )
+    text = f"{', '.join(map(number, values))}\nmean {math.fsum(values) / len(values):.3f}"
+    if len(values) < 3:
+        return text
+    bounds = crossed_interval([[value] for value in values])
+    return f"{text} [{bounds.low:.3f}, {bounds.high:.3f}]"
 
 
 ONE_OR_MANY = (
@@ -90,44 +92,62 @@ ONE_OR_MANY = (
 )
 
 CHOICE = (
-    "Our best: of each regularizer the cell with the run of least validation loss. Being chosen by it, its "
-    "validation loss flatters it; the test loss had no part in the choice."
+    "Our best: of each regularizer the model of least validation loss, the mean over its seeds. Being chosen by it, "
+    "its validation loss flatters it; the test loss had no part in the choice."
 )
 
 
-def shown_cells(study: Study) -> list[Cell]:
-    """The paper's three models, run or not, then each regularizer's best cell where it is another."""
-    return [*paper.MODELS, *(cell for cell in study.best.values() if cell not in paper.MODELS)]
+@dataclass(frozen=True)
+class Column:
+    """A model that the tables show: one of the paper's, trained or not, or a best one.
+
+    Attributes:
+        model: None where it was not trained.
+    """
+
+    place: Place
+    model: Model | None
+    best: bool
+
+    @property
+    def label(self) -> str:
+        """On two lines: the regularizer; the hidden units, other settings and why it is shown."""
+        why = ["the paper’s"] * (self.place in paper.MODELS) + ["our best"] * self.best
+        setting = self.model.setting if self.model else f"H={self.place[2]}"
+        named = self.model.method if self.model else method(*self.place[:2])
+        return f"{named}\n{', '.join([setting, *why])}"
+
+    @property
+    def runs(self) -> list[Run]:
+        return list(self.model.runs.values()) if self.model else []
 
 
-def column(cell: Cell, study: Study) -> str:
-    """A cell on two lines: its regularizer; its hidden units and why it is shown."""
-    best = study.best.get(cell.regularizer) == cell
-    why = ["the paper’s"] * (cell in paper.MODELS) + ["our best"] * best
-    return f"{cell.method}\nH={cell.hidden_size}, {', '.join(why)}"
+def columns(study: Study) -> list[Column]:
+    """The paper's three models, then each regularizer's best one where it is another."""
+    best = study.best_models
+    papers = [(place, study.at(place)) for place in paper.MODELS]
+    shown = [Column(place, model, model in best) for place, model in papers]
+    return shown + [
+        Column(model.place, model, True) for model in best if model not in [column.model for column in shown]
+    ]
 
 
 def losses(study: Study) -> Table:
     """Table 1."""
-    cells = shown_cells(study)
-    rows = [Row("Seeds", [_seeds(study.cells.get(cell, ())) for cell in cells])]
+    shown = columns(study)
+    rows = [Row("Seeds", [_seeds(column.runs) for column in shown])]
     for split in SPLITS:
-        printed = [paper.TABLE_1.get(cell, {}).get(split, ()) for cell in cells]
-        rows.append(
-            Row(
-                f"{split.capitalize()}, paper",
-                [", ".join(map(number, values)) or NOTHING for values in printed],
-                True,
-            )
-        )
+        printed = [paper.TABLE_1.get(column.place, {}).get(split, ()) for column in shown]
+        values = [", ".join(map(number, values)) or NOTHING for values in printed]
+        rows.append(Row(f"{split.capitalize()}, paper", values, True))
         for when in ("best", "last"):
             as_paper = (when == "best") == (split == "validation")
-            head = f"{split.capitalize()}, ours, {when} epoch{' *' if as_paper else ''}"
-            rows.append(Row(head, [_ours(study, cell, when, split) for cell in cells]))
+            first = f"{split.capitalize()}, ours, {when} epoch{' *' if as_paper else ''}"
+            rows.append(Row(first, [_ours(column.runs, when, split) for column in shown]))
     return Table(
         f"{study.key}-table-1",
         "Table 1: mean train, validation and test loss",
-        ["", *(column(cell, study) for cell in cells)],
+        ["", *(column.label for column in shown)],
         rows,
         [
             "Paper: its Table 1; several values are several trainings of the same model.",
@@ -141,50 +161,254 @@ def losses(study: Study) -> Table:
             ONE_OR_MANY,
             CHOICE,
         ],
-        commands.training(study, cells),
+        commands.training(
+            study, [column.place if column.model is None else column.model for column in shown]
+        ),
     )
 
 
-def _ours(study: Study, cell: Cell, when: str, split: str) -> str:
-    runs = study.cells.get(cell)
-    return over_seeds([run.scores(when, split) for run in runs]) if runs else NOT_RUN
+LOSSES = (
+    (Quantity("test_loss", "test loss, best epoch", "nats", "", "worse", "better"), ("best", "test", "loss")),
+    (Quantity("test_accuracy", "test accuracy, best epoch", "1", "", "better", "worse"), ("best", "test", "accuracy")),
+    (Quantity("last_test_loss", "test loss, last epoch", "nats", "", "worse", "better"), ("last", "test", "loss")),
+)  # fmt: skip
+
+
+def compared_losses(study: Study) -> list[differences.Row]:
+    """The test losses and accuracies of models that share training seeds with what they are compared with."""
+    return _compared(
+        study, [(quantity, lambda run, at=at: scores(run, *at[:2]).get(at[2])) for quantity, at in LOSSES]
+    )
+
+
+ADVERSARIAL = (
+    (Quantity("adversarial_loss", "adversarial loss", "nats", "", "worse", "better"), "loss"),
+    (Quantity("adversarial_accuracy", "adversarial accuracy", "1", "", "better", "worse"), "accuracy"),
+)
+
+
+def compared_attacks(study: Study) -> list[differences.Row]:
+    """The same of the losses on adversarial reviews."""
+
+    def score(run: Run, key: str) -> Any:
+        attack = typing_errors(run)
+        return attack["scores"]["perturbed"]["plain"].get(key) if attack else None
+
+    return _compared(
+        study, [(quantity, lambda run, key=key: score(run, key)) for quantity, key in ADVERSARIAL]
+    )
+
+
+def _compared(study: Study, quantities: Iterable[tuple[Quantity, Any]]) -> list[differences.Row]:
+    """Rows of those models that share a training seed with their reference."""
+    measured = []
+    for quantity, read in quantities:
+        found = {
+            model: {
+                seed: [float(value)] for seed, run in model.runs.items() if (value := read(run)) is not None
+            }
+            for model in study.models
+        }
+        measured.append((quantity, {model.label: values for model, values in found.items() if values}))
+    pairs = {
+        model.label: reference.label
+        for model, reference in study.references.items()
+        if set(model.runs) & set(reference.runs)
+    }
+    return differences.rows(measured, pairs)
+
+
+def difference_table(key: str, title: str, rows: Sequence[differences.Row]) -> Table | None:
+    """Each difference with its interval, its test and what it says; None where there is no difference."""
+    tests = differences.count_tests(rows)
+    labels = list(dict.fromkeys(label for row in rows for label in row.differences))
+    lines = [
+        Row(
+            f"{label}\nless {row.references[label]}" if first else "",
+            [
+                f"{row.quantity.title}{f', {row.quantity.unit}' if row.quantity.unit not in ('', '1') else ''}",
+                differences.signed(found.interval),
+                str(found.trainings),
+                differences.p_value(found.p),
+                differences.p_value(found.corrected),
+                row.verdict(label, tests) or NOTHING,
+            ],
+        )
+        for label in labels
+        for first, (row, found) in _first(
+            [(row, row.differences[label]) for row in rows if label in row.differences]
+        )
+    ]
+    heads = [
+        "Models",
+        "Measure",
+        "Difference\n[95% interval]",
+        "Paired\ntrainings",
+        "p",
+        "Corrected\np",
+        "Says",
+    ]
+    return Table(key, title, heads, lines, differences.remark(rows)) if lines else None
+
+
+def _first(items: Sequence[Any]) -> Iterable[tuple[bool, Any]]:
+    return ((place == 0, item) for place, item in enumerate(items))
+
+
+def all_models(study: Study) -> Table:
+    """A row for each model, a column for each setting in which they differ."""
+    others = list(dict.fromkeys(key for model in study.models for key in model.others))
+    factors = [REGULARIZER, RATE, UNITS, *others]
+    rows = [_model_row(model, others, study) for model in study.models]
+    return Table(
+        f"{study.key}-models",
+        "Every model",
+        [*(head(factor).capitalize() if factor not in others else head(factor) for factor in factors), "Seeds",
+         "Validation\nloss", "Test\nloss", "Test\naccuracy", ""],
+        rows,
+        [
+            "At the best epoch; of several seeds the mean, from three on with its 95% interval. Best: of its "
+            "regularizer, by validation loss.",
+        ],
+    )  # fmt: skip
+
+
+def _model_row(model: Model, others: Sequence[str], study: Study) -> Row:
+    notes = ["best"] * (model in study.best_models) + [
+        warning for warning in dict.fromkeys(map(warn, model.runs.values())) if warning
+    ]
+    return Row(
+        model.regularizer,
+        [
+            f"{model.rate:g}",
+            str(model.hidden_size),
+            *(str(model.others.get(key, NOTHING)) for key in others),
+            ", ".join(map(str, model.runs)),
+            mean_of(model.values("best", "validation")),
+            mean_of(model.values("best", "test")),
+            mean_of(model.values("best", "test", "accuracy")),
+            "; ".join(notes),
+        ],
+    )
+
+
+def mean_of(values: dict[int, float]) -> str:
+    """The mean over the seeds, from three on with its interval."""
+    if not values:
+        return NOTHING
+    found: Interval = crossed_interval([[value] for value in values.values()])
+    return (
+        number(found.estimate)
+        if len(values) < 3
+        else f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    )
+
+
+def warn(run: Run) -> str:
+    """What is wrong with a finished run's numbers; empty where nothing is."""
+    loss, guess = scores(run, "best", "validation")["loss"], guessing_loss(run.results)
+    if not math.isfinite(loss):
+        return "warning: diverged, the validation loss is no number"
+    if guess is not None and loss >= guess:
+        what = "diverged" if loss > 10 * guess else "learned nothing"
+        return f"warning: {what}, guessing has a loss of {guess:.3f}"
+    return ""
+
+
+def guessing_loss(results: dict[str, Any]) -> float | None:
+    """The loss of who gives every class its share of the training reviews; None where that is not known.
+
+    Two equal classes: ln 2 = 0.693.
+    """
+    counts = ((results.get("data") or {}).get("class_counts") or {}).get("train")
+    values = list(counts.values()) if isinstance(counts, dict) else counts
+    if (
+        not isinstance(values, list)
+        or not all(isinstance(n, int) and n >= 0 for n in values)
+        or not sum(values)
+    ):
+        return None
+    shares = [n / sum(values) for n in values if n]
+    return -math.fsum(share * math.log(share) for share in shares) or None
+
+
+def choices(study: Study) -> Table | None:
+    """The choice of the best models repeated with each seed alone; None where no seed has two models to choose from."""
+    rows = []
+    for choice in study.best.values():
+        if len(choice.rivals) < 2 or len(choice.by_seed) < 2:
+            continue
+        over = f"seeds {', '.join(map(str, choice.seeds))}"
+        rows.append(
+            Row(
+                f"{choice.model.title}, {over}",
+                [choice.model.label, number(validation_loss(choice.model, choice.seeds)), NOTHING, NOTHING],
+            )
+        )
+        for seed, model in choice.by_seed.items():
+            own = validation_loss(model, [seed])
+            others = [other for other in model.runs if other != seed]
+            rest = validation_loss(model, others) if others else math.nan
+            gap = number(rest - own) if math.isfinite(rest - own) else NOTHING
+            rows.append(
+                Row(
+                    f"seed {seed} alone", [model.label, number(own), number(rest) if others else NOTHING, gap]
+                )
+            )
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-choice",
+        "The choice of the best model, seed by seed",
+        ["Chosen by", "Model", "Its validation\nloss there", "On its\nother seeds", "Flattered\nby"],
+        rows,
+        [
+            "The first line of each regularizer is the choice that counts: by the mean over the seeds. Below it, what "
+            "one seed alone would have chosen, how well it looked there, and its mean on the seeds that had no part "
+            "in that choice. Where it is worse there, the choice flattered it by so much.",
+        ],
+    )  # fmt: skip
+
+
+def _ours(runs: Sequence[Run], when: str, split: str) -> str:
+    return over_seeds([scores(run, when, split) for run in runs]) if runs else NOT_RUN
 
 
 def _seeds(runs: Sequence[Run]) -> str:
-    return ", ".join(str(run.seed) for run in runs) or NOT_RUN
+    return ", ".join(str(run.results["seed"]) for run in runs) or NOT_RUN
 
 
 def _counts(study: Study) -> str:
     """``train 2,000, validation 1,000, test 1,000 reviews``, as the runs counted them."""
-    counts = {s: sorted({run.scores("best", s).get("count") or 0 for run in study.runs}) for s in SPLITS}
+    counts = {s: sorted({scores(run, "best", s).get("count") or 0 for run in study.runs}) for s in SPLITS}
     return ", ".join(f"{s} {' or '.join(f'{n:,}' for n in counts[s])}" for s in SPLITS) + " reviews"
 
 
-def attacked(study: Study, cell: Cell) -> list[Run]:
-    """The runs of a cell whose adversarial evaluation was done."""
-    return [run for run in study.cells.get(cell, ()) if run.attack]
+def attacked(column: Column) -> list[Run]:
+    """The runs of a model whose adversarial evaluation was done."""
+    return [run for run in column.runs if typing_errors(run)]
 
 
 def _perturbed(runs: Sequence[Run], dropout: str = "plain", key: str = "loss") -> str:
-    scores = [(run.attack or {})["scores"]["perturbed"].get(dropout) for run in runs]
-    return over_seeds([score for score in scores if score], key) if runs else NOT_RUN
+    found = [(typing_errors(run) or {})["scores"]["perturbed"].get(dropout) for run in runs]
+    return over_seeds([score for score in found if score], key) if runs else NOT_RUN
 
 
 def adversarial(study: Study) -> Table:
     """Table 2."""
-    cells = shown_cells(study)
+    shown = columns(study)
     rows = []
-    for cell in cells:
-        runs = attacked(study, cell)
+    for column in shown:
+        runs = attacked(column)
         texts = [
-            over_seeds([(run.attack or {})["scores"][text]["plain"] for run in runs])
+            over_seeds([(typing_errors(run) or {})["scores"][text]["plain"] for run in runs])
             for text in ("raw", "stripped")
         ]
         rows.append(
             Row(
-                column(cell, study),
+                column.label,
                 [
-                    number(paper.TABLE_2.get(cell)),
+                    number(paper.TABLE_2.get(column.place)),
                     _perturbed(runs),
                     _perturbed(runs, key="accuracy"),
                     *(texts if runs else [NOT_RUN, NOT_RUN]),
@@ -202,27 +426,25 @@ def adversarial(study: Study) -> Table:
             f"Ours: the best checkpoint, evaluation mode without dropout, {_attack_setting(study)}.",
             ONE_OR_MANY,
         ],
-        commands.measuring(
-            "gruland.attack", "attack", [run for cell in cells for run in attacked(study, cell)]
-        ),
+        commands.measuring("gruland.attack", "attack", [run for column in shown for run in attacked(column)]),
     )
 
 
 def test_time_dropout(study: Study) -> Table:
     """Table 3."""
-    cells = [cell for cell in shown_cells(study) if cell.regularizer != "none"]
+    shown = [column for column in columns(study) if column.place[0] != "none"]
     rows = []
-    for key, head in (("dropout", "With dropout at test time"), ("plain", "Without dropout at test time")):
-        printed = [number(paper.TABLE_3.get(cell, {}).get(key)) for cell in cells]
-        rows.append(Row(f"{head}, paper", printed, True))
-        rows.append(Row(f"{head}, ours", [_perturbed(attacked(study, cell), key) for cell in cells]))
-    averaged = [_perturbed(attacked(study, cell), "dropout", "loss_of_mean_probability") for cell in cells]
+    for key, row in (("dropout", "With dropout at test time"), ("plain", "Without dropout at test time")):
+        printed = [number(paper.TABLE_3.get(column.place, {}).get(key)) for column in shown]
+        rows.append(Row(f"{row}, paper", printed, True))
+        rows.append(Row(f"{row}, ours", [_perturbed(attacked(column), key) for column in shown]))
+    averaged = [_perturbed(attacked(column), "dropout", "loss_of_mean_probability") for column in shown]
     rows.append(Row("Loss of the probability averaged over the draws", averaged))
     draws = sorted({score["draws"] for run in study.runs if (score := _dropout(run)) and score.get("draws")})
     return Table(
         f"{study.key}-table-3",
         "Table 3: adversarial loss with and without dropout at test time",
-        ["", *(column(cell, study) for cell in cells)],
+        ["", *(column.label for column in shown)],
         rows,
         [
             "Paper: its Table 3; it does not say how many draws of the masks it averaged.",
@@ -232,25 +454,23 @@ def test_time_dropout(study: Study) -> Table:
             "The last row averages the probabilities of the draws first, as a user of the defence would.",
             ONE_OR_MANY,
         ],
-        commands.measuring(
-            "gruland.attack", "attack", [run for cell in cells for run in attacked(study, cell)]
-        ),
+        commands.measuring("gruland.attack", "attack", [run for column in shown for run in attacked(column)]),
     )
 
 
 def _dropout(run: Run) -> dict[str, Any] | None:
-    return (run.attack or {}).get("scores", {}).get("perturbed", {}).get("dropout")
+    return (typing_errors(run) or {}).get("scores", {}).get("perturbed", {}).get("dropout")
 
 
 def _attack_setting(study: Study) -> str:
-    attacks = [run.attack for run in study.runs if run.attack]
-    if not attacks:
+    found = [attack for run in study.runs if (attack := typing_errors(run))]
+    if not found:
         return "on perturbed test reviews (no run has been attacked yet)"
-    reviews = _one_or_many(attack.get("reviews") for attack in attacks)
-    rates = [attack["achieved_rate"] for attack in attacks if attack.get("achieved_rate") is not None]
+    reviews = _one_or_many(attack.get("reviews") for attack in found)
+    rates = [attack["achieved_rate"] for attack in found if attack.get("achieved_rate") is not None]
     low, high = min(rates, default=math.nan), max(rates, default=math.nan)
     changed = percent(low) if percent(low) == percent(high) else f"{percent(low)} to {percent(high)}"
-    settings = [attack.get("settings") or {} for attack in attacks]
+    settings = [attack.get("settings") or {} for attack in found]
     asked, mode = (_one_or_many(s.get(key) for s in settings) for key in ("rate", "mode"))
     return f"on {reviews} test reviews, swaps at rate {asked} in mode {mode}, {changed} of the words changed"
 
@@ -261,7 +481,7 @@ def _one_or_many(values: Iterable[Any]) -> str:
 
 def robustness(study: Study) -> Table:
     """Each form of the texts of each attack, without and with dropout at test time, for every run attacked."""
-    rows = [row for run in study.runs for name in run.attacks for row in _robustness_rows(run, name)]
+    rows = [row for run in study.runs for name in attacks(run) for row in _robustness_rows(run, name, study)]
     return Table(
         f"{study.key}-robustness",
         "Robustness of every run",
@@ -287,16 +507,16 @@ def robustness(study: Study) -> Table:
     )
 
 
-def _robustness_rows(run: Run, name: str) -> list[Row]:
-    attack = run.attacks[name]
+def _robustness_rows(run: Run, name: str, study: Study) -> list[Row]:
+    attack = attacks(run)[name]
     forms = attack["scores"]
     rows = []
-    for form, scores in forms.items():
-        plain, dropout = scores["plain"], scores.get("dropout") or {}
+    for form, measured in forms.items():
+        plain, dropout = measured["plain"], measured.get("dropout") or {}
         attacked = form == list(forms)[-1]
         rows.append(
             Row(
-                _run_label(run),
+                run_label(run, study),
                 [
                     name.replace("_", " "),
                     form,
@@ -312,13 +532,29 @@ def _robustness_rows(run: Run, name: str) -> list[Row]:
     return rows
 
 
-def _run_label(run: Run) -> str:
-    return f"{run.cell.label if run.cell else run.name}, seed {run.seed}"
+def run_label(run: Run, study: Study) -> str:
+    """A run's model and seed."""
+    label = next(model.label for model in study.models if run in model.runs.values())
+    return f"{label}, seed {run.results['seed']}"
 
 
-def landscapes(study: Study, areas: dict[Run, float]) -> Table:
-    """Figure 4 in numbers."""
-    rows = [_landscape_row(run, area) for run, area in areas.items()]
+def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> Table:
+    """Figure 4 in numbers.
+
+    Args:
+        areas: the flat area of each run's surface, see :mod:`gruland.landscape.measures.area`; None where it has none.
+        radius: of the disc.
+    """
+    rows = [_landscape_row(run, area, study) for run, area in areas.items()]
+    for model in study.models:
+        own = {
+            run.results["seed"]: area
+            for run, area in areas.items()
+            if run in model.runs.values() and area is not None
+        }
+        if len(own) > 1:
+            interval = crossed_interval([[area] for area in own.values()])
+            rows.append(Row(f"{model.label}, mean of {len(own)} trainings", [*[NOTHING] * 6, str(interval)]))
     return Table(
         f"{study.key}-landscapes",
         "Figure 4 in numbers",
@@ -330,31 +566,35 @@ def landscapes(study: Study, areas: dict[Run, float]) -> Table:
             "Loss at the\ncentre",
             "Least loss",
             "Greatest loss",
-            "Area within 0.1\nof the least loss",
+            "Flat area\n(0.1 nats)",
         ],
         rows,
         [
             f"Best checkpoint; {landscape_setting(areas)}. Normalized as named (filter: Li et al. 2018; tensor: the "
             "paper’s formula to the letter).",
-            "Area: the share of the grid’s cells whose loss is at most 0.1 nats above the least on the grid, "
-            "the paper’s “area of minimum loss” as a number. It changes with the seed of the directions.",
+            f"Flat area: the share of the disc of radius {radius:g} around the trained weights in which the loss is at "
+            "most 0.1 nats above theirs, the paper’s “area of minimum loss” as a number. One plane of one training "
+            "says little of a model: python -m gruland.landscape compare gives it an interval over trainings "
+            "and planes.",
             "Cells: where some are interpolated, those that were evaluated come first.",
         ],
         commands.measuring("gruland.landscape", "landscape", list(areas)),
     )
 
 
-def _landscape_row(run: Run, area: float) -> Row:
+def _landscape_row(run: Run, area: float | None, study: Study) -> Row:
     landscape = run.results["landscape"]
     whole = [str(landscape.get(key, NOTHING)) for key in ("normalization", "cells", "reviews")]
     if landscape.get("interpolated"):
         whole[1] = f"{landscape['evaluated']} of {landscape['cells']}"
     values = [number(landscape.get(key)) for key in ("center_loss", "min_loss", "max_loss")]
-    return Row(_run_label(run), [*whole, *values, percent(area)])
+    return Row(run_label(run, study), [*whole, *values, number(area)])
 
 
-def all_runs(runs: Sequence[Run]) -> Table:
-    """Every run found, the failed and unfinished ones with what went wrong."""
+def all_runs(collection: Collection) -> Table:
+    """Every run found; those that are left out with why."""
+    rows = [_all_row(run) for run in collection.runs if run.path not in collection.left_out]
+    rows += [Row(f"{path.parent.name}/{path.name}", [why]) for path, why in collection.left_out.items()]
     return Table(
         "runs",
         "All runs",
@@ -370,8 +610,9 @@ def all_runs(runs: Sequence[Run]) -> Table:
             "Test loss,\nlast epoch",
             "Parameters",
             "Minutes",
+            "",
         ],
-        [_all_row(run) for run in runs],
+        sorted(rows, key=lambda row: row.head),
         [
             "Losses, accuracy and F1 at the best epoch unless said otherwise; loss ± standard error over the "
             "reviews. Minutes: of training alone. The folder of a run has its every setting in config.yaml.",
@@ -380,25 +621,24 @@ def all_runs(runs: Sequence[Run]) -> Table:
 
 
 def _all_row(run: Run) -> Row:
-    head = f"{run.experiment}/{run.name}"
-    if run.status != "finished":
-        return Row(head, [f"{run.status}: {run.error}"])
+    results = run.results
     training, model, test = (
-        run.results.get("training") or {},
-        run.results["model"],
-        run.scores("best", "test"),
+        results.get("training") or {},
+        results.get("model") or {},
+        scores(run, "best", "test"),
     )
     seconds = training.get("seconds")
     return Row(
-        head,
+        f"{results['experiment']}/{run.path.name}",
         [
-            str(run.seed),
+            str(results["seed"]),
             f"{training.get('best_epoch', NOTHING)} of {training.get('epochs', NOTHING)}",
-            *(over_seeds([run.scores("best", split)]) for split in SPLITS),
+            *(over_seeds([scores(run, "best", split)]) for split in SPLITS),
             number(test.get("accuracy")),
             number(test.get("f1")),
-            over_seeds([run.scores("last", "test")]),
+            over_seeds([scores(run, "last", "test")]),
             f"{model['parameters']:,}" if model.get("parameters") else NOTHING,
             NOTHING if seconds is None else f"{seconds / 60:.1f}",
+            warn(run),
         ],
     )

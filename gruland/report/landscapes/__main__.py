@@ -18,10 +18,16 @@ from gruland.overrides import overridden, split
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit status is 0."""
     paths, overrides, out = _parse(arguments)
+    from gruland.report.collect import collect
     from gruland.report.landscapes.compare import SETTINGS, compare
 
     folder = Path(out) if out else _common(paths) / "comparison"
-    print(compare(*paths, settings=overridden(SETTINGS, overrides), folder=folder))
+    settings = overridden(SETTINGS, overrides)
+    collection = collect(paths)
+    page = compare(collection, settings, folder=folder)
+    for path, why in collection.left_out.items():
+        print(f"gruland: left out {path}: {why}", file=sys.stderr)
+    print(page)
     return 0
 
 

@@ -7,8 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from gruland.report.collect import Collection, Model, models
 from gruland.report.landscapes.measurements import Bench, Measured, benches
-from gruland.report.landscapes.models import Model, models
 from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
 from gruland.surfaces import Surface
@@ -38,11 +38,11 @@ SETTINGS: dict[str, Any] = {
 _OWN = ("directions", "curvature", "barriers", "paths")
 
 
-def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folder: str | Path) -> Path:
-    """Measure all finished runs at or below the paths and write the comparison.
+def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *, folder: str | Path) -> Path:
+    """Measure all runs of a collection and write the comparison of their models.
 
     Args:
-        paths: runs' folders, or folders of runs.
+        collection: as :func:`gruland.report.collect` gives it; a second run of a model and seed is noted in it.
         settings: over :data:`SETTINGS`.
         folder: where ``comparison.md``, ``comparison.json`` and the pictures go.
 
@@ -50,13 +50,12 @@ def compare(*paths: str | Path, settings: Mapping[str, Any] | None = None, folde
         The path of comparison.md.
 
     Raises:
-        FileNotFoundError, ValueError: no finished run there; two runs of the same model and seed; a setting that
-            cannot work.
+        ValueError: a setting that cannot work.
     """
     asked = {**SETTINGS, **(settings or {})}
     _check(asked)
     surface = Surface.of({key: value for key, value in asked.items() if key not in _OWN})
-    measured = Measured(asked, models(*paths))
+    measured = Measured(asked, models(collection.runs, collection.left_out))
     named = [
         (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
     ]

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.cells import title
+from gruland.report.differences import Row
 from gruland.report.landscapes.measurements import STAGES, Measured
 from gruland.report.landscapes.rows import curves
-from gruland.report.landscapes.table import Row
 
 if TYPE_CHECKING:
     import xarray
@@ -78,20 +77,19 @@ def _grids(measured: Measured) -> Iterator[Drawn]:
     """A sheet for each regularizer that was swept over hidden units and rates."""
     from gruland.landscape import pictures
 
-    cells = [model.cell for model in measured.models]
-    if len(set(cells)) < len(cells):
+    places = [model.place for model in measured.models]
+    if len(set(places)) < len(places):
         return  # models told apart by something else, which has no place in this grid
     first = _first_planes(measured)
-    for regularizer in dict.fromkeys(cell.regularizer for cell in cells):
+    for regularizer in dict.fromkeys(model.regularizer for model in measured.models):
+        title = next(model.title for model in measured.models if model.regularizer == regularizer)
         swept = {
-            (model.cell.hidden_size, model.cell.rate): first[model.label]
+            (model.hidden_size, model.rate): first[model.label]
             for model in measured.models
-            if model.cell.regularizer == regularizer
+            if model.regularizer == regularizer
         }
         if all(len(set(values)) > 1 for values in zip(*swept, strict=True)):
-            caption = (
-                f"{title(regularizer)}: the first plane of each cell of the grid, one scale of loss for all."
-            )
+            caption = f"{title}: the first plane of each cell of the grid, one scale of loss for all."
             yield f"grid-{regularizer}", caption, pictures.grid_sheet(swept, "H =", "rate")
 
 
@@ -116,7 +114,7 @@ def _summaries(measured: Measured, rows: Sequence[Row]) -> Iterator[Drawn]:
         if not table["model"]:
             continue
         what = (
-            f"{_less(measured.references)}; hollow: not distinguishable from zero"
+            f"{_less(measured.references)}; each interval for itself, see the table for what is more than chance"
             if differences
             else "mean of each model"
         )
@@ -188,7 +186,8 @@ def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[An
     lines = []
     for item in rows:
         about = item.quantity.title, item.quantity.unit
-        for label, found in (item.differences if differences else item.values).items():
+        intervals = {k: d.interval for k, d in item.differences.items()} if differences else item.values
+        for label, found in intervals.items():
             if np.isfinite(found.width):
                 # Rounded, since a difference of 1e-17 would scale its axis.
                 lines.append(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from gruland.files import read_json, write_json
 from gruland.landscape.directions import fingerprint
-from gruland.report.landscapes.models import Model, references
+from gruland.report.collect import Model, references
 from gruland.runs import Run
 
 if TYPE_CHECKING:
@@ -207,5 +207,5 @@ class Measured:
 
     @property
     def references(self) -> dict[str, str]:
-        """See :func:`gruland.report.landscapes.models.references`."""
-        return references(self.models)
+        """From each model's label to that of the one it is compared with, :func:`gruland.report.collect.references`."""
+        return {model.label: other.label for model, other in references(self.models).items()}

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gruland.landscape.measures import MEASURES, flat_area_curve
+from gruland.report import differences
+from gruland.report.differences import Quantity, Row
 from gruland.report.landscapes.measurements import Measured
-from gruland.report.landscapes.table import Quantity, Row, row
 from gruland.stats import crossed_band
 
 #: Excess losses of the area curve, in nats.
@@ -22,8 +23,12 @@ THRESHOLDS = np.geomspace(0.005, 1.0, 60)
 _OPPOSITE = {"flatter": "sharper", "sharper": "flatter", "smoother": "rougher", "rougher": "smoother"}
 
 
-def rows(measured: Measured) -> Iterator[Row]:
-    """A row for each measure of a surface and, where they were computed, of the Hessian."""
+def rows(measured: Measured) -> list[Row]:
+    """A row for each measure of a surface and, where they were computed, of the Hessian; corrected together."""
+    return differences.rows(_measures(measured), measured.references)
+
+
+def _measures(measured: Measured) -> Iterator[tuple[Quantity, dict[str, Any]]]:
     radius = _radius(measured)
     # Ripples within a third of the unit, or of a plane that is smaller than that.
     settings = {"radius": radius, "reach": min(1.0, radius) / 3}
@@ -37,16 +42,15 @@ def rows(measured: Measured) -> Iterator[Row]:
         }
         meaning = (measure.larger, _OPPOSITE[measure.larger])
         quantity = Quantity(key, measure.title, measure.unit, measure.definition, *meaning, measure.bounds)
-        yield row(quantity, values, measured.references)
+        yield quantity, values
     if measured.curvature:
         for quantity, read in _CURVATURES:
-            yield row(
+            yield (
                 quantity,
                 {
                     label: {seed: [read(found)] for seed, found in seeds.items()}
                     for label, seeds in measured.curvature.items()
                 },
-                measured.references,
             )
 
 

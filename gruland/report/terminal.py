@@ -1,0 +1,43 @@
+"""Tables on a terminal, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+WIDTH = 80
+
+
+def lines(rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
+    """A table as lines, the first row its heads, texts to the left and numbers to the right.
+
+    A head breaks at its spaces where that makes its column narrower. A table that is still too wide has its widest
+    column cut in the middle with an ellipsis.
+    """
+    count = len(rows[0])
+    texts = [any(not _is_number(row[i]) for row in rows[1:]) for i in range(count)]
+    bodies = [max((len(row[i]) for row in rows[1:]), default=0) for i in range(count)]
+    heads = [
+        textwrap.wrap(rows[0][i], max([1, bodies[i], *map(len, rows[0][i].split())])) or [""]
+        for i in range(count)
+    ]
+    widths = [max([bodies[i], *map(len, heads[i])]) for i in range(count)]
+    while sum(widths) + 2 * (count - 1) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    height = max(map(len, heads))
+    broken = [[""] * (height - len(parts)) + parts for parts in heads]
+    whole = [[broken[i][line] for i in range(count)] for line in range(height)] + [
+        list(row) for row in rows[1:]
+    ]
+    return ["  ".join(_fit(row[i], widths[i], texts[i]) for i in range(count)).rstrip() for row in whole]
+
+
+def _is_number(text: str) -> bool:
+    return not text or text[0].isdigit() or text[0] in "+-–." or text in ("nan", "inf")
+
+
+def _fit(text: str, width: int, left: bool) -> str:
+    if len(text) > width:
+        start = (width - 1) // 2
+        text = f"{text[:start]}…{text[len(text) - (width - 1 - start) :]}"
+    return text.ljust(width) if left else text.rjust(width)
