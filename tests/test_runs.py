@@ -1,10 +1,10 @@
-"""Finding runs, the best of them, and refusing what is none."""
+"""Finding runs, and refusing what is none."""
 
 import json
 
 import pytest
 
-from gruland import best, runs
+from gruland import runs
 
 
 def make(folder, name, regularizer, loss, status="finished", **model):
@@ -15,30 +15,6 @@ def make(folder, name, regularizer, loss, status="finished", **model):
     model = {"regularizer": regularizer, "rate": 0.1, "hidden_size": 64, **model}
     (path / "results.json").write_text(json.dumps({"status": status, "model": model, "metrics": scores}))
     return path
-
-
-def test_the_best_of_each_regularizer_among_finished_runs(tmp_path):
-    make(tmp_path, "a", "zoneout", 0.5)
-    b = make(tmp_path / "deep", "b", "zoneout", 0.4, rate=0.5, hidden_size=256)
-    make(tmp_path, "c", "zoneout", 0.1, status="failed")
-    d = make(tmp_path, "d", "none", 0.6)
-    found = best.best(tmp_path)
-    assert {kind: run.path for kind, run in found.items()} == {"zoneout": b, "none": d}
-    assert (
-        best.overrides(found["zoneout"]) == "regularizer=zoneout model.hidden_size=256 regularizer.rate=0.5"
-    )
-    assert best.overrides(found["none"]) == "regularizer=none model.hidden_size=64"
-
-
-def test_runs_of_different_data_are_not_compared(tmp_path):
-    for name, data in (("a", "reviews"), ("b", "imdb.csv")):
-        path = make(tmp_path, name, "none", 0.5)
-        results = json.loads((path / "results.json").read_text())
-        (path / "results.json").write_text(
-            json.dumps({**results, "data": {"source": data, "fingerprint": data}})
-        )
-    with pytest.raises(ValueError, match=r"trained on 2 different data.*/a on reviews.*/b on imdb\.csv"):
-        best.best(tmp_path)
 
 
 def test_a_folder_given_twice_counts_once(tmp_path):
