@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gruland import runs
+from gruland import best, runs
 
 
 def make(folder, name, regularizer, loss, status="finished", **model):
@@ -38,7 +38,7 @@ def test_no_finished_run(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         best.main([str(tmp_path)])
     assert exit_.value.code == 1
-    assert "no finished run" in capsys.readouterr().err
+    assert "none of the 1 runs" in capsys.readouterr().err
 
 
 def test_loading_what_is_no_finished_run(tmp_path):
