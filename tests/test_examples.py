@@ -15,7 +15,11 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 
 def test_every_example_is_tried():
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["any_module.py", "attack_any_module.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "any_module.py",
+        "attack_any_module.py",
+        "surface_of_any_module.py",
+    ]
 
 
 def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
@@ -115,3 +119,31 @@ def test_a_module_that_cannot_be_attacked_is_told_why():
 
     with pytest.raises(ValueError, match="it has no task, no logits, no labelled_texts"):
         of_module(pl.LightningModule(), None, "test")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on loaders
+def test_a_module_of_ones_own_gets_its_surface_while_it_trains_and_is_not_disturbed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import surface_of_any_module as example
+
+    from gruland.callbacks import LossSurface
+    from gruland.surfaces import Surface
+
+    looking = LossSurface(Surface(size=3), every_n_epochs=2, batches=2)
+    watched, alone = example.main(tmp_path, looking), example.main(tmp_path)
+    assert all(torch.equal(weights, alone.state_dict()[key]) for key, weights in watched.state_dict().items())
+    root = tmp_path / "landscape"
+    assert set(looking.surfaces) == {root / "epoch-2", root / "epoch-4", root}
+    for folder, surface in looking.surfaces.items():
+        assert (folder / "contour.png").exists()
+        assert float(load_surface(folder / "surface.zarr").loss.max()) == float(surface.loss.max())
+    losses = [looking.surfaces[root / name].attrs["origin_loss"] for name in ("epoch-2", "epoch-4")]
+    assert losses[1] < losses[0]  # it learns
+
+
+@pytest.mark.parametrize("wrong", [{"every_n_epochs": 0}, {"batches": 0}])
+def test_a_surface_that_is_never_looked_at_is_refused(wrong):
+    from gruland.callbacks import LossSurface
+
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}=0: expected a whole number of at least 1"):
+        LossSurface(**wrong)
