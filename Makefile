@@ -44,7 +44,7 @@ test: setup  ## the test suite, on every core
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.
 FLOOR_TORCH ?=
 test-floors: $(VENV)/floors/.ready  ## the test suite with the oldest versions that pyproject.toml allows
-	$(VENV)/floors/bin/python -m pytest -n auto --dist loadfile $(TESTS)
+	$(VENV)/floors/bin/python -m pytest -o filterwarnings=default -n auto --dist loadfile $(TESTS)
 
 $(VENV)/floors/.ready: pyproject.toml floors.txt $(VENV)/.ready
 	$(BIN)/python -m venv $(VENV)/floors
