@@ -118,7 +118,14 @@ def _svg(figure: Figure, key: str) -> str:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        # Whole whatever the layout leaves outside: labels of axes and colour bars.
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            metadata={"Date": None, "Creator": None},
+        )
     # Nothing refers to groups and images by their ids, which are the same in every figure.
     text = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", buffer.getvalue())
     return text[text.index("<svg") :].replace(INK, "currentColor")
@@ -126,7 +133,9 @@ def _svg(figure: Figure, key: str) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=110, facecolor="white", bbox_inches="tight", metadata={"Software": None}
+    )
     return buffer.getvalue()
 
 
