@@ -14,14 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from gruland import GRU, kernels
+from gruland.classifier import Classifier
+from gruland.data import Encoded
+from gruland.evaluation import logits
 from gruland.kernels import Layer, haste
 from gruland.kernels.threads import Lock, once
 from gruland.regularizers import Draw
+from gruland.task import Task
 
 THREADS = 4
 CPU = torch.device("cpu")
@@ -124,6 +129,23 @@ def test_threads_that_evaluate_whole_stacks() -> None:
         return all(torch.equal(cpu.final_states(*stacks[index]), expected[index]) for _ in range(200))
 
     assert at_once(right) == [True] * THREADS
+
+
+def test_threads_that_ask_one_model_for_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = Classifier(Task("binary", ("bad", "good")), torch.randn(40, 5), hidden_size=9).eval()
+    batches = []
+    for index in range(THREADS):
+        lengths = torch.randint(1, 9, (5 + index,), generator=generator).numpy()
+        tokens = torch.randint(0, 40, (int(lengths.sum()),), generator=generator, dtype=torch.int32).numpy()
+        batches.append(Encoded(tokens, np.concatenate([[0], np.cumsum(lengths)])))
+    expected = [logits(model, batch) for batch in batches]
+
+    def right(index: int) -> bool:
+        return all(torch.equal(logits(model, batches[index]), expected[index]) for _ in range(50))
+
+    assert at_once(right) == [True] * THREADS
+    assert not model.training
 
 
 def test_what_happens_once_happens_once() -> None:

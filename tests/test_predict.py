@@ -75,3 +75,13 @@ def test_a_file_given_as_one_review_is_refused(smoke_run, monkeypatch):
     with pytest.raises(ValueError, match=r"over 200,000 words: cut it into reviews") as refusal:
         predict(smoke_run, ["fine", "dull " * 300_000])
     assert len(str(refusal.value)) < 200
+
+
+def test_threads_that_ask_a_run_at_once(smoke_run):
+    from concurrent.futures import ThreadPoolExecutor
+
+    run = runs.load(smoke_run.path)  # nothing of it is loaded yet
+    reviews = [["A fine film."], ["Dull from start to end.", "Good."], ["Fine."], ["Dull.", "A good film."]]
+    expected = [predict(smoke_run, few) for few in reviews]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda few: predict(run, few), reviews)) == expected
