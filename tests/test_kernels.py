@@ -343,7 +343,10 @@ def test_a_fused_kernel_without_bfloat16_is_said_once(
         )
     assert kernels.choose("auto", CPU, torch.float32, True) is cpu
     (record,) = caplog.records
-    assert record.getMessage() == "precision='bfloat16' runs in the slower backend 'eager': no such products"
+    assert (
+        record.getMessage()
+        == "precision='bfloat16' runs in the slower backend 'eager': cpu: no such products"
+    )
     assert "cpu: can run, products in float32; not bfloat16: no such products" in kernels.describe()
     with pytest.raises(ValueError, match="backend 'cpu' cannot run here: no such products"):
         kernels.choose("cpu", CPU, torch.float32, True, "bfloat16")
