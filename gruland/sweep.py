@@ -24,7 +24,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gruland import config, runs
+from gruland import config, runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.progress import clock
@@ -353,7 +353,9 @@ def _swept(folders: Sequence[Path]) -> list[dict[str, str]]:
     settings = []
     for folder in folders:
         path = folder / "config.yaml"
-        settings.append(runs.flat(runs.identity(runs.Run(folder).config)) if path.exists() else {})
+        # As values: a class of the user's own need not be allowed to be printed.
+        cfg = OmegaConf.create(trust.read_config(path)) if path.exists() else None
+        settings.append({} if cfg is None else runs.flat(runs.identity(cfg)))
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [
         key

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gruland import runs
+
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 
@@ -55,6 +57,20 @@ def test_an_attack_of_ones_own(tmp_path: Path) -> None:
     assert any("backwards: 10 test reviews" in text for text in said.values())
     report = (tmp_path / "outputs" / "smoke" / "report.md").read_text()
     assert re.search(r"\| *backwards *\| *backwards *\|", report)
+
+
+def test_a_regularizer_of_ones_own(tmp_path: Path) -> None:
+    followed("A regularizer", tmp_path)
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/smoke/blanks-*/results.json")]
+    assert sorted(result["model"]["rate"] for result in results) == [0.1, 0.3]
+    for result in results:
+        assert result["model"]["title"] == "Blanks"
+        assert result["landscape"]["center_loss"] != result["metrics"]["best"]["train"]["loss"]
+        assert result["attacks"]["typing_errors"]["scores"]["raw"]["dropout"]["draws"] > 1
+    (path, *_) = tmp_path.glob("outputs/smoke/blanks-*")
+    with pytest.raises(ValueError, match=r"regularizer\._target_=blanks\.Blanks is not among the classes"):
+        runs.load(path)
+    assert "Blanks" in (tmp_path / "outputs" / "smoke" / "report.md").read_text()
 
 
 def test_a_callback_of_ones_own(tmp_path: Path) -> None:
