@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -50,6 +51,8 @@ def train(cfg: DictConfig) -> runs.Run:
         ValueError: a value that cannot work, or a folder that holds another run.
     """
     config.check(cfg)
+    if cfg.trainer.get("fast_dev_run"):
+        raise ValueError("trainer.fast_dev_run leaves no run: give it to python -m gruland.train without -m")
     run = runs.prepare(cfg)
     with run.locked(_PATIENCE):
         _refuse_untrained_epochs(run, cfg)
@@ -62,6 +65,24 @@ def train(cfg: DictConfig) -> runs.Run:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)
     return runs.load(run.path, run.allow)
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """Lightning's ``fast_dev_run``: a batch or a few of each split go through; nothing is kept or measured.
+
+    Raises:
+        ValueError: a value that cannot work.
+    """
+    from gruland.experiment import build_trainer
+
+    config.check(cfg)
+    data = runs.build_data(cfg)
+    model = runs.build_model(cfg, data)
+    trainer = build_trainer(cfg.trainer, [], [], runs.folder(cfg))
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    loss = float(trainer.callback_metrics["test/loss"])
+    log.info("fast_dev_run: training, validation and test went through (test loss %.3f); nothing is kept", loss)
 
 
 def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
@@ -193,6 +214,9 @@ def task(cfg: DictConfig) -> float:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)  # of this package alone: matplotlib has much to say, too
     with one_line_errors():
+        if cfg.trainer.get("fast_dev_run"):
+            rehearse(cfg)
+            return math.nan
         run = train(cfg)
         sweep.print_table([run.path])
     return _validation_loss(run)
