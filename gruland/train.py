@@ -82,7 +82,9 @@ def rehearse(cfg: DictConfig) -> None:
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     loss = float(trainer.callback_metrics["test/loss"])
-    log.info("fast_dev_run: training, validation and test went through (test loss %.3f); nothing is kept", loss)
+    log.info(
+        "fast_dev_run: training, validation and test went through (test loss %.3f); nothing is kept", loss
+    )
 
 
 def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
