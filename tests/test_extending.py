@@ -27,11 +27,14 @@ def followed(title: str, folder: Path) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
     said = {}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for block in re.findall(r"```sh\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
         for line in block.splitlines():
-            command = [sys.executable, *shlex.split(line)[1:]]
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            first, *words = shlex.split(line)
+            if first == "export":
+                environment |= dict(word.split("=", 1) for word in words)
+                continue
+            done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             said[line] = done.stdout
     return said
@@ -79,3 +82,16 @@ def test_a_callback_of_ones_own(tmp_path: Path) -> None:
     lines = (path / "norms.txt").read_text().split("\n")
     assert re.fullmatch(r"1 \d+\.\d{1,4}", lines[0])
     assert re.fullmatch(r"2 \d+\.\d{1,4}", lines[1])
+
+
+def test_a_data_source_of_ones_own(tmp_path: Path) -> None:
+    paragraphs = [f"{['love', 'work', 'pay'][i % 3]}: dear film and letter {i}" for i in range(240)]
+    (tmp_path / "letters.txt").write_text("\n\n".join(paragraphs))
+    followed("A data source", tmp_path)
+    (path,) = tmp_path.glob("outputs/smoke/none-*")
+    results = json.loads((path / "results.json").read_text())
+    assert results["data"]["source"] == "letters"
+    assert list(results["data"]["class_counts"]["train"]) == ["love", "pay", "work"]
+    assert results["landscape"]["settings"]["size"] in (3, [3, 3])
+    assert results["attacks"]["typing_errors"]["scores"]["raw"]["plain"]["count"] == 8
+    assert "letters" in (tmp_path / "outputs" / "smoke" / "report.md").read_text()

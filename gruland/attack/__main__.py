@@ -51,22 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "arguments", nargs="+", metavar="PATH", help="a finished run's folder, or a folder of runs"
     )
     parser.add_argument("--config-dir", metavar="FOLDER", help="where an attack/NAME.yaml of yours lies")
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="NAME",
-        help="a class or module that a run's folder may name besides this package's; only what you trust",
-    )  # fmt: skip
     given = parser.parse_intermixed_args(arguments)
     paths, overrides = split(given.arguments)
     if not paths:
         parser.error("give at least one run folder")
     with one_line_errors():
-        return _attack(paths, overrides, given.config_dir, given.allow)
+        return _attack(paths, overrides, given.config_dir)
     return 1
 
 
-def _attack(
-    paths: Sequence[str], overrides: Sequence[str], config_dir: str | None, allow: Sequence[str]
-) -> int:
+def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
     import logging
 
     from gruland import runs
@@ -74,7 +68,7 @@ def _attack(
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    found, left_out = runs.readable(*paths, allow=allow)
+    found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.
     attacks = [_attacks(run.config.attack, overrides, config_dir) for run in found]
     for run, chosen in zip(found, attacks, strict=True):

@@ -25,15 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--wandb", metavar="PROJECT", help="publish pictures and tables to Weights & Biases, too"
     )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="NAME",
-        help="a class or package besides gruland's that the runs' configurations may name; only what you trust",
-    )  # fmt: skip
     options = parser.parse_args(arguments)
     with one_line_errors():
         from gruland.report import collect, write
 
-        collection = collect(options.paths, options.allow)
+        collection = collect(options.paths)
         page = write(collection, Path(options.output or options.paths[0]), options.wandb)
         for path, why in collection.left_out.items():
             print(f"gruland: left out {path}: {why}", file=sys.stderr)
