@@ -362,9 +362,11 @@ def test_tables_2_and_3_hold_the_adversarial_losses(page: Tables) -> None:
         "not run",
     ]
     raw = next(
-        row for row in page.tables["s1-robustness"] if row[:2] == ["Zoneout 0.1, H=128, seed 0", "raw"]
+        row
+        for row in page.tables["s1-robustness"]
+        if row[:3] == ["Zoneout 0.1, H=128, seed 0", "typing errors", "raw"]
     )
-    assert raw[2:] == ["–", "1.000 ± 0.050", "0.700", "0.900 ± 0.045", "0.710", "0.111"]
+    assert raw[3:] == ["–", "1.000 ± 0.050", "0.700", "0.900 ± 0.045", "0.710", "0.111"]
     assert "44.7% of the words changed" in page.text
 
 
