@@ -349,7 +349,7 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
 def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatch):
     """Lists among the settings, planes of less than a ripple's reach, and models of different data."""
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    monkeypatch.setattr("gruland.report.collect.Model.data", property(lambda self: self.label))
+    monkeypatch.setattr(Model, "data", property(lambda self: self.label))
     words = [
         "directions=1",
         "curvature=0",
