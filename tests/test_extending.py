@@ -34,7 +34,9 @@ def followed(title: str, folder: Path) -> dict[str, str]:
             if first == "export":
                 environment |= dict(word.split("=", 1) for word in words)
                 continue
-            done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
+            )
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             said[line] = done.stdout
     return said
