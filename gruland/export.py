@@ -138,7 +138,7 @@ class _Graph:
         return name
 
 
-def _add_gru(graph: _Graph, k: int, x: str, layer: Layer, zoneout: float) -> tuple[str, str]:
+def _add_gru(graph: _Graph, k: int, x: str, layer: Layer, share: float) -> tuple[str, str]:
     """ONNX's GRU, whose gates are z, r, n, and which knows lengths."""
     import torch
 
@@ -173,7 +173,7 @@ def _add_running(graph: _Graph, hidden: int) -> None:
     graph.add("ConstantOfShape", ["state_shape"], "zeros")
 
 
-def _add_zoneout(graph: _Graph, k: int, x: str, layer: Layer, zoneout: float) -> tuple[str, str]:
+def _add_zoneout(graph: _Graph, k: int, x: str, layer: Layer, share: float) -> tuple[str, str]:
     """A loop over the steps with zoneout's expectation, which ONNX's GRU does not have."""
     from onnx import TensorProto, helper
 
@@ -182,7 +182,7 @@ def _add_zoneout(graph: _Graph, k: int, x: str, layer: Layer, zoneout: float) ->
     gates = graph.add("Add", [f"products{k}", graph.weight(f"bias_ih{k}", layer.bias_ih)], f"gates{k}")
     weight_hh = graph.weight(f"weight_hh{k}", layer.weight_hh.t())
     bias_hh = graph.weight(f"bias_hh{k}", layer.bias_hh)
-    kept, rest = graph.weight(f"kept{k}", float(zoneout)), graph.weight(f"rest{k}", 1 - float(zoneout))
+    kept, rest = graph.weight(f"kept{k}", float(share)), graph.weight(f"rest{k}", 1 - float(share))
     # One step, in the equations of gruland/kernels/eager.py. Shapes: h (B, H), a (B, 3H), runs (B, 1)
     step = _Graph()
     step.add("MatMul", ["h", weight_hh], "product")

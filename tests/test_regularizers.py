@@ -360,7 +360,8 @@ def test_nothing_outside_names_a_regularizer() -> None:
         "locked",
         "Regularizer",
     }
-    allowed = {"gru.py", "cells.py", "report/paper.py"}
+    # collect.py has the order and the titles of the paper's models.
+    allowed = {"gru.py", "report/collect.py", "report/paper.py"}
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         local = path.relative_to(ROOT).as_posix()
