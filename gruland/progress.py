@@ -75,9 +75,9 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the pace so far; None before anything is done."""
-        worked = self.done - self._resumed
-        return (time.monotonic() - self._start) / worked * (self.total - self.done) if worked > 0 else None
+        """An estimate from the pace so far; None before anything is done, 0 where more was done than was expected."""
+        worked, left = self.done - self._resumed, max(0.0, self.total - self.done)
+        return (time.monotonic() - self._start) / worked * left if worked > 0 else None
 
     def line(self) -> str:
         """The state in one line."""

@@ -62,3 +62,11 @@ def test_a_job_of_a_sweep_writes_its_share_to_the_file(time, tmp_path, monkeypat
         shown.advance(2)
         assert json.loads((tmp_path / "state").read_text())["share"] == 0.75
     assert stream.getvalue() == ""
+
+
+def test_more_work_than_was_expected_leaves_no_negative_time(time):
+    shown = Progress(10, "eigenvalues", stream=io.StringIO())
+    time.now = 12
+    shown.advance(12)
+    assert shown.seconds_left == 0
+    assert shown.line() == "eigenvalues: 100%, 0:00 left"

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from gruland.progress import Progress
 from gruland.report.collect import Collection, Model, models
 from gruland.report.landscapes.measurements import Bench, Measured, benches
 from gruland.report.landscapes.page import write_page
@@ -60,19 +61,21 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
         (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
     ]
     places = {run.path: (model.label, seed) for model in measured.models for seed, run in model.runs.items()}
-    for bench in benches(named, surface):
-        label, seed = places[bench.run.path]
-        measured.surfaces.setdefault(label, {})[seed] = bench.surfaces(asked["directions"])
-        if asked["paths"] and (path := bench.path()):
-            measured.paths.setdefault(label, {})[seed] = path
-    if asked["barriers"]:
-        for model in measured.models:
-            if len(model.runs) > 1:
-                measured.barriers[model.label] = _barriers(model, surface)
-    if asked["curvature"]:
+    repeated = [model for model in measured.models if len(model.runs) > 1] if asked["barriers"] else []
+    with Progress(len(named) * (2 if asked["curvature"] else 1) + len(repeated), "comparison") as whole:
         for bench in benches(named, surface):
             label, seed = places[bench.run.path]
+            measured.surfaces.setdefault(label, {})[seed] = bench.surfaces(asked["directions"])
+            if asked["paths"] and (path := bench.path()):
+                measured.paths.setdefault(label, {})[seed] = path
+            whole.advance(detail=f"planes of {label}, seed {seed}")
+        for model in repeated:
+            measured.barriers[model.label] = _barriers(model, surface)
+            whole.advance(detail=f"barriers of {model.label}")
+        for bench in benches(named, surface) if asked["curvature"] else ():
+            label, seed = places[bench.run.path]
             measured.curvature.setdefault(label, {})[seed] = bench.curvature(asked["curvature"])
+            whole.advance(detail=f"curvature of {label}, seed {seed}")
     return write_page(measured, Path(folder))
 
 
