@@ -225,7 +225,8 @@ def check_keys(cfg: DictConfig) -> None:
             raise ValueError(f"{key}={value}: expected a finite number that fits in 32 bits")
         if isinstance(value, int) and abs(value) > _INT64:
             raise ValueError(f"{key}={value}: expected a whole number that fits in 64 bits")
-    for name, group in plain.items():
+    # The callbacks last: they repeat other groups, whose own keys say more.
+    for name, group in sorted(plain.items(), key=lambda item: item[0] == "callbacks"):
         if name in _groups() and not isinstance(group, Mapping | list):
             raise ValueError(f"{name}={group}: expected an option of the group, e.g. {name}={_option(name)}")
         _check_arguments(group, name)
@@ -249,6 +250,8 @@ def _arguments(target: Any, key: str) -> list[str] | None:
     """The names of a class's arguments; None where it takes any."""
     if callable(target):
         made = target
+    elif not isinstance(target, str):
+        raise ValueError(f"{key}._target_={target}: expected the name of a class")
     else:
         try:
             made = get_object(str(target))
@@ -256,7 +259,10 @@ def _arguments(target: Any, key: str) -> list[str] | None:
             raise ValueError(f"{key}._target_={target}: cannot be imported ({explained(error)})") from None
     if not callable(made):
         raise ValueError(f"{key}._target_={target}: expected a class or a function")
-    parameters = inspect.signature(made).parameters.values()
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except ValueError:  # a class of Python's own, such as dict, does not say what it takes
+        return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return [parameter.name for parameter in parameters]

@@ -28,7 +28,6 @@ from omegaconf import DictConfig, OmegaConf
 from gruland import config, runs, sweep
 from gruland.errors import one_line, one_line_errors
 from gruland.progress import FILE_VARIABLE, part
-from gruland.weights import save_weights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -92,6 +91,7 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
 
     from gruland import loggers
     from gruland.experiment import build_callbacks, build_trainer
+    from gruland.weights import save_weights
 
     callbacks, attached = build_callbacks(cfg), loggers.build(cfg, run.path)
     trainer = build_trainer(cfg.trainer, list(callbacks.values()), attached, run.path)
@@ -275,7 +275,8 @@ def _checked(words: list[str]) -> list[str]:
     if any(o.is_sweep_override() and o.key_or_group == "regularizer" for o in overrides):
         # Hydra composes the first of them with all settings, although only some of the others have them.
         words = [f"++{word}" if word.startswith("regularizer.") else word for word in words]
-    return config.typed(words)
+    # Hydra takes no overrides after its flags.
+    return config.typed(sorted(words, key=lambda word: word in ("-m", "--multirun")))
 
 
 if __name__ == "__main__":

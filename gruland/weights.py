@@ -11,11 +11,14 @@ from gruland.files import atomic_path
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights by name; the file of equal weights has equal bytes."""
-    from safetensors.torch import save_file
+    """Write weights by name; the file of equal weights has equal bytes, and one that is there already stays."""
+    from safetensors.torch import save
 
+    content = save({name: part.detach().cpu().contiguous() for name, part in weights.items()})
+    if path.exists() and path.read_bytes() == content:
+        return
     with atomic_path(path) as temporary:
-        save_file({name: part.detach().cpu().contiguous() for name, part in weights.items()}, temporary)
+        temporary.write_bytes(content)
 
 
 def load_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

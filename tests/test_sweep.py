@@ -157,7 +157,8 @@ def written(folder, results, *overrides):
 
 
 def test_the_table_names_the_best_cell_and_gives_errors_a_place_of_their_own(tmp_path, capsys):
-    a, b = written(tmp_path / "a", results(0.5)), written(tmp_path / "b", results(0.4))
+    larger = {"regularizer": "zoneout", "rate": 0.1, "hidden_size": 128}
+    a, b = written(tmp_path / "a", results(0.5)), written(tmp_path / "b", results(0.4, model=larger))
     c = written(tmp_path / "c", {"status": "failed", "error": "no space left"})
     sweep.print_table([a, b, c, tmp_path / "d"])
     lines = capsys.readouterr().out.splitlines()
