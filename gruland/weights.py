@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gruland.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

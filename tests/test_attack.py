@@ -598,8 +598,8 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert [line.split()[0] for line in lines[-3:]] == ["raw", "stripped", "perturbed"]
     perturbed = entry["scores"]["perturbed"]
-    assert f"{perturbed['plain']['loss']:.3f} ± {perturbed['plain']['loss_se']:.3f}" in lines[4]
-    assert f"{perturbed['dropout']['accuracy']:.1%}" in lines[4]
+    assert f"{perturbed['plain']['loss']:.3f} ± {perturbed['plain']['loss_se']:.3f}" in lines[-1]
+    assert f"{perturbed['dropout']['accuracy']:.1%}" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -517,7 +517,7 @@ def test_a_compiler_that_knows_no_native_processor(fresh, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_processes_that_build_at_once(fresh, capfd):
+def test_processes_that_build_at_once(fresh):
     (fresh / ".gruland_cpu_left-by-a-killed-build.so").write_text("half a library")
     processes = []
     for _ in range(2):
@@ -529,7 +529,6 @@ def test_processes_that_build_at_once(fresh, capfd):
             finally:
                 os._exit(1)
     assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
-    assert 1 <= capfd.readouterr().err.count("compiling the CPU kernel") <= 2
     libraries = set(fresh.glob("gruland_cpu_*.so"))
     assert len(libraries) == 1
     assert {library.build(("-O0",))} == libraries
