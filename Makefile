@@ -38,7 +38,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 test: setup  ## the test suite, on every core
-	$(RUN) pytest -n auto --dist loadfile
+	$(RUN) pytest -n auto --dist worksteal
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.
