@@ -170,21 +170,26 @@ class GRU(nn.Module):
             padded, lengths_B = pad_packed_sequence(x, self.batch_first)
             output, last_LBH = self.forward(padded, state, lengths=lengths_B, draw=draw)
             return pack_as(x, output.transpose(0, 1) if self.batch_first else output), last_LBH
+        # Time first: the kernels read a step's sequences from adjacent memory. What lies beyond the longest is cut off.
         x_TBI = self._time_major(x)
         lengths_B = _check_lengths(lengths, *x_TBI.shape[:2])
         state_LBH = self._check_state(state, x_TBI)
         steps = int(lengths_B.max())
         padding = len(x_TBI) - steps
         wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_TBI, *self.parameters()))
+        # By falling length the sequences that go on at step t are the first ones: a batch needs no mask of its padding.
         order = _falling(lengths_B)
         back = None if order is None else order.argsort()
+        # A mask belongs to a sequence, not to its place in the batch: the draw is put into the same order.
         if draw is None and self.training and self.regularizer.random:
             draw = Draw.fresh()
         if draw is not None:
             draw = draw.of_batch(len(lengths_B), x_TBI.device).take(order)
         masks = self._step_masks(steps, draw)
+        # The backend: the fastest that has these masks here; a transformation of torch.func needs plain operations.
         kernel = self._kernel(x_TBI.device, x_TBI.dtype, wants_grad, masks)
         kernel = plain if plain.transformed(x_TBI, state_LBH, *self.parameters()) else kernel
+        # All layers: h_TBH [T, B, H] of the last one, last_LBH [L, B, H]. The precision is the module's own affair.
         with torch.autocast(x.device.type, enabled=False):
             h_TBH, last_LBH = self._run_layers(
                 kernel,
@@ -194,6 +199,7 @@ class GRU(nn.Module):
                 masks,
                 draw,
             )
+        # Back to the caller's order, length and axes.
         h_TBH, last_LBH = _reorder(h_TBH, back), _reorder(last_LBH, back)
         h_TBH = F.pad(h_TBH, (0, 0, 0, 0, 0, padding)) if padding else h_TBH
         return (h_TBH.transpose(0, 1) if self.batch_first else h_TBH), last_LBH
