@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from gruland.kernels import Layer, cpu
 from gruland.kernels.cpu import layer as layer_module
-from gruland.kernels.cpu import library
+from gruland.kernels.cpu import binding
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 NAMES = ("output", "x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -463,9 +463,9 @@ def test_what_the_kernel_does_not_do(monkeypatch):
 def fresh(monkeypatch, tmp_path):
     """No library in the cache, neither in this process nor on the disk."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    library.library.cache_clear()
+    binding.compiled.cache_clear()
     yield tmp_path
-    library.library.cache_clear()
+    binding.compiled.cache_clear()
 
 
 @pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
@@ -474,7 +474,7 @@ def test_other_instruction_sets(architecture, fresh, monkeypatch, threads):
         pytest.skip("needs an x86-64 processor")
     if architecture == "x86-64-v3" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("needs AVX2")
-    monkeypatch.setattr(library, "ARCHITECTURES", ((f"-march={architecture}",),))
+    monkeypatch.setattr(binding, "ARCHITECTURES", ((f"-march={architecture}",),))
     for hidden, zoneout in ((3, 0.0), (50, 0.2), (64, 0.0)):
         tensors, active = example(9, 11, 10, hidden, ragged=True)
         keep = None if zoneout else mask((9, 11, hidden))
@@ -511,7 +511,7 @@ def test_without_a_compiler(variable, value, message, fresh, monkeypatch, caplog
 
 
 def test_a_compiler_that_knows_no_native_processor(fresh, monkeypatch):
-    monkeypatch.setattr(library, "ARCHITECTURES", (("-march=unheard-of",), ("-O1",)))
+    monkeypatch.setattr(binding, "ARCHITECTURES", (("-march=unheard-of",), ("-O1",)))
     assert cpu.unavailable(CPU, FLOAT, True) is None
 
 
@@ -524,19 +524,19 @@ def test_processes_that_build_at_once(fresh):
         processes.append(os.fork())
         if processes[-1] == 0:
             try:
-                library.load(library.build(("-O0",)))
+                binding.load(binding.build(("-O0",)))
                 os._exit(0)
             finally:
                 os._exit(1)
     assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
     libraries = set(fresh.glob("gruland_cpu_*.so"))
     assert len(libraries) == 1
-    assert {library.build(("-O0",))} == libraries
+    assert {binding.build(("-O0",))} == libraries
 
 
 def test_says_once_what_is_compiled(fresh, caplog):
-    path = library.build(("-O0",))
-    assert library.build(("-O0",)) == path
+    path = binding.build(("-O0",))
+    assert binding.build(("-O0",)) == path
     (record,) = caplog.records
     assert "compiling the CPU kernel" in record.getMessage()
     assert "-O0" in record.getMessage()

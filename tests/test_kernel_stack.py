@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from gruland.kernels import Layer
-from gruland.kernels.cpu import final_states, library, precisions
+from gruland.kernels.cpu import binding, final_states, precisions
 
 # Only that: a kernel that does not compile has to fail here.
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -373,8 +373,8 @@ def test_other_instruction_sets(architecture, monkeypatch, tmp_path, threads):
     if architecture == "x86-64-v3" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("needs AVX2")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setattr(library, "ARCHITECTURES", ((f"-march={architecture}",),))
-    library.library.cache_clear()
+    monkeypatch.setattr(binding, "ARCHITECTURES", ((f"-march={architecture}",),))
+    binding.compiled.cache_clear()
     try:
         assert precisions() == ("float32",)
         for hidden, depth, between in ((3, 1, None), (50, 3, "tanh"), (64, 2, "relu")):
@@ -385,4 +385,4 @@ def test_other_instruction_sets(architecture, monkeypatch, tmp_path, threads):
         with pytest.raises(ValueError, match="precision is 'bfloat16': this processor has float32"):
             final_states(*example(4), precision="bfloat16")
     finally:
-        library.library.cache_clear()
+        binding.compiled.cache_clear()

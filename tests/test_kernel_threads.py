@@ -178,19 +178,19 @@ def test_an_error_is_not_remembered() -> None:
 
 
 def test_the_kernel_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = pytest.importorskip("gruland.kernels.cpu.library")
-    if isinstance(library.library(), str):
-        pytest.skip(library.library())
-    build, built = library.build, []
+    binding = pytest.importorskip("gruland.kernels.cpu.binding")
+    if isinstance(binding.compiled(), str):
+        pytest.skip(binding.compiled())
+    build, built = binding.build, []
 
     def slowly(architecture: Any) -> Path:
         built.append(architecture)
         time.sleep(0.05)
         return build(architecture)
 
-    monkeypatch.setattr(library, "build", slowly)
-    library.library.cache_clear()
-    assert at_once(lambda _: library.unavailable(CPU, torch.float32, True)) == [None] * THREADS
+    monkeypatch.setattr(binding, "build", slowly)
+    binding.compiled.cache_clear()
+    assert at_once(lambda _: binding.unavailable(CPU, torch.float32, True)) == [None] * THREADS
     assert len(built) == 1
 
 

@@ -6,7 +6,7 @@ may call them at once.
 """
 
 from gruland.kernels.cpu.layer import run_layer, run_layers
-from gruland.kernels.cpu.library import precisions, unavailable
+from gruland.kernels.cpu.binding import precisions, unavailable
 from gruland.kernels.cpu.stack import final_states
 
 __all__ = ["final_states", "precisions", "run_layer", "run_layers", "unavailable"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gruland.kernels.cpu.library import kernel, unavailable
+from gruland.kernels.cpu.binding import kernel, unavailable
 
 
 def available(device: torch.device) -> bool:

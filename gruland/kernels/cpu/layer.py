@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer, plain
-from gruland.kernels.cpu.library import ACTIVATIONS, Batch, Keep, Rows, address, kernel, unavailable
+from gruland.kernels.cpu.binding import ACTIVATIONS, Batch, Keep, Rows, address, kernel, unavailable
 from gruland.kernels.packing import last
 from gruland.kernels.threads import Lock
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
-from gruland.kernels.cpu.library import ACTIVATIONS, Stack, kernel, precisions
+from gruland.kernels.cpu.binding import ACTIVATIONS, Stack, kernel, precisions
 
 
 def final_states(

@@ -29,7 +29,7 @@ def unavailable(
         return f"the device is {device.type}, the kernel runs on cpu"
     if dtype != torch.float32:
         return f"the tensors are {str(dtype).removeprefix('torch.')}, the kernel computes in float32"
-    loaded = library()
+    loaded = compiled()
     if isinstance(loaded, str):
         return loaded
     if precision == "bfloat16" and not loaded.gru_multiplies_bfloat16():
@@ -47,14 +47,14 @@ def precisions() -> tuple[str, ...]:
 
 def kernel() -> Any:
     """The loaded library. Raises RuntimeError where there is none."""
-    loaded = library()
+    loaded = compiled()
     if isinstance(loaded, str):
         raise RuntimeError(f"the CPU kernel cannot run: {loaded}; take another backend")
     return loaded
 
 
 @once
-def library() -> ctypes.CDLL | str:
+def compiled() -> ctypes.CDLL | str:
     """The loaded library, or one line that says why there is none (then also logged, once)."""
     reason = ""
     for architecture in ARCHITECTURES:
