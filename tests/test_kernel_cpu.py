@@ -17,8 +17,8 @@ from torch.autograd import grad
 from torch.func import functional_call
 
 from gruland.kernels import Layer, cpu
-from gruland.kernels.cpu import layer as layer_module
 from gruland.kernels.cpu import binding
+from gruland.kernels.cpu import layer as layer_module
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 NAMES = ("output", "x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -5,8 +5,8 @@ stack of layers in one call (``stack.cpp``). ``GRULAND_CPU_KERNEL=off`` switches
 may call them at once.
 """
 
-from gruland.kernels.cpu.layer import run_layer, run_layers
 from gruland.kernels.cpu.binding import precisions, unavailable
+from gruland.kernels.cpu.layer import run_layer, run_layers
 from gruland.kernels.cpu.stack import final_states
 
 __all__ = ["final_states", "precisions", "run_layer", "run_layers", "unavailable"]
