@@ -361,12 +361,6 @@ def _whole(key: str, value: Any, least: int) -> None:
         raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
 
 
-def _attacks(attack: DictConfig) -> None:
-    from gruland.attack import build
-
-    build(attack)
-
-
 def _writable(folder: Path) -> None:
     for mark in ("::", ":/"):  # Lightning's file systems take them for a chain and for an address
         if mark in str(folder.absolute()):
