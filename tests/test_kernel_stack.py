@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from gruland.kernels import Layer
-from gruland.kernels.cpu import binding, final_states, precisions
+from gruland.kernels.cpu import Keep, binding, final_states, precisions, states
 
 # Only that: a kernel that does not compile has to fail here.
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -386,3 +386,78 @@ def test_other_instruction_sets(architecture, monkeypatch, tmp_path, threads):
             final_states(*example(4), precision="bfloat16")
     finally:
         binding.compiled.cache_clear()
+
+
+def test_states_after_every_word():
+    stack = example(19, 3)
+    got = states(*stack, zoneout=0.1)
+    for index, (begin, end) in enumerate(
+        zip(stack.offsets[:-1].tolist(), stack.offsets[1:].tolist(), strict=True)
+    ):
+        for word in (begin, end - 1):
+            prefix = stack._replace(
+                tokens=stack.tokens[begin : word + 1], offsets=torch.tensor([0, word + 1 - begin])
+            )
+            # The first layers' states are the last ones of a stack that ends with them.
+            for layer in range(3):
+                expected = final_states(*prefix._replace(layers=stack.layers[: layer + 1]), zoneout=0.1)
+                assert torch.equal(got[word, layer], expected[0]), index
+
+
+@pytest.mark.parametrize("between", [None, "tanh", "relu"])
+def test_a_sequence_goes_on_from_anothers_states_bit_for_bit(between, precision, threads):
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(2, 30, (90,), generator=generator).tolist()
+    stack = example(21, 2, lengths)
+    options = {"between": between, "precision": precision}
+    expected, trace_NLH = final_states(*stack, **options), states(*stack, **options)
+    cuts = [int(torch.randint(1, n, (), generator=generator)) for n in lengths]
+    begins = stack.offsets[:-1] + torch.tensor(cuts)
+    rest = torch.cat([stack.tokens[b:e] for b, e in zip(begins, stack.offsets[1:], strict=True)])
+    offsets = torch.tensor([0, *(n - cut for n, cut in zip(lengths, cuts, strict=True))]).cumsum(0)
+    for number in (1, 2):
+        threads(number)
+        got = final_states(
+            stack.table_V3H, rest, offsets, stack.layers, initial_BLH=trace_NLH[begins - 1], **options
+        )
+        assert torch.equal(got, expected)
+
+
+def test_masks_of_zoneout_are_those_of_the_layers():
+    hidden, lengths = 18, (4, 9, 2)
+    stack = example(hidden, 2, lengths)
+    keep = torch.rand(40, 2, hidden, generator=torch.Generator().manual_seed(6)) < 0.4
+    rows = np.array([7, 20, 31])
+    got = final_states(*stack, keep=Keep(keep, rows))
+    for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
+        x = stack.table_V3H[stack.tokens[stack.offsets[index] : stack.offsets[index + 1]].long()].double()
+        states_LH = torch.zeros(2, hidden, dtype=torch.float64)
+        for t in range(length):
+            projected = x[t]
+            for number, layer in enumerate(Layer(*(w.double() for w in la)) for la in stack.layers):
+                if number:
+                    projected = layer.weight_ih @ torch.tanh(states_LH[0]) + layer.bias_ih
+                moved = torch.nn.functional.linear(states_LH[number], layer.weight_hh, layer.bias_hh)
+                r, z, n = projected.chunk(3)
+                r_h, z_h, n_h = moved.chunk(3)
+                z = torch.sigmoid(z + z_h)
+                candidate = (1 - z) * torch.tanh(n + torch.sigmoid(r + r_h) * n_h) + z * states_LH[number]
+                states_LH[number] = torch.where(keep[row + t, number], states_LH[number], candidate)
+        assert error(got[index], states_LH[1]) < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"initial_BLH": torch.zeros(2, 2, 6)}, r"initial_BLH has shape \[2, 2, 6\]: expected \[7, 2, 6\]"),
+        ({"initial_BLH": torch.full((7, 2, 6), 1.5)}, r"states beyond 1: expected those of a GRU, in \[-1, 1\]"),
+        ({"keep": Keep(torch.zeros(9, 2, 6), np.zeros(7, np.int64))}, r"keep.masks is torch.float32 \[9, 2, 6\]"),
+        (
+            {"keep": Keep(torch.zeros(9, 2, 6, dtype=torch.bool), np.zeros(7, np.int64))},
+            "keep.rows lead from 0 to 14: expected rows of masks for 9 words",
+        ),
+    ],
+)  # fmt: skip
+def test_refuses_states_and_masks_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        final_states(*example(6), **change)

@@ -149,7 +149,8 @@ class Stack(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("hidden", "depth", "sequences", "threads", "between")),
         ("update", ctypes.c_float),
         ("layers", ctypes.POINTER(ctypes.c_void_p)),
-        *((name, ctypes.c_void_p) for name in ("table", "words", "offsets", "states")),
+        *((name, ctypes.c_void_p) for name in ("table", "words", "offsets", "initial", "keep", "keep_rows")),
+        *((name, ctypes.c_void_p) for name in ("states", "trace")),
     )
 
 

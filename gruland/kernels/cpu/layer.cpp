@@ -57,16 +57,6 @@ void round_row(N* to, const float* from, int64_t n) {
   for (int64_t j = 0; j < n; j += V) store_rounded(to + j, load(from + j, n - j));
 }
 
-// The first n of V bytes as floats.
-inline vec load_bytes(const uint8_t* p, int64_t n) {
-  float v[V] = {};
-  if (n >= V)
-    for (int i = 0; i < V; i++) v[i] = p[i];
-  else
-    for (int i = 0; i < n; i++) v[i] = p[i];
-  return load(v);
-}
-
 // Rows of N numbers as [N][PACK], which is what a product sums up over them.
 template <int N>
 void interleave(float* to, const float* const* rows) {

@@ -3,7 +3,10 @@
 // H hidden units, V floats of a vector. Words come as rows of a table, which holds what the first layer makes of them:
 // table [words][3 H] = W x + b. The equations of a layer are those of layer.cpp with zoneout's expectation; what a
 // layer gives the next one, x = f(h) with f the identity, tanh or relu, never leaves the cache. No state is larger
-// than one, as each is a mean of tanh's values and the initial zero.
+// than one, as each is a mean of tanh's values and of an initial zero or another sequence's state.
+//
+// A sequence may begin where another one stands: with its states [layer][H] after some word. As what a sequence makes of
+// a word depends on nothing but the states before it, bit for bit, the result is that of the whole sequence.
 //
 // Slots. A thread carries up to SLOTS sequences at once, all by one step through all layers at a time. When a
 // sequence ends, the next one takes its slot, longest first, from a queue that all threads share: micro-kernels
@@ -29,7 +32,7 @@ enum Between { NONE, TANH, RELU };  // the activation between layers, as stack.p
 // What the state becomes, by the arguments of z and n; update = 1 - zoneout. One division serves both gates,
 //   1 - z = e_z / (1 + e_z)    n = (1 - e_n) / (1 + e_n)
 // with exponentials that are bounded so that their product is a number.
-inline vec next_state(vec h, vec z, vec n, float update) {
+inline vec next_state(vec h, vec z, vec n, vec update) {
   constexpr float bound = 43.0f;  // e^-43 is far below the rounding of 1
   vec e_z = exp(-z, bound), e_n = exp(-2.0f * n, bound), one_n = 1.0f + e_n;
   return h + update * e_z * (1.0f - e_n - h * one_n) / ((1.0f + e_z) * one_n);
@@ -64,7 +67,11 @@ struct Stack {
   const float* table;          // [words][3 H]
   const int32_t* words;        // [sum of lengths]
   const int64_t* offsets;      // [sequences + 1]: where a sequence's words begin
+  const float* initial;        // [sequences][depth][H]: states before the first word, in [-1, 1]; null: zero
+  const uint8_t* keep;         // [rows][depth][H]: 1 = a unit keeps its state at a step (zoneout); null: `update` holds
+  const int64_t* keep_rows;    // [sequences]: the row of keep for a sequence's first word; the next word's is the next
   float* states;               // [sequences][H]: the result
+  float* trace;                // [sum of lengths][depth][H]: the states after each word; null: not wanted
 };
 }
 
@@ -177,7 +184,7 @@ struct Thread {
     Slot slot;
     while (int64_t(running.size()) < all.slots && take(&slot)) {
       running.push_back(slot);
-      clear(running.size() - 1);
+      begin(running.size() - 1);
     }
     for (; !running.empty(); advance())
       for (int64_t layer = 0; layer < all.depth; layer++) step(layer);
@@ -191,20 +198,35 @@ struct Thread {
     return true;
   }
 
-  void clear(int64_t slot) {
+  // The states before a sequence's first word.
+  void begin(int64_t slot) {
     std::memset(state(slot, 0), 0, sizeof(float) * state_stride);
     std::memset(operand(slot, 0, 0), 0, sizeof(number) * operand_stride);
+    if (!all.initial) return;
+    for (int64_t layer = 0; layer < all.depth; layer++) {
+      const float* from = all.initial + (running[slot].sequence * all.depth + layer) * all.hidden;
+      std::memcpy(state(slot, layer), from, sizeof(float) * all.hidden);
+      for (int64_t u = 0; u < all.hidden; u += V)
+        store_rounded(operand(slot, layer, parity) + u, load(state(slot, layer) + u));
+    }
+  }
+
+  void keep_trace(int64_t slot) const {
+    float* to = all.trace + (running[slot].word - all.words) * all.depth * all.hidden;
+    for (int64_t layer = 0; layer < all.depth; layer++, to += all.hidden)
+      std::memcpy(to, state(slot, layer), sizeof(float) * all.hidden);
   }
 
   // To the next word; sequences that end give their slots to others.
   void advance() {
     parity ^= 1;
     for (int64_t i = running.size() - 1; i >= 0; i--) {
+      if (all.trace) keep_trace(i);
       if (++running[i].word < running[i].end) continue;
       float* result = all.states + running[i].sequence * all.hidden;
       std::memcpy(result, state(i, all.depth - 1), sizeof(float) * all.hidden);
       if (take(&running[i])) {
-        clear(i);
+        begin(i);
       } else {
         int64_t last = running.size() - 1;
         std::memmove(state(i, 0), state(last, 0), sizeof(float) * state_stride);
@@ -240,6 +262,13 @@ struct Thread {
     }
   }
 
+  // How much of the way to its candidate a state goes: all of it or nothing where masks are given.
+  vec share(const Slot& slot, int64_t layer, int64_t unit) const {
+    if (!all.keep) return vec{} + all.update;
+    int64_t row = all.keep_rows[slot.sequence] + (slot.word - all.words) - all.offsets[slot.sequence];
+    return 1.0f - load_bytes(all.keep + (row * all.depth + layer) * all.hidden + unit, all.hidden - unit);
+  }
+
   // In short loops: a long chain of instructions would leave the processor too few rows to work at.
   void update(int64_t first, int rows, int64_t layer, int64_t unit, vec (*sums)[GATES + 1]) const {
     float* h = state(first, layer) + unit;
@@ -250,7 +279,7 @@ struct Thread {
     }
     for (int i = 0; i < rows; i++) {
       float* at = h + i * state_stride;
-      vec state = next_state(load(at), sums[i][1], sums[i][2], all.update);
+      vec state = next_state(load(at), sums[i][1], sums[i][2], share(running[first + i], layer, unit));
       store(at, state);
       store_rounded(next + i * operand_stride, state);
     }

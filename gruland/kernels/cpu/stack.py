@@ -1,4 +1,4 @@
-"""A whole stack of layers in evaluation, from tokens to the last states, in one call. Layout: ``stack.cpp``.
+"""A whole stack of layers in evaluation, from tokens to states, in one call. Layout: ``stack.cpp``.
 
 V rows of the table, N tokens, B sequences, H hidden units.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gruland.kernels import Layer
-from gruland.kernels.cpu.binding import ACTIVATIONS, Stack, kernel, precisions
+from gruland.kernels.cpu.binding import ACTIVATIONS, Stack, address, kernel, precisions
 
 
 def final_states(
@@ -26,11 +26,13 @@ def final_states(
     between: str | None = "tanh",
     zoneout: float = 0.0,
     precision: str = "float32",
+    initial_BLH: Tensor | None = None,
+    keep: Keep | None = None,
 ) -> Tensor:
-    """The last layer's state after each sequence's last step, [B, H], from zero states and without a gradient.
+    """The last layer's state after each sequence's last step, [B, H], without a gradient.
 
     A sequence's result depends bit for bit on neither the other sequences nor the number of threads
-    (``torch.get_num_threads()``).
+    (``torch.get_num_threads()``), nor on whether it is run from its first word or from another one's states there.
 
     Args:
         table_V3H: what the first layer makes of each token, W_ih x + b_ih, gates in the order r, z, n.
@@ -42,31 +44,84 @@ def final_states(
         zoneout: its rate p; a step gives the expectation p h_{t-1} + (1 - p) GRU(x_t, h_{t-1}).
         precision: one of :func:`precisions`. ``bfloat16`` rounds the operands of matrix products to it, to the
             nearest, ties to even; sums, gates and states stay float32.
+        initial_BLH: the layers' states before each sequence's first word, as :func:`states` gives them after an
+            earlier one; None: zero.
+        keep: zoneout's masks, in the place of their expectation.
 
     Raises:
         ValueError: shapes, dtypes, tokens or options that don't fit.
     """
+    return _run(table_V3H, tokens, offsets, layers, between, zoneout, precision, initial_BLH, keep, False)[0]
+
+
+def states(
+    table_V3H: Tensor,
+    tokens: Tensor | np.ndarray,
+    offsets: Tensor | np.ndarray,
+    layers: Sequence[Layer],
+    *,
+    between: str | None = "tanh",
+    zoneout: float = 0.0,
+    precision: str = "float32",
+    initial_BLH: Tensor | None = None,
+    keep: Keep | None = None,
+) -> Tensor:
+    """Every layer's states after every word, [N, L, H]; for the rest as :func:`final_states`."""
+    return _run(table_V3H, tokens, offsets, layers, between, zoneout, precision, initial_BLH, keep, True)[1]
+
+
+class Keep(NamedTuple):
+    """Zoneout's masks of several sequences, which may overlap: 1 = a unit keeps its state at that step."""
+
+    masks: Tensor  # bool [rows, L, H]
+    rows: np.ndarray  # int64 [B], of a sequence's first word; that of its next word is the next one
+
+
+def _run(
+    table_V3H: Tensor,
+    tokens: Tensor | np.ndarray,
+    offsets: Tensor | np.ndarray,
+    layers: Sequence[Layer],
+    between: str | None,
+    zoneout: float,
+    precision: str,
+    initial_BLH: Tensor | None,
+    keep: Keep | None,
+    trace: bool,
+) -> tuple[Tensor, Tensor]:
+    """The last states [B, H], and with ``trace`` all of them [N, L, H]."""
     _check_options(between, zoneout, precision)
-    sizes = _check_layers(table_V3H, layers)
+    hidden, depth = _check_layers(table_V3H, layers)
     words, starts = _array("tokens", tokens, np.int32), _array("offsets", offsets, np.int64)
     _check_sequences(words, starts, len(table_V3H))
-    states_BH = torch.empty(len(starts) - 1, sizes[0])
+    sequences = len(starts) - 1
+    _check_states(initial_BLH, (sequences, depth, hidden))
+    keep_rows = None if keep is None else _check_keep(keep, np.diff(starts), (depth, hidden))
+    states_BH = torch.empty(sequences, hidden)
+    trace_NLH = torch.empty(len(words) if trace else 0, depth, hidden)
     table, *weights = (tensor.detach().contiguous() for tensor in (table_V3H, *_read(layers)))
     addresses = [None, weights[0].data_ptr(), None, *(tensor.data_ptr() for tensor in weights[1:])]
+    initial = None if initial_BLH is None else initial_BLH.detach().contiguous()
+    masks = None if keep is None else keep.masks.contiguous()
     stack = Stack(
-        *sizes,
-        len(states_BH),
+        hidden,
+        depth,
+        sequences,
         torch.get_num_threads(),
         ACTIVATIONS.index(between),
         1 - zoneout,
         (ctypes.c_void_p * len(addresses))(*addresses),
         table.data_ptr(),
         *(array.ctypes.data for array in (words, starts)),
+        address(initial),
+        address(masks),
+        None if keep_rows is None else keep_rows.ctypes.data,
         states_BH.data_ptr(),
+        trace_NLH.data_ptr() if trace else None,
     )
-    if len(states_BH):
+    if sequences:
         kernel().gru_final_states(ctypes.byref(stack), precision == "bfloat16")
-    return states_BH
+    return states_BH, trace_NLH
 
 
 def _read(layers: Sequence[Layer]) -> list[Tensor]:
@@ -124,3 +179,33 @@ def _check_sequences(words: np.ndarray, starts: np.ndarray, rows: int) -> None:
         raise ValueError(f"sequence {index} has the length {lengths[index]}: expected 1 or more")
     if len(words) and (words.min() < 0 or words.max() >= rows):
         raise ValueError(f"tokens go from {words.min()} to {words.max()}: expected rows of a table of {rows}")
+
+
+def _check_states(initial_BLH: Tensor | None, shape: tuple[int, int, int]) -> None:
+    if initial_BLH is None:
+        return
+    if initial_BLH.shape != shape:
+        raise ValueError(f"initial_BLH has shape {list(initial_BLH.shape)}: expected {list(shape)}")
+    if initial_BLH.dtype != torch.float32 or initial_BLH.device.type != "cpu":
+        raise ValueError(
+            f"initial_BLH is {initial_BLH.dtype} on {initial_BLH.device}: expected torch.float32 on cpu"
+        )
+    # The kernel's tanh of a state is a polynomial, good within these bounds, which no state leaves.
+    if len(initial_BLH) and not bool((initial_BLH.abs() <= 1).all()):
+        raise ValueError("initial_BLH has states beyond 1: expected those of a GRU, in [-1, 1]")
+
+
+def _check_keep(keep: Keep, lengths: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The rows of the sequences' first words."""
+    rows = _array("keep.rows", keep.rows, np.int64)
+    if keep.masks.dtype != torch.bool or keep.masks.device.type != "cpu" or keep.masks.shape[1:] != shape:
+        got = f"{keep.masks.dtype} {list(keep.masks.shape)} on {keep.masks.device}"
+        raise ValueError(f"keep.masks is {got}: expected torch.bool [rows, {shape[0]}, {shape[1]}] on cpu")
+    if len(rows) != len(lengths):
+        raise ValueError(f"keep.rows has {len(rows)} rows: expected one for each of {len(lengths)} sequences")
+    if len(rows) and (rows.min() < 0 or (rows + lengths).max() > len(keep.masks)):
+        last = int((rows + lengths).max())
+        raise ValueError(
+            f"keep.rows lead from {rows.min()} to {last}: expected rows of masks for {len(keep.masks)} words"
+        )
+    return rows

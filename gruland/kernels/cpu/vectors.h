@@ -61,6 +61,16 @@ inline vec load(const float* p, int64_t n) {
   return v;
 }
 
+// The first n of V bytes as floats.
+inline vec load_bytes(const uint8_t* p, int64_t n) {
+  float v[V] = {};
+  if (n >= V)
+    for (int i = 0; i < V; i++) v[i] = p[i];
+  else
+    for (int i = 0; i < n; i++) v[i] = p[i];
+  return load(v);
+}
+
 inline void store(float* p, vec v, int64_t n) {
   if (n >= V) return store(p, v);
   std::memcpy(p, &v, sizeof(float) * n);
