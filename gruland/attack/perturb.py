@@ -15,13 +15,11 @@ from __future__ import annotations
 import html
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gruland.attack import swaps
+from gruland.attack.streams import Stream
 
 #: The swaps of each pass over a text, by name. The paper's printed example (section 4.4) changes 15 of 37
 #: words, five of them twice, one of these by two neighbouring keys ("even" -> "rvfn"): two passes that hit
@@ -70,21 +68,63 @@ def perturb(text: str, *, rate: float = 0.3, mode: str = "sequence", seed: Seque
         ValueError: an unknown mode, or a rate outside [0, 1].
     """
     check(rate, mode)
-    textattack = swaps.load()
-    gaps, words = _cut(text, textattack.words)
-    original, hits = list(words), [0] * len(words)
-    with _seeded(seed):
+    swaps.load()
+    errors = _Errors(text)
+    with Stream(seed):
         for names in MODES[mode]:
-            pairs = [(getattr(textattack, name), i) for name in names for i in range(len(words))]
-            for _ in range(max(int(rate * len(words)), 1)):
-                found = _first_offer(pairs, words)
-                if found is None:
-                    break
-                index, replacement = found
-                hits[index] += 1
-                _replace(gaps, words, index, replacement)
-    changed = sum(a != b for a, b in zip(original, words, strict=True))
-    return Perturbed(_join(gaps, words), len(words), changed, sum(n > 1 for n in hits))
+            errors.begin(names)
+            errors.up_to(max(int(rate * len(errors.words)), 1))
+    return errors.perturbed()
+
+
+def perturb_more(
+    text: str, rates: Sequence[float], names: Sequence[str], *, seed: Sequence[int]
+) -> list[Perturbed]:
+    """A text with more and more errors: at each rate those of the rates before it and some more.
+
+    One pass, in which each error is of any of the kinds. Its text at a rate is what ``Augmenter`` may make of it at
+    that rate; at 0 it is the text itself.
+
+    Args:
+        rates: swaps as a share of the words, rising; above 0 at least one.
+        names: of :data:`gruland.attack.swaps.SWAPS`.
+        seed: as :func:`perturb` has it.
+    """
+    swaps.load()
+    errors, path = _Errors(text), []
+    with Stream(seed):
+        errors.begin(names)
+        for rate in rates:
+            errors.up_to(max(int(rate * len(errors.words)), 1) if rate else 0)
+            path.append(errors.perturbed())
+    return path
+
+
+class _Errors:
+    """A text that gets one error after the other."""
+
+    def __init__(self, text: str) -> None:
+        self._gaps, self.words = _cut(text, swaps.load().words)
+        self._original, self._hits = list(self.words), [0] * len(self.words)
+
+    def begin(self, names: Sequence[str]) -> None:
+        """A pass of errors of these kinds."""
+        kinds = [swaps.swap(name) for name in names]
+        self._pairs, self._made = [(kind, i) for kind in kinds for i in range(len(self.words))], 0
+
+    def up_to(self, number: int) -> None:
+        """Make errors until the pass has so many; fewer where no word is left that can have one."""
+        while self._made < number and (found := _first_offer(self._pairs, self.words)) is not None:
+            index, replacement = found
+            self._hits[index] += 1
+            self._made += 1
+            _replace(self._gaps, self.words, index, replacement)
+
+    def perturbed(self) -> Perturbed:
+        """The text as it is now."""
+        changed = sum(a != b for a, b in zip(self._original, self.words, strict=True))
+        text = _join(self._gaps, self.words)
+        return Perturbed(text, len(self.words), changed, sum(n > 1 for n in self._hits))
 
 
 def check(rate: float, mode: str) -> None:
@@ -101,6 +141,8 @@ def _first_offer(pairs: list[tuple[Any, int]], words: list[str]) -> tuple[int, s
         j = random.randrange(k, len(pairs))
         pairs[k], pairs[j] = pairs[j], pairs[k]
         swap, index = pairs[k]
+        if not words[index]:  # a word that was dropped is none any more
+            continue
         for replacement in swap._get_replacement_words(words[index]):
             if replacement != words[index]:
                 return index, replacement
@@ -120,7 +162,7 @@ def _cut(text: str, words_from_text: Callable[[str], list[str]]) -> tuple[list[s
 def _replace(gaps: list[str], words: list[str], index: int, replacement: str) -> None:
     """Put a replacement into the text; a hyphen that it now begins with is no longer the word's."""
     word = replacement.strip(_EDGES)
-    before, _, after = replacement.partition(word)
+    before, _, after = replacement.partition(word) if word else (replacement, "", "")
     gaps[index] += before
     words[index] = word
     gaps[index + 1] = after + gaps[index + 1]
@@ -128,17 +170,3 @@ def _replace(gaps: list[str], words: list[str], index: int, replacement: str) ->
 
 def _join(gaps: list[str], words: list[str]) -> str:
     return "".join(gap + word for gap, word in zip(gaps, [*words, ""], strict=True))
-
-
-@contextmanager
-def _seeded(seed: Sequence[int]) -> Iterator[None]:
-    """Seed the global states from which TextAttack draws, and put them back."""
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - TextAttack knows no generators
-    entropy = np.random.SeedSequence(list(seed)).generate_state(8)
-    random.seed(entropy[:4].tobytes())
-    np.random.seed(entropy[4:])  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002

@@ -9,21 +9,39 @@ libraries' caches. :func:`load` keeps all of that away; no part of TextAttack or
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 logger = logging.getLogger(__name__)
 
 #: English function words in NLTK's corpus layout, for machines without NLTK's own list.
 NLTK_DATA = Path(__file__).with_name("nltk_data")
+
+
+#: Errors in one word by their names: a class of TextAttack's and its arguments.
+SWAPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "delete": ("WordSwapRandomCharacterDeletion", {}),
+    "qwerty": ("WordSwapQWERTY", {}),
+    "insert": ("WordSwapRandomCharacterInsertion", {}),
+    "substitute": ("WordSwapRandomCharacterSubstitution", {}),
+    "exchange": ("WordSwapNeighboringCharacterSwap", {}),
+    "homoglyph": ("WordSwapHomoglyphSwap", {"random_one": True}),
+    "invisible": ("WordSwapInvisibleCharacters", {"random_one": True}),
+    "backspace": ("WordSwapDeletions", {"random_one": True}),
+    "reorder": ("WordSwapReorderings", {"random_one": True}),
+    "drop": ("WordDeletion", {}),
+    "extend": ("WordSwapExtend", {}),
+}
 
 
 class Swaps(NamedTuple):
@@ -51,6 +69,113 @@ def load() -> Swaps:
     except ImportError as error:
         raise _missing(error) from error
     return Swaps(WordSwapRandomCharacterDeletion(), WordSwapQWERTY(), words_from_text)
+
+
+@cache
+def swap(name: str) -> Any:
+    """The swap of a name in :data:`SWAPS`: its ``_get_replacement_words(word)`` offers other words."""
+    load()
+    from textattack import transformations
+    from textattack.shared.data import EXTENSION_MAP
+
+    if name == "drop":
+        return _OneWord(lambda word: [""])
+    if name == "extend":
+        return _OneWord(lambda word: [EXTENSION_MAP[word]] if word in EXTENSION_MAP else [])
+    kind, options = SWAPS[name]
+    if name == "homoglyph":
+        return homoglyphs(**options)
+    return getattr(transformations, kind)(**options)
+
+
+def homoglyphs(random_one: bool = False) -> Any:
+    """``WordSwapHomoglyphSwap`` for single words. Needs :func:`load` before.
+
+    Its constructor reads a file of more look-alikes, for whole texts, that TextAttack's wheel does not have (0.3.11).
+    """
+    from textattack.transformations.word_swaps import word_swap_homoglyph_swap as module
+
+    with patch.object(module, "open", lambda *_, **__: io.StringIO(), create=True):
+        return module.WordSwapHomoglyphSwap(random_one=random_one)
+
+
+class _OneWord:
+    """A transformation of one word that TextAttack has for whole texts alone."""
+
+    def __init__(self, offer: Callable[[str], list[str]]) -> None:
+        self._get_replacement_words = offer
+
+
+@cache
+def stopwords() -> tuple[frozenset[str], str]:
+    """English words without a meaning of their own, and whose list it is. Needs :func:`load` before.
+
+    TextAttack's own constraint takes NLTK's list; where that is not installed the package's own takes its place.
+    """
+    import nltk
+
+    words = frozenset(nltk.corpus.stopwords.words("english"))
+    own = str(nltk.corpus.stopwords.root).startswith(str(NLTK_DATA))
+    name = "gruland's own list, for NLTK's is not installed" if own else "NLTK's list"
+    return words, f"{name}: {len(words)} words"
+
+
+@cache
+def wordnet() -> Any:
+    """TextAttack's ``WordSwapWordNet`` on NLTK's WordNet, without asking the network for more languages.
+
+    Raises:
+        LookupError: WordNet is not installed, with the command that brings it.
+    """
+    load()
+    import nltk
+    from textattack.transformations import WordSwapWordNet
+
+    download, nltk.download = nltk.download, lambda *_, **__: True
+    try:
+        swap = WordSwapWordNet()
+        swap._get_replacement_words("good")
+        return swap
+    except LookupError:
+        raise LookupError(
+            "this attack needs WordNet: python -m nltk.downloader wordnet, or a folder that has corpora/wordnet in "
+            "NLTK_DATA"
+        ) from None
+    finally:
+        nltk.download = download
+
+
+@cache
+def stopwords_of_textfooler() -> frozenset[str]:
+    """The list that ``TextFoolerJin2019.build`` holds, taken from there without its downloads. Needs :func:`load`."""
+    from textattack.attack_recipes import textfooler_jin_2019 as module
+    from textattack.constraints.pre_transformation import StopwordModification
+
+    nothing = dict.fromkeys(
+        (
+            "WordSwapEmbedding",
+            "WordEmbeddingDistance",
+            "UniversalSentenceEncoder",
+            "UntargetedClassification",
+        ),
+        lambda *_, **__: None,
+    )
+    with patch.multiple(module, Attack=lambda goal, constraints, *_: constraints, **nothing):
+        constraints = module.TextFoolerJin2019.build(None)
+    return frozenset(next(c for c in constraints if isinstance(c, StopwordModification)).stopwords)
+
+
+def check_tagger() -> None:
+    """Raises LookupError where NLTK's tagger is not installed, with the command that brings it."""
+    import nltk
+
+    try:
+        nltk.pos_tag(["good"], tagset="universal")
+    except LookupError:
+        raise LookupError(
+            "this attack needs NLTK's tagger: python -m nltk.downloader averaged_perceptron_tagger_eng "
+            "universal_tagset, or a folder that has them in NLTK_DATA"
+        ) from None
 
 
 def version() -> str:
