@@ -1,8 +1,8 @@
 """Fused kernels for the CPU, compiled for this machine when they are first wanted.
 
 ``run_layer`` runs one layer, with gradients (``layer.cpp``: layout and equations); ``final_states`` and ``states``
-evaluate a stack of layers in one call (``stack.cpp``). ``GRULAND_CPU_KERNEL=off`` switches them off. Any number of Python threads
-may call them at once.
+evaluate a stack of layers in one call (``stack.cpp``). ``GRULAND_CPU_KERNEL=off`` switches them off. Any number of
+Python threads may call them at once.
 """
 
 from gruland.kernels.cpu.binding import precisions, unavailable
