@@ -108,12 +108,13 @@ class Classifier(pl.LightningModule):
 
     def embed(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
         """The words' vectors [B, T, D]."""
-        embedded_BTD = F.embedding(tokens, self.vectors)
+        return self.mask_words(F.embedding(tokens, self.vectors), tokens, draw)
+
+    def mask_words(self, embedded: Tensor, tokens: Tensor, draw: Draw | None) -> Tensor:
+        """What the regularizer leaves of word vectors [B, T, D]: all of them without a draw."""
         if draw is None:
-            return embedded_BTD
-        return self.regularizer.words(
-            embedded_BTD, tokens, draw.of_batch(len(tokens), tokens.device).at(WORDS)
-        )
+            return embedded
+        return self.regularizer.words(embedded, tokens, draw.of_batch(len(tokens), tokens.device).at(WORDS))
 
     def classify(self, embedded: Tensor, lengths: Tensor, draw: Draw | None = None) -> tuple[Tensor, Tensor]:
         """:meth:`logits_and_states` of word vectors [B, T, D]."""

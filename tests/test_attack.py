@@ -31,7 +31,6 @@ from gruland.attack.perturb import MODES, Perturbed, perturb, strip
 from gruland.attack.victims import texts_of, victim_of
 from gruland.evaluation import evaluate, evaluate_with_dropout
 from gruland.task import Task
-from gruland.weights import save_weights
 
 EXAMPLE = (
     "I didn't even want to watch this movie after reading Maltin's review and one and a half star rating. "
@@ -322,56 +321,6 @@ def test_textattack_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- scores ----
-
-WORDS = ["good", "bad", "fine", "dull", "film", "movie", "plot", "actor", "scene", "story", "never", "always"]
-
-
-def write_reviews(path: Path, count: int) -> None:
-    """A CSV of made-up reviews, every third with what `strip` takes away."""
-    draw = np.random.default_rng(0)
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["review", "sentiment"])
-        for k in range(count):
-            text = " ".join(draw.choice(WORDS, draw.integers(5, 30)))
-            writer.writerow(
-                [f"{text}.<br />It's {k}/10" if k % 3 == 0 else text, ("negative", "positive")[k % 2]]
-            )
-
-
-def write_vectors(path: Path) -> None:
-    draw = np.random.default_rng(1)
-    words = [*WORDS, "it", "'s", "its", ".", "/"]
-    path.write_text("".join(f"{w} {' '.join(f'{x:.4f}' for x in draw.normal(size=6))}\n" for w in words))
-
-
-@pytest.fixture(scope="module")
-def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., runs.Run]:
-    """Makes a finished run, its weights as drawn, in a folder of its own."""
-    shared = tmp_path_factory.mktemp("data")
-    write_reviews(shared / "reviews.csv", 120)
-    write_vectors(shared / "vectors.txt")
-
-    def make(*overrides: str) -> runs.Run:
-        cfg = compose(
-            f"data.path={shared / 'reviews.csv'}",
-            f"embedding.path={shared / 'vectors.txt'}",
-            f"data.cache_dir={shared / 'cache'}",
-            f"embedding.cache_dir={shared / 'cache'}",
-            f"output_dir={tmp_path_factory.mktemp('outputs')}",
-            "data.limit=null",
-            "model.hidden_size=5",
-            "attack.typing_errors.reviews=20",
-            "attack.typing_errors.draws=3",
-            *overrides,
-        )
-        run = runs.prepare(cfg)
-        runs.write_config(run, cfg)
-        save_weights(runs.build_model(cfg, run.data).state_dict(), run.checkpoint())
-        run.update_results(status="finished", data=run.data.report)
-        return run
-
-    return make
 
 
 @pytest.fixture(scope="module")

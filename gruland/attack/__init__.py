@@ -10,9 +10,14 @@ from typing import Any
 
 _EXPORTS = {
     "Attack": "base",
+    "Effort": "verdict",
+    "EmbeddingPGD": "embedding_pgd",
+    "HotFlip": "hotflip",
+    "OpenVictim": "base",
     "Outcome": "base",
     "RandomVictim": "base",
     "Texts": "base",
+    "Threat": "threat",
     "TypingErrors": "typing_errors",
     "Victim": "base",
     "build": "run",

@@ -31,6 +31,11 @@ settings of typing_errors:
   draws=5           of the masks, for dropout at test time
   dropout_seed=0    of the masks
 
+of the command:
+  checkpoint=best   or last, epoch-3: the weights that are attacked
+  gate.accuracy_under_attack=0.6   or another measure: its least (or greatest) value; a missed one ends with status 3
+
+Flags (an attack's numbers are suspect) end with status 4, a run that failed with status 1.
 attacks[NAME] of results.json and attack/NAME/texts.csv in each run's folder are replaced."""
 
 
@@ -38,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. A run that fails, or is not finished, does not keep the others back.
 
     Returns:
-        The exit status: 1 where a run failed.
+        The exit status: 1 where a run failed, else 3 where a threshold was missed, else 4 where an attack's numbers are
+        suspect (:mod:`gruland.attack.flags`).
     """
     parser = argparse.ArgumentParser(
         prog="python -m gruland.attack",
@@ -65,17 +71,23 @@ def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | No
 
     from gruland import runs
     from gruland.attack import evaluate_run
+    from gruland.attack.gate import Verdict
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
+    own = _parse([word for word in overrides if word.startswith(("gate.", "checkpoint="))])
+    overrides = [word for word in overrides if not word.startswith(("gate.", "checkpoint="))]
+    which = str(own.pop("checkpoint", "best"))
+    verdict = Verdict({key.removeprefix("gate."): value for key, value in own.items()})
     found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.
     attacks = [_attacks(run.config.attack, overrides, config_dir) for run in found]
     for run, chosen in zip(found, attacks, strict=True):
         try:
             with run.locked():
-                model = run.load_model("best").to(_device())
-                entries = evaluate_run(run, chosen, model=model)
+                model = run.load_model(which).to(_device())
+                entries = evaluate_run(run, chosen, model=model, which=which)
+            verdict.add(run.path.name, entries)
         except USER_ERRORS as error:
             left_out[run.path] = one_line(error)
             continue
@@ -83,7 +95,9 @@ def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | No
             print_table(f"{run.path.name}, {name.replace('_', ' ')}", entry)
     for path, reason in left_out.items():
         print(f"gruland: {path}: {reason}", file=sys.stderr)
-    return int(bool(left_out))
+    for line in verdict.lines:
+        print(f"gruland: {line}", file=sys.stderr)
+    return int(bool(left_out)) or verdict.status
 
 
 def _device() -> str:
@@ -154,6 +168,16 @@ def print_table(title: str, entry: Mapping[str, Any]) -> None:
     for text, scores in entry["scores"].items():
         rows.append([text, *_cells(scores["plain"]), *_cells(scores["dropout"])])
     print("\n".join(f"  {line}" for line in lines(rows, 78)))
+    if "measures" in entry:
+        measured = [
+            [name.replace("_", " "), *_measure(value)] for name, value in entry["measures"].items() if value
+        ]
+        print("\n".join(f"  {line}" for line in lines([["", "", "95% interval"], *measured], 78)))
+
+
+def _measure(value: Mapping[str, Any]) -> list[str]:
+    ends = "" if value["low"] is None else f"[{value['low']:.3f}, {value['high']:.3f}]"
+    return [f"{value['estimate']:.3f}", ends]
 
 
 def _cells(scores: Mapping[str, Any] | None) -> list[str]:

@@ -1,6 +1,7 @@
 """What an attack is, what it may ask of a model, and what it gives back.
 
-N texts, K outputs, C classes, S draws of the masks.
+N texts, K outputs, C classes, S draws of the masks; B texts in a batch, T words, D numbers in a vector, V words of
+the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from gruland.data import subset
 from gruland.evaluation import scores, scores_of_draws
 from gruland.progress import Progress
+from gruland.regularizers import Draw
 from gruland.task import Task
 
 
@@ -61,6 +63,36 @@ class RandomVictim(Victim, Protocol):
         with the same keys meet the same masks.
         """
         ...
+
+
+@runtime_checkable
+class OpenVictim(Victim, Protocol):
+    """A model that shows its word vectors and how its logits follow from them (white box)."""
+
+    vectors: Tensor  #: [V, D], a row for each word of the vocabulary
+    vocabulary: (
+        Any  #: ``words``: from row 2 on; ``ids(words)``: their rows, as gruland.embedding.Vocabulary has them
+    )
+
+    def words(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of each text as the model reads them; joined by spaces it reads the same ones again."""
+        ...
+
+    def logits_of_vectors(
+        self, embedded_BTD: Tensor, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw | None = None
+    ) -> Tensor:
+        """Logits [B, K] of word vectors, in evaluation mode, with a graph back to them.
+
+        ``draw`` says which masks are met; None = none.
+        """
+        ...
+
+
+class Outputs(NamedTuple):
+    """What a model answers to N inputs."""
+
+    plain: Tensor  # [N, K] logits in evaluation mode
+    dropout: Tensor | None  # [S, N, K] logits under several draws of the masks; None: it has none
 
 
 class Outcome(NamedTuple):
@@ -109,24 +141,55 @@ def score_forms(
         progress: advanced by ``1 + draws`` a form.
     """
     progress = progress or Progress(len(forms) * (1 + draws), "attack")
+    outputs = {
+        form: question(victim, texts, sample.ids, draws=draws, seed=dropout_seed, progress=progress)
+        for form, texts in forms.items()
+    }
+    return score_outputs(victim.task, sample, outputs, forms, columns)
+
+
+def question(
+    victim: Victim,
+    texts: Sequence[str],
+    keys: np.ndarray,
+    *,
+    draws: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Outputs:
+    """A model's outputs for texts, and those under several draws of the masks where it has some."""
+    plain = victim.logits(texts).float()
+    if progress:
+        progress.advance()
+    dropout = None
+    if isinstance(victim, RandomVictim):
+        dropout = victim.draws(texts, keys, count=draws, seed=seed)
+    if progress:
+        progress.advance(draws)
+    return Outputs(plain, dropout)
+
+
+def score_outputs(
+    task: Task,
+    sample: Texts,
+    outputs: Mapping[str, Outputs],
+    forms: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> Outcome:
+    """Scores of outputs for several forms of the same reviews, of which ``forms`` has those that are texts."""
     target = torch.as_tensor(sample.labels)
     measured: dict[str, Any] = {}
     probabilities: dict[str, list[float]] = {}
-    for form, texts in forms.items():
-        output = victim.logits(texts).float()  # [N, K]
-        losses = victim.task.loss(output, target, "none")
-        plain = scores(victim.task, losses, victim.task.probabilities(output), target).to_dict()
+    for form, (plain, dropout) in outputs.items():
+        losses = task.loss(plain, target, "none")
+        measured[form] = {
+            "plain": scores(task, losses, task.probabilities(plain), target).to_dict(),
+            "dropout": None if dropout is None else scores_of_draws(task, dropout, target),
+        }
         probabilities[form] = [round(p, 6) for p in (-losses).exp().tolist()]
-        progress.advance()
-        dropout = None
-        if isinstance(victim, RandomVictim):
-            outputs = victim.draws(texts, sample.ids, count=draws, seed=dropout_seed)  # [S, N, K]
-            dropout = scores_of_draws(victim.task, outputs, target)
-        progress.advance(draws)
-        measured[form] = {"plain": plain, "dropout": dropout}
     every: dict[str, Any] = {
         "id": sample.ids.tolist(),
-        "label": [victim.task.name_of(label) for label in sample.labels],
+        "label": [task.name_of(label) for label in sample.labels],
         **forms,
         **(columns or {}),
         **{f"probability_{form}": values for form, values in probabilities.items()},

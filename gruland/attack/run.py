@@ -1,9 +1,10 @@
-"""Attacks on a run's best checkpoint, their results and texts in its folder."""
+"""Attacks on a run's checkpoint, their results and texts in its folder."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import logging
 import re
 import time
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from gruland.attack import flags
 from gruland.attack.base import Attack, Outcome
 from gruland.attack.victims import texts_of, victim_of
 from gruland.config import instantiate
 from gruland.files import atomic_path, write_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gruland.classifier import Classifier
     from gruland.data import TextDataModule
     from gruland.runs import Run
@@ -55,16 +59,19 @@ def evaluate_run(
     *,
     model: Classifier | None = None,
     data: TextDataModule | None = None,
+    which: str = "best",
 ) -> dict[str, dict[str, Any]]:
-    """Attack a run's best checkpoint; write attack/<name>/texts.csv and ``attacks[<name>]`` of results.json.
+    """Attack a run's checkpoint; write attack/<name>/texts.csv and ``attacks[<name>]`` of results.json.
 
-    An attack whose results and texts lie there already, of these settings and this checkpoint, is left out.
+    An attack whose results and texts lie there already, of these settings and this checkpoint, is left out. Of another
+    checkpoint than the best they lie under ``<name>-last`` or ``<name>-epoch-3``, beside those of the best.
 
     Args:
         run: its folder holds the checkpoint; it need not be finished.
         attacks: by the names that their results are to have.
-        model: with the weights of the best checkpoint, on the device where it is to run; None: loaded, on the CPU.
+        model: with the weights of the checkpoint, on the device where it is to run; None: loaded, on the CPU.
         data: the run's; None: loaded.
+        which: the checkpoint, ``best``, ``last`` or ``epoch-N``.
 
     Returns:
         The entry of each attack.
@@ -74,34 +81,66 @@ def evaluate_run(
     """
     entries = {}
     for name, attack in attacks.items():
-        if is_done(run, name, attack):
+        name = name if which == "best" else f"{name}-{which}"
+        if is_done(run, name, attack, which):
             logger.info("%s: the attack %s is done already", run.path.name, name)
             entries[name] = run.results["attacks"][name]
             continue
-        model, data = model or run.load_model("best"), data or run.data
+        model, data = model or run.load_model(which), data or run.data
         start = time.monotonic()
         outcome = attack(victim_of(model, data), texts_of(data))
         write_texts(outcome.columns, texts_path(run, name))
         entries[name] = {
             **_identity(attack),
             **outcome.results,
-            "checkpoint": _digest(run.checkpoint("best")),
+            "checkpoint": _digest(run.checkpoint(which)),
             "texts": _digest(texts_path(run, name)),
             "seconds": round(time.monotonic() - start, 3),
         }
-        run.update_results(attacks={**run.results.get("attacks", {}), name: entries[name]})
-    return entries
+        every = flag_beaten({**run.results.get("attacks", {}), name: entries[name]}, run)
+        run.update_results(attacks=every)
+    return {name: run.results["attacks"][name] for name in entries}
 
 
-def is_done(run: Run, name: str, attack: Attack) -> bool:
+def is_done(run: Run, name: str, attack: Attack, which: str = "best") -> bool:
     """Whether the run's folder holds what this attack on its checkpoint gives, whole."""
     now = {
         **_identity(attack),
-        "checkpoint": _digest(run.checkpoint("best")),
+        "checkpoint": _digest(run.checkpoint(which)),
         "texts": _digest(texts_path(run, name)),
     }
     before = run.results.get("attacks", {}).get(name, {})
     return None not in now.values() and now.items() <= before.items()
+
+
+def flag_beaten(entries: Mapping[str, dict[str, Any]], run: Run) -> dict[str, dict[str, Any]]:
+    """The entries of a run's attacks, flagged where one by gradients is beaten by one that only asks."""
+    rights = {name: read_rights(run, name) for name, entry in entries.items() if "knowledge" in entry}
+    found: dict[str, dict[str, Any]] = {}
+    for which in {entry.get("checkpoint") for entry in entries.values()}:
+        same = {name: entry for name, entry in entries.items() if entry.get("checkpoint") == which}
+        beaten = flags.beaten_by_black_box(same, rights)
+        for name, entry in same.items():
+            raised = {
+                key: text for key, text in entry.get("flags", {}).items() if key != "beaten_by_black_box"
+            }
+            if name in beaten:
+                raised["beaten_by_black_box"] = beaten[name]
+            found[name] = {**entry, "flags": raised} if "flags" in entry else entry
+    return {name: found[name] for name in entries}
+
+
+def read_rights(run: Run, name: str, form: int = -1) -> pd.Series[float]:
+    """From a review's id to the share of draws in which the model is right about one of its forms in texts.csv.
+
+    Args:
+        form: -1 for the attacked one, 0 for the original.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(texts_path(run, name), usecols=lambda key: key == "id" or key.startswith("right_"))
+    column = [key for key in table.columns if key != "id"][form]
+    return table.set_index("id")[column].astype(float)
 
 
 def texts_path(run: Run, name: str) -> Path:
@@ -124,10 +163,12 @@ def write_texts(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
 
 
 def _identity(attack: Attack) -> dict[str, Any]:
-    """What an attack's outcome follows from, besides the run: the class and its settings."""
+    """What an attack's outcome follows from, besides the run: the class, its settings and the files that it reads."""
     kind: Any = type(attack)
     fields: Any = attack
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": asdict(fields)}
+    settings = json.loads(json.dumps(asdict(fields)))  # as results.json holds them: lists for tuples
+    read = {"inputs": fields.inputs()} if hasattr(fields, "inputs") else {}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, **read}
 
 
 def _digest(path: Path) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,38 @@ from torch import Tensor
 
 from gruland.attack.base import Texts, Victim
 from gruland.classifier import Classifier
-from gruland.data import TextDataModule
+from gruland.data import TextDataModule, words_of
 from gruland.evaluation import logits, logits_of_draws
+from gruland.regularizers import Draw
 
 
 class ClassifierVictim:
     """A classifier with the data module that knows its cleaning, tokenizer and vocabulary.
 
-    A white-box attack finds the module and its gradients in ``model``.
+    It is open (:class:`gruland.attack.base.OpenVictim`); an attack of its own engine finds the module in ``model``.
     """
 
     def __init__(self, model: Classifier, data: TextDataModule) -> None:
         self.model, self.data, self.task = model, data, model.task
+        self.vocabulary = data.vocabulary
+
+    @property
+    def vectors(self) -> Tensor:
+        """The words' vectors [V, D], without a graph."""
+        return self.model.vectors.detach()
+
+    def words(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of each text that the model reads."""
+        settings = self.data.settings
+        return [words_of(text, settings.clean, settings.max_length)[: settings.max_length] for text in texts]
+
+    def logits_of_vectors(
+        self, embedded_BTD: Tensor, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw | None = None
+    ) -> Tensor:
+        """Logits [B, K] in evaluation mode; the graph leads to the vectors alone, not to the weights."""
+        with _frozen(self.model) as model:
+            masked_BTD = model.mask_words(embedded_BTD, tokens_BT, draw)
+            return model.classify(masked_BTD, lengths_B, draw)[0]
 
     def logits(self, texts: Sequence[str]) -> Tensor:
         """Logits [N, K] in evaluation mode."""
@@ -34,6 +55,21 @@ class RandomClassifierVictim(ClassifierVictim):
     def draws(self, texts: Sequence[str], keys: np.ndarray, *, count: int, seed: int) -> Tensor:
         """Logits [S, N, K] under the same masks for the same keys."""
         return logits_of_draws(self.model, self.data.encode(texts), draws=count, seed=seed, keys=keys)
+
+
+@contextmanager
+def _frozen(model: Classifier) -> Iterator[Classifier]:
+    """The model in evaluation mode, none of its weights asking for a gradient; then as it was."""
+    was_training, trained = model.training, list(model.trainable().values())
+    model.eval()
+    for weight in trained:
+        weight.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+        model.train(was_training)
 
 
 def victim_of(model: Classifier, data: TextDataModule) -> Victim:

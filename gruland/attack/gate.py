@@ -1,0 +1,89 @@
+"""Thresholds that a model has to keep under attack, so that a command can fail for a model that does not.
+
+``gate.accuracy_under_attack=0.6`` is missed by an attack that leaves 0.55 of the reviews right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Exit statuses of a command: a threshold was missed; an attack's numbers are suspect (:mod:`gruland.attack.flags`).
+MISSED, FLAGGED = 3, 4
+#: Measures that have to be at least so large, and those that have to be at most so large.
+LEAST = (
+    "accuracy_under_attack",
+    "clean_accuracy",
+    "majority",
+    "worst",
+    "similarity",
+    "queries_mean",
+    "queries_median",
+)
+MOST = ("success", "calibration_clean", "calibration_attacked", "loss")  # fmt: skip
+
+
+class Verdict:
+    """What a command says in the end of all attacks that it made."""
+
+    def __init__(self, thresholds: Mapping[str, Any]) -> None:
+        self.thresholds, self.status = check(thresholds), 0
+        self.lines: list[str] = []
+
+    def add(self, where: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Hold the entries of a run's attacks against the thresholds, and note their flags."""
+        for name, entry in entries.items():
+            short = missed(entry, self.thresholds)
+            flagged = list(entry.get("flags", {}).values())
+            self.lines += [f"{where}: {name}: {line}" for line in (*short, *flagged)]
+            # A missed threshold says more than a flag.
+            new = MISSED if short else FLAGGED if flagged else 0
+            self.status = MISSED if MISSED in (new, self.status) else max(new, self.status)
+
+
+def check(thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """The thresholds as numbers.
+
+    Raises:
+        ValueError: a measure that there is not, or no number.
+    """
+    for name, value in thresholds.items():
+        if name not in (*LEAST, *MOST):
+            raise ValueError(f"gate.{name}={value}: expected one of {', '.join((*LEAST, *MOST))}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"gate.{name}={value}: expected a number")
+    return {name: float(value) for name, value in thresholds.items()}
+
+
+def missed(entry: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[str]:
+    """What an attack's entry of results.json does not keep, a line each.
+
+    A measure that the attack could not take, such as the queries for reviews that are all wrong already, is not missed.
+
+    Raises:
+        ValueError: the attack has no such measures at all.
+    """
+    if "measures" not in entry:
+        if thresholds:
+            raise ValueError(
+                f"{entry.get('class')} reports no measures: gate.{next(iter(thresholds))} cannot be held"
+            )
+        return []
+    lines = []
+    for name, bound in thresholds.items():
+        measured = _measured(entry, name)
+        if measured is None:
+            continue
+        value, least = measured["estimate"], name in LEAST
+        if value < bound if least else value > bound:
+            ends = f" [{measured['low']:.3g}, {measured['high']:.3g}]" if measured["low"] is not None else ""
+            lines.append(
+                f"gate.{name}={bound:g}: {value:.3g}{ends}, expected at {'least' if least else 'most'} {bound:g}"
+            )
+    return lines
+
+
+def _measured(entry: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    measures = entry["measures"]
+    found: Mapping[str, Any] | None = measures.get(name, entry["verdict"]["attacked"].get(name))
+    return found
