@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gruland.defence import Defence, NoDefence
+from gruland.defence.base import DELETION, Rewriting
 from gruland.gru import BETWEEN_LAYERS, GRU, WORDS
 from gruland.regularizers import Draw, Regularizer, mix
 from gruland.task import Task
@@ -30,6 +32,7 @@ class Classifier(pl.LightningModule):
         num_layers: GRU layers; the paper has two.
         between: activation between GRU layers, ``"tanh"`` in the paper.
         regularizer: an object of :mod:`gruland.regularizers`; None = nothing is regularized.
+        defence: an object of :mod:`gruland.defence`; None = the usual training.
         initialization: ``"haste"`` or ``"torch"``, see :class:`gruland.GRU`.
         backend: ``"auto"`` or a backend's name, see :mod:`gruland.kernels`.
         precision: of the GRU's matrix products, ``"float32"`` or ``"bfloat16"``, see :class:`gruland.GRU`.
@@ -48,6 +51,7 @@ class Classifier(pl.LightningModule):
         num_layers: int = 2,
         between: str | None = "tanh",
         regularizer: Regularizer | None = None,
+        defence: Defence | None = None,
         initialization: str = "haste",
         backend: str = "auto",
         precision: str = "float32",
@@ -57,6 +61,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.task, self.seed, self._optimizer = task, seed, optimizer
+        self.defence = NoDefence() if defence is None else defence
         self.vectors: Tensor
         if freeze:
             self.register_buffer("vectors", vectors, persistent=False)
@@ -89,26 +94,32 @@ class Classifier(pl.LightningModule):
         return self.logits_and_states(tokens, lengths, draw)[0]
 
     def losses(
-        self, tokens: Tensor, lengths: Tensor, labels: Tensor, draw: Draw | None = None
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        labels: Tensor,
+        draw: Draw | None = None,
+        shift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What training minimizes, for each review [B], and the logits [B, K]."""
-        logits, states_BTH = self.logits_and_states(tokens, lengths, draw)
+        """What training minimizes, for each review [B], and the logits [B, K]; ``shift``: see :meth:`embed`."""
+        logits, states_BTH = self.logits_and_states(tokens, lengths, draw, shift)
         losses = self.regularizer.loss(self.task, logits, labels)
         if "penalty" in self.regularizer.hooks:
             losses = losses + self.regularizer.penalty(states_BTH, lengths)
         return losses, logits
 
     def logits_and_states(
-        self, tokens: Tensor, lengths: Tensor, draw: Draw | None = None
+        self, tokens: Tensor, lengths: Tensor, draw: Draw | None = None, shift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and the last layer's states [B, T, H], zero beyond the lengths."""
         if draw is None and self.training and self.regularizer.random:
             draw = Draw.fresh()
-        return self.classify(self.embed(tokens, draw), lengths, draw)
+        return self.classify(self.embed(tokens, draw, shift), lengths, draw)
 
-    def embed(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
-        """The words' vectors [B, T, D]."""
-        return self.mask_words(F.embedding(tokens, self.vectors), tokens, draw)
+    def embed(self, tokens: Tensor, draw: Draw | None = None, shift: Tensor | None = None) -> Tensor:
+        """The words' vectors [B, T, D]; ``shift`` [B, T, D] is added to them, after the regularizer's masks."""
+        embedded_BTD = self.mask_words(F.embedding(tokens, self.vectors), tokens, draw)
+        return embedded_BTD if shift is None else embedded_BTD + shift
 
     def mask_words(self, embedded: Tensor, tokens: Tensor, draw: Draw | None) -> Tensor:
         """What the regularizer leaves of word vectors [B, T, D]: all of them without a draw."""
@@ -147,9 +158,26 @@ class Classifier(pl.LightningModule):
         self.log(f"{stage}/accuracy", self.task.correct(probabilities, labels).mean().float())
         self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
 
+    def setup(self, stage: str) -> None:
+        """Before a training the defence gets to see the reviews and may change what is read of them.
+
+        Raises:
+            ValueError: the trainer was given no data module, and the defence needs one.
+        """
+        if stage != "fit" or self.defence.hooks.isdisjoint(("prepare", "texts")):
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise ValueError(f"defence={self.defence.name} needs the reviews: give trainer.fit a data module")
+        self.defence.prepare(data)
+        if "texts" in self.defence.hooks:
+            data.rewrite = Rewriting(self.defence, self.seed)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         draw = Draw(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
-        losses, logits = self.losses(batch.tokens, batch.lengths, batch.labels, draw)
+        here = draw.of_batch(len(batch.labels), batch.tokens.device).at(DELETION)
+        tokens, lengths = self.defence.words(batch.tokens, batch.lengths, here)
+        losses, logits = self.defence.losses(self, tokens, lengths, batch.labels, draw)
         loss = losses.mean()
         right = self.task.correct(self.task.probabilities(logits.detach()), batch.labels).mean().float()
         seen = {"train/loss": loss.detach(), "train/accuracy": right}

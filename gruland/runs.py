@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from gruland.classifier import Classifier
     from gruland.data import Encoded, TextDataModule
+    from gruland.defence import Defence
     from gruland.embedding import Vocabulary
     from gruland.task import Task
 
@@ -63,6 +64,8 @@ _DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
 _IDENTITY = ("seed", "data", "embedding", "model", "regularizer", "optimizer")
 _NOT_IDENTITY = {"path", "cache_dir", "num_workers", "eval_batch_size", "backend"}
+#: The defence that a run without the key has, too: both have the same name.
+_UNDEFENDED = "gruland.defence.NoDefence"
 #: Arguments of Lightning's trainer that change no weight; all others may.
 _NOT_TRAINING = {
     "_target_",
@@ -89,6 +92,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     # A run without the key is a float32 run: both have the same name.
     if result["model"].get("precision") == "float32":
         del result["model"]["precision"]
+    if (defence := whole.get("defence")) and defence["_target_"] != _UNDEFENDED:
+        result["defence"] = defence
     result["trainer"] = {
         key: value
         for key, value in whole["trainer"].items()
@@ -109,11 +114,16 @@ def requested(cfg: DictConfig) -> dict[str, Any]:
 
 
 def name(cfg: DictConfig) -> str:
-    """A readable name and a short hash of :func:`identity`, e.g. ``zoneout-0.1-h128-s0-1a2b3c4d``."""
-    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
+    """A readable name and a short hash of :func:`identity`, e.g. ``zoneout-0.1-h128-s0-1a2b3c4d``.
+
+    A defence stands behind the regularizer: ``zoneout-0.1-fgm-h128-s0-1a2b3c4d``.
+    """
+    known = identity(cfg)
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
     regularizer = instantiate(cfg.regularizer)
     rate = f"-{regularizer.rate:g}" if regularizer.rate else ""
-    return f"{regularizer.name}{rate}-h{cfg.model.hidden_size}-s{cfg.seed}-{digest}"
+    defence = f"-{build_defence(cfg).name}" if "defence" in known else ""
+    return f"{regularizer.name}{rate}{defence}-h{cfg.model.hidden_size}-s{cfg.seed}-{digest}"
 
 
 def folder(cfg: DictConfig) -> Path:
@@ -394,6 +404,13 @@ def build_vocabulary(cfg: DictConfig) -> Vocabulary:
     return instantiate(cfg.embedding)
 
 
+def build_defence(cfg: DictConfig) -> Defence:
+    """The defence that a configuration names; older ones name none."""
+    from gruland.defence import NoDefence
+
+    return instantiate(cfg.defence) if cfg.get("defence") else NoDefence()
+
+
 def build_data(cfg: DictConfig, vocabulary: Vocabulary | None = None) -> TextDataModule:
     """The data module that a configuration describes, set up."""
     data = instantiate(cfg.data, vocabulary=vocabulary or build_vocabulary(cfg), seed=cfg.seed)
@@ -421,6 +438,7 @@ def instantiate_model(
         task=task,
         vectors=vectors,
         regularizer=instantiate(cfg.regularizer),
+        defence=build_defence(cfg),
         freeze=freeze,
         optimizer=instantiate(cfg.optimizer),
         seed=cfg.seed,
@@ -589,6 +607,7 @@ def describe(cfg: DictConfig, model: Classifier, threads: int, device: torch.dev
             "regularizer": model.regularizer.name,
             "title": model.regularizer.title,
             "rate": model.regularizer.rate,
+            **({"defence": model.defence.name} if "defence" in identity(cfg) else {}),
             "hidden_size": cfg.model.hidden_size,
             "num_layers": cfg.model.num_layers,
             "parameters": sum(p.numel() for p in model.trainable().values()),

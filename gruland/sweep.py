@@ -274,7 +274,11 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
     swept = _swept([folder for folder, _ in finished])
     for row, extra in zip(rows, swept, strict=True):
         row.update({key: value for key, value in extra.items() if key not in row})
-    order = ["regularizer", "rate", "units", "seed", *(swept[0] if swept else [])]
+    order = ["regularizer", "rate", "defence", "units", "seed", *(swept[0] if swept else [])]
+    if any("defence" in row for row in rows):
+        rows = [{"defence": "none", **row} for row in rows]
+    else:
+        order.remove("defence")
     if len(rows) > 1:  # what is the same everywhere needs no column, but who it is does
         order = [k for k in order if k in ("regularizer", "units") or len({row.get(k) for row in rows}) > 1]
     header = [*dict.fromkeys(order), "val loss", "test loss", "accuracy", "F1", "epoch"]
@@ -320,6 +324,7 @@ def _place(results: dict[str, Any]) -> dict[str, str]:
     return {
         "regularizer": str(model["regularizer"]),
         "rate": f"{model['rate']:g}",
+        **({"defence": str(model["defence"])} if "defence" in model else {}),
         "units": str(model["hidden_size"]),
         "seed": str(results["seed"]),
     }
@@ -361,7 +366,7 @@ def _swept(folders: Sequence[Path]) -> list[dict[str, str]]:
         key
         for key in keys
         if not key.startswith("regularizer.")
-        and key not in ("seed", "model.hidden_size")
+        and key not in ("seed", "model.hidden_size", "defence._target_")
         and len({str(one.get(key)) for one in settings}) > 1
     ]
     return [{key.rpartition(".")[2]: str(one.get(key)) for key in differing} for one in settings]

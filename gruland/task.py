@@ -54,6 +54,19 @@ class Task:
         loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(1)
         return loss if reduction == "none" else loss.mean()
 
+    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
+        """Kullback-Leibler divergence [N] in nats of the others' predictions from those of ``logits``: KL(p || q).
+
+        Each label of a multilabel task is one of two classes; theirs is the mean over the labels.
+        """
+        if self.kind == "multiclass":
+            log_p, log_q = logits.log_softmax(1), others.log_softmax(1)
+            return (log_p.exp() * (log_p - log_q)).sum(1)
+        p = logits.sigmoid()
+        positive = p * (F.logsigmoid(logits) - F.logsigmoid(others))
+        negative = (1 - p) * (F.logsigmoid(-logits) - F.logsigmoid(-others))
+        return (positive + negative).mean(1)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities [N, C]; the rows of a multilabel task do not sum to one."""
         if self.kind == "multiclass":

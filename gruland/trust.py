@@ -27,6 +27,7 @@ ALLOWED = (
     "gruland.attack",
     "gruland.classifier.Classifier",
     "gruland.data",
+    "gruland.defence",
     "gruland.embedding",
     "gruland.regularizers",
     "gruland.surfaces.Surface",
@@ -34,7 +35,7 @@ ALLOWED = (
 )
 
 #: The groups of a configuration that are built from a run's folder; trainer, loggers and callbacks never are.
-GROUPS = ("data", "embedding", "model", "regularizer", "optimizer", "landscape", "attack")
+GROUPS = ("data", "embedding", "model", "regularizer", "defence", "optimizer", "landscape", "attack")
 
 #: A run's config.yaml takes some thousand bytes.
 MAX_BYTES, MAX_DEPTH = 1_000_000, 50

@@ -5,8 +5,8 @@ B reviews of a batch, T words of its longest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,34 @@ class Batches(Dataset[Batch]):
         return Batch(tokens, lengths, torch.from_numpy(self.labels[indices]))
 
 
+class RewrittenBatches(Dataset[Batch]):
+    """Batches of texts that are written anew in every epoch: index it with the epoch and an array of review numbers.
+
+    Args:
+        texts: raw texts [N].
+        labels, ids: [N].
+        rewrite: from the texts of a batch, their ids and the epoch to what is read in their place.
+        encode: from texts to word ids.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        labels: np.ndarray,
+        ids: np.ndarray,
+        rewrite: Callable[[Sequence[str], np.ndarray, int], Sequence[str]],
+        encode: Callable[[Sequence[str]], Encoded],
+    ) -> None:
+        self.texts, self.labels, self.ids, self.rewrite, self.encode = texts, labels, ids, rewrite, encode
+
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
+        epoch, indices = item
+        written = self.encode(self.rewrite([self.texts[i] for i in indices], self.ids[indices], epoch))
+        order = np.argsort(-written.lengths, kind="stable")
+        tokens, lengths = written.take(order).padded()
+        return Batch(tokens, lengths, torch.from_numpy(self.labels[indices[order]]))
+
+
 class LengthBuckets(Sampler[np.ndarray]):
     """Shuffled batches of reviews of like length, as arrays of review numbers.
 
@@ -67,6 +95,14 @@ class LengthBuckets(Sampler[np.ndarray]):
         pools = [order[i : i + step] for i in range(0, len(order), step)]
         batches = [batch for pool in pools for batch in by_length(pool, self.lengths, self.batch_size)]
         return (batches[i] for i in random.permutation(len(batches)))
+
+
+class EpochBuckets(LengthBuckets):
+    """The same batches, each with its epoch, for a data set that differs from one to the next."""
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, batches = self.epoch, super().__iter__()
+        return ((epoch, batch) for batch in batches)
 
 
 class LengthSorted(Sampler[np.ndarray]):
@@ -103,12 +139,10 @@ def padding(batches: Iterable[np.ndarray], lengths: np.ndarray) -> float:
     return float(1 - words / places)
 
 
-def loader(
-    encoded: Encoded, labels: np.ndarray, sampler: Sampler[np.ndarray], num_workers: int
-) -> DataLoader[Batch]:
+def loader(batches: Dataset[Batch], sampler: Sampler[np.ndarray], num_workers: int) -> DataLoader[Batch]:
     """A loader of batches; its own generator keeps torch's global random state as it is."""
     return DataLoader(
-        Batches(encoded, labels),
+        batches,
         sampler=sampler,
         batch_size=None,
         num_workers=num_workers,

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from gruland.cache import cache_folder, cached, content_hash, digest_of
-from gruland.data.batches import Batch, LengthBuckets, LengthSorted, loader, padding
+from gruland.data.batches import (
+    Batch,
+    Batches,
+    EpochBuckets,
+    LengthBuckets,
+    LengthSorted,
+    RewrittenBatches,
+    loader,
+    padding,
+)
 from gruland.data.corpus import Corpus, Source
 from gruland.data.encoded import Encoded, encode_texts
 from gruland.data.labels import Classes
@@ -30,6 +39,8 @@ from gruland.embedding import Vocabulary
 from gruland.task import Task
 
 log = logging.getLogger("gruland")
+
+Rewrite = Callable[[Sequence[str], np.ndarray, int], Sequence[str]]
 
 
 @dataclass
@@ -55,6 +66,8 @@ class TextDataModule(LightningDataModule):
         task: outputs, loss and metrics that the labels ask for.
         vocabulary: as given.
         splits: ``train``, ``validation`` and ``test``.
+        rewrite: from raw texts, their ids and the epoch (from 0) to what training reads in their place; None: it reads
+            them as they are. It is called in processes beside the training.
         report: plain data about what the model sees: ``source``; ``passed_over`` (what was not read, e.g. blank
             lines -> how many); ``sizes``, ``available`` (before the limit) and ``class_counts`` of each split;
             ``limited``; ``duplicates`` (exact repetitions within a split, distinct texts that two splits share);
@@ -129,6 +142,7 @@ class TextDataModule(LightningDataModule):
         self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.cache_dir = seed, cache_dir
+        self.rewrite: Rewrite | None = None
         self._epoch = 0
         self._samplers: list[LengthBuckets] = []
 
@@ -194,7 +208,15 @@ class TextDataModule(LightningDataModule):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Texts as the model sees them: the training's cleaning, tokenizer and ``max_length``."""
-        return encode_texts(texts, self.vocabulary, self.settings.clean, self.settings.max_length)
+        return self._encoder()(texts)
+
+    def _encoder(self) -> Callable[[Sequence[str]], Encoded]:
+        return partial(
+            encode_texts,
+            vocabulary=self.vocabulary,
+            clean=self.settings.clean,
+            max_length=self.settings.max_length,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Order the training batches, of loaders handed out before and after, as in that epoch (from 0).
@@ -208,10 +230,15 @@ class TextDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of like length in a new order each epoch; the last, smaller batch is kept."""
         part = self.splits["train"]
-        sampler = LengthBuckets(part.encoded.lengths, self.batch_size, self.seed)
+        kind = LengthBuckets if self.rewrite is None else EpochBuckets
+        sampler = kind(part.encoded.lengths, self.batch_size, self.seed)
         sampler.set_epoch(self._epoch if self.trainer is None else _epoch_of(self.trainer))
         self._samplers.append(sampler)
-        return loader(part.encoded, part.labels, sampler, self.num_workers)
+        if self.rewrite is None:
+            return loader(Batches(part.encoded, part.labels), sampler, self.num_workers)
+        batches = RewrittenBatches(part.texts, part.labels, part.ids, self.rewrite, self._encoder())
+        # At least one process: the next texts are written while the model learns from the last.
+        return loader(batches, sampler, max(1, self.num_workers))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split by falling length."""
@@ -224,7 +251,7 @@ class TextDataModule(LightningDataModule):
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         part = self.splits[name]
         sampler = LengthSorted(part.encoded.lengths, self.eval_batch_size)
-        return loader(part.encoded, part.labels, sampler, self.num_workers)
+        return loader(Batches(part.encoded, part.labels), sampler, self.num_workers)
 
 
 def _checked(source: Any, columns: dict[str, Any], incomplete: str) -> Source:

@@ -47,6 +47,11 @@ def bernoulli(seed: int, rate: float, steps: int, keys_B: Tensor, units: int) ->
 
 def bernoulli_in_torch(seed: int, rate: float, steps: int, keys_B: Tensor, units: int) -> Tensor:
     """:func:`bernoulli` in PyTorch's integers, on every device."""
+    return integers(seed, steps, keys_B, units) < threshold(rate)
+
+
+def integers(seed: int, steps: int, keys_B: Tensor, units: int) -> Tensor:
+    """The draws [T, B, H] that masks are made of: int64, uniform from 0 to 65,535."""
     sizes = -(-steps // STEPS), len(keys_B), units
     block_WBH, unit_WBH = (
         torch.arange(size, device=keys_B.device).view(shape).expand(sizes)
@@ -55,7 +60,7 @@ def bernoulli_in_torch(seed: int, rate: float, steps: int, keys_B: Tensor, units
     key_WBH = keys_B.view(1, -1, 1).expand(sizes)
     words = philox(seed, unit_WBH, key_WBH & _WORD, block_WBH, key_WBH >> 32 & _WORD)
     draws = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], 1)
-    return draws.flatten(0, 1)[:steps] < threshold(rate)
+    return draws.flatten(0, 1)[:steps]
 
 
 def bernoulli_at(seed: int, rate: float, keys: Tensor, numbers: Tensor) -> Tensor:

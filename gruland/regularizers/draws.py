@@ -94,6 +94,11 @@ class Draw:
         keys = None if self.keys is None else self._keys()
         return Bernoulli(self.seed, rate, steps, keys, self.sequences, units, self.device)
 
+    def uniform(self, steps: int, units: int) -> Tensor:
+        """[B, T, H] of float32 in (0, 1): multiples of 2^-16 less 2^-17."""
+        drawn_TBH = philox.integers(self.seed, steps, self._keys(), units)
+        return ((drawn_TBH + 0.5) / 2**16).to(torch.float32).transpose(0, 1)
+
     def each_sequence(self, rate: float, units: int) -> Tensor:
         """[B, H] of bool: the same at all times of a sequence."""
         return philox.bernoulli(self.seed, rate, 1, self._keys(), units)[0]

@@ -31,6 +31,8 @@ NUMBERS = (
 )  # fmt: skip
 #: The settings that every model is called by, and what their columns are called.
 REGULARIZER, RATE, UNITS = "regularizer", "regularizer.rate", "model.hidden_size"
+#: Where some of the models have one.
+DEFENCE = "defence"
 #: Keys of a regularizer's configuration that its name and rate say already.
 _SAID = ("_target_", "name", "rate", "zoneout", "dropconnect")
 #: Settings that choose the reviews; with others of these, losses are of other test reviews.
@@ -345,7 +347,9 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
 def _settings(run: Run) -> dict[str, Any]:
     """The settings that determine a run's model but for its seed, by dotted key, and its data."""
     settings = flat({key: value for key, value in identity(run.config).items() if key != "seed"})
-    return {**settings, "data.fingerprint": _fingerprint(run)[:8]}
+    if settings.pop("defence._target_", None):
+        settings[DEFENCE] = str(run.results["model"]["defence"])
+    return {DEFENCE: "none", **settings, "data.fingerprint": _fingerprint(run)[:8]}
 
 
 def _differs(key: str, settings: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -353,7 +357,8 @@ def _differs(key: str, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     group, _, name = key.partition(".")
     if key == UNITS or (group == "regularizer" and name in _SAID):
         return False
-    of_all = group != "regularizer"  # a regularizer's own setting is absent from another's
+    # A regularizer's own setting is absent from another's.
+    of_all = group not in ("regularizer", DEFENCE) or key == DEFENCE
     values = {
         json.dumps(own.get(key), sort_keys=True, default=str)
         for own in settings.values()

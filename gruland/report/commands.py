@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gruland.config import CONF, compose
-from gruland.report.collect import Model, Place, Study, attacks, place_of
+from gruland.report.collect import DEFENCE, Model, Place, Study, attacks, place_of
 from gruland.runs import Run, flat, identity
 
 #: The keys that name files, which a command names by where they lay when it was run.
@@ -28,7 +28,8 @@ def training(study: Study, models: Iterable[Model | Place]) -> list[str]:
                 lines.append(_line("gruland.train", [*typed[0], *_seeds(model.runs)]))
             else:
                 base = _base(next(iter(model.runs.values())))
-                lines.append(_line("gruland.train", [*base, *selection(model), *_seeds(model.runs)]))
+                words = dict.fromkeys([*base, *selection(model)])
+                lines.append(_line("gruland.train", [*words, *_seeds(model.runs)]))
         else:
             base = _base(study.runs[0], study.models[0].others)
             lines.append(_line("gruland.train", [*base, *_place(model), *_seeds([0])]))
@@ -47,6 +48,11 @@ def _place(place: Place) -> list[str]:
     regularizer, rate, units = place
     words = [f"regularizer={_text(regularizer)}", f"model.hidden_size={units}"]
     return words + ([f"regularizer.rate={rate:g}"] if rate else [])
+
+
+def _defence(run: Run) -> list[str]:
+    name = run.results["model"].get(DEFENCE)
+    return [f"{DEFENCE}={_text(str(name))}"] if name else []
 
 
 def _seeds(seeds: Iterable[int]) -> list[str]:
@@ -118,11 +124,12 @@ def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[s
     """What has to follow ``start`` on the command line; None where the configuration does not say."""
     experiment = str(run.results["experiment"])
     try:
-        composed = compose(*start, *_place(place_of(run)), f"seed={run.results['seed']}")
+        composed = compose(*start, *_place(place_of(run)), *_defence(run), f"seed={run.results['seed']}")
         usual, own = _flat(composed), _flat(run.config)
     except (ValueError, KeyError, AttributeError):
         return None
     words = [] if composed.experiment_name == experiment else [f"experiment_name={_text(experiment)}"]
+    words += [] if DEFENCE in besides else _defence(run)
     words += [
         f"{key}={_text(value)}"
         for key, value in own.items()
