@@ -10,6 +10,7 @@ from typing import Any
 
 _EXPORTS = {
     "Attack": "base",
+    "Certificate": "certificate",
     "Effort": "verdict",
     "EmbeddingPGD": "embedding_pgd",
     "HotFlip": "hotflip",
