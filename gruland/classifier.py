@@ -20,6 +20,8 @@ from gruland.regularizers import Draw, Regularizer, mix
 from gruland.task import Task
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+#: What a draw is for, besides what :mod:`gruland.gru` and :mod:`gruland.defence` have: one of two passes.
+PASS = 6
 
 
 class Classifier(pl.LightningModule):
@@ -102,6 +104,23 @@ class Classifier(pl.LightningModule):
         shift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What training minimizes, for each review [B], and the logits [B, K]; ``shift``: see :meth:`embed`."""
+        if draw is None and self.training and self.regularizer.random:
+            draw = Draw.fresh()
+        if draw is None or "agreement" not in self.regularizer.hooks:
+            losses, logits = self._losses_of_pass(tokens, lengths, labels, draw, shift)
+        else:
+            (losses, logits), (others, other_logits) = (
+                self._losses_of_pass(tokens, lengths, labels, draw.at(PASS, number), shift)
+                for number in range(2)
+            )
+            losses = (losses + others) / 2 + self.regularizer.agreement(self.task, logits, other_logits)
+        if "decay" in self.regularizer.hooks:
+            losses = losses + self.regularizer.decay(self.matrices())
+        return losses, logits
+
+    def _losses_of_pass(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor, draw: Draw | None, shift: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         logits, states_BTH = self.logits_and_states(tokens, lengths, draw, shift)
         losses = self.regularizer.loss(self.task, logits, labels)
         if "penalty" in self.regularizer.hooks:
@@ -135,6 +154,11 @@ class Classifier(pl.LightningModule):
             here = draw.of_batch(len(last_BH), last_BH.device).at(BETWEEN_LAYERS, self.gru.num_layers - 1)
             last_BH = self.regularizer.between(last_BH, here)
         return self.head(last_BH), states_BTH
+
+    def matrices(self) -> list[Tensor]:
+        """The weight matrices of the layers and the head."""
+        found = [matrix for layer in self.gru.layers() for matrix in (layer.weight_ih, layer.weight_hh)]
+        return [*found, self.head.weight]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name: what a loss surface moves."""

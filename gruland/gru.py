@@ -212,6 +212,13 @@ class GRU(nn.Module):
     def _kernel(
         self, device: torch.device, dtype: torch.dtype, wants_grad: bool, masks: Sequence[Steps]
     ) -> ModuleType:
+        if "gates" in self.regularizer.hooks:
+            if self.backend not in ("auto", "eager"):
+                raise ValueError(
+                    f"backend {self.backend!r} cannot run here: {self.regularizer.title} has a cell of its own; "
+                    "backend='auto' takes one that can"
+                )
+            return plain
         named = {name for layer in masks for name, mask in layer._asdict().items() if mask is not None}
         # Every backend has the masks of which units are kept.
         return kernels.choose(self.backend, device, dtype, wants_grad, self.precision, named - {"keep"})
@@ -280,6 +287,8 @@ class GRU(nn.Module):
             options["candidates"] = [
                 None if mask.candidate is None else mask.candidate.to(x_TBI) for mask in masks
             ]
+        if "gates" in self.regularizer.hooks:
+            options["gates"] = self.regularizer.gates
         tensors = [keep.tensor() if isinstance(keep, Bernoulli) else keep for keep in keeps]
         return kernels.run_layers(kernel, x_TBI, state_LBH, layers, active, tensors, **options)
 

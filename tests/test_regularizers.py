@@ -19,21 +19,27 @@ from torch.nn import functional as F
 
 import gruland
 from gruland import GRU, config, regularizers
-from gruland.classifier import Classifier
+from gruland.classifier import PASS, Classifier
 from gruland.gru import BETWEEN_LAYERS, STEP, WORDS
 from gruland.kernels import Layer, cpu, philox
 from gruland.regularizers import (
+    AWD,
     ArTar,
     Bernoulli,
     Composed,
     Draw,
     DropConnect,
     Embedding,
+    Fraternal,
     LabelSmoothing,
+    LayerNorm,
     Locked,
     NoDropout,
+    RDrop,
     Recurrent,
     Regularizer,
+    WeightDecay,
+    WordDropout,
     Zoneout,
     check_rate,
     draws_of,
@@ -241,6 +247,121 @@ def test_embedding_dropout_leaves_out_a_word_wherever_it_stands() -> None:
     assert stats.binomtest(int(kept[:, :200].sum()), 600, 0.5).pvalue > 1e-4
     torch.testing.assert_close(found, 2 * x * kept.unsqueeze(2))
     torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], 2.0 * kept.unsqueeze(2).expand_as(x))
+
+
+def test_word_dropout_draws_each_place_by_itself() -> None:
+    regularizer, draw = WordDropout(0.25), whole(Draw(3))
+    tokens = torch.full((3, 2000), 7)
+    x = torch.randn(3, 2000, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = regularizer.words(x, tokens, draw)
+    kept = found.detach().ne(0).all(2)
+    assert torch.equal(kept, found.detach().ne(0).any(2))
+    assert stats.binomtest(int(kept.sum()), kept.numel(), 0.75).pvalue > 1e-4
+    # The same word twice in a row: whether the one is kept says nothing of the other.
+    one, other = kept[:, 1:], kept[:, :-1]
+    table = [[int((a & b).sum()) for b in (other, ~other)] for a in (one, ~one)]
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+    torch.testing.assert_close(found, x * kept.unsqueeze(2) / 0.75)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.sum(), x)[0], (kept / 0.75).unsqueeze(2).expand_as(x)
+    )
+
+
+def test_weight_decay_is_what_torchs_sgd_takes_off_the_matrices() -> None:
+    labels = torch.tensor([0, 1, 1])
+    decayed, plain = classifier(WeightDecay(0.3)), classifier(NoDropout())
+    matrices = [name for name, p in plain.named_parameters() if p.dim() == 2]
+    groups = [
+        {
+            "params": [p for n, p in plain.named_parameters() if (n in matrices) == chosen],
+            "weight_decay": rate,
+        }
+        for chosen, rate in ((True, 0.3), (False, 0.0))
+    ]
+    for model, optimizer in (
+        (decayed, torch.optim.SGD(decayed.parameters(), lr=0.1)),
+        (plain, torch.optim.SGD(groups, lr=0.1)),
+    ):
+        model.losses(TOKENS, LENGTHS, labels)[0].mean().backward()
+        optimizer.step()
+    for one, other in zip(decayed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_r_drop_is_half_of_the_papers_loss() -> None:
+    task, labels, draw = Task("multiclass", ("a", "b", "c")), torch.tensor([0, 2, 1]), Draw(4)
+    model = classifier(RDrop(0.4, alpha=0.7), task)
+    losses, logits = model.losses(TOKENS, LENGTHS, labels, draw)
+    one, other = (model(TOKENS, LENGTHS, draw.at(PASS, number)) for number in range(2))
+    torch.testing.assert_close(logits, one)
+    assert not torch.allclose(one, other)
+    p, q = one.log_softmax(1), other.log_softmax(1)
+    both = [F.kl_div(b, a, reduction="none", log_target=True).sum(1) for a, b in ((p, q), (q, p))]
+    papers = F.nll_loss(p, labels, reduction="none") + F.nll_loss(q, labels, reduction="none")
+    papers = papers + 0.7 * (both[0] + both[1]) / 2
+    torch.testing.assert_close(losses, papers / 2)
+    same = classifier(RDrop(0.0, alpha=0.7), task)
+    torch.testing.assert_close(
+        same.losses(TOKENS, LENGTHS, labels, draw)[0],
+        classifier(NoDropout(), task).losses(TOKENS, LENGTHS, labels)[0],
+    )
+
+
+def test_fraternal_dropout_by_hand() -> None:
+    labels, draw = torch.tensor([0, 1, 1]), Draw(4)
+    model = classifier(Composed({"zoneout": Zoneout(0.4), "fraternal": Fraternal(0.0, kappa=0.3)}))
+    losses, _ = model.losses(TOKENS, LENGTHS, labels, draw)
+    one, other = (model(TOKENS, LENGTHS, draw.at(PASS, number)) for number in range(2))
+    pair = [
+        F.binary_cross_entropy_with_logits(x[:, 0], labels.double(), reduction="none") for x in (one, other)
+    ]
+    torch.testing.assert_close(losses, (pair[0] + pair[1]) / 2 + 0.3 * (one - other)[:, 0] ** 2)
+    wanted = list(model.trainable().values())
+    found = torch.autograd.grad(losses.sum(), wanted)
+    expected = torch.autograd.grad(((pair[0] + pair[1]) / 2 + 0.3 * (one - other)[:, 0] ** 2).sum(), wanted)
+    torch.testing.assert_close(found, expected)
+
+
+def test_awd_is_the_sum_of_its_parts() -> None:
+    labels, draw = torch.tensor([0, 1, 1]), Draw(4)
+    found = AWD(dropconnect=0.3, locked=0.2, embedding=0.1, alpha=2.0, beta=1.0, weight_decay=0.01)
+    model = classifier(found)
+    losses, logits = model.losses(TOKENS, LENGTHS, labels, draw)
+    task_loss = BINARY.loss(logits, labels, "none")
+    states = model.logits_and_states(TOKENS, LENGTHS, draw)[1]
+    squares = sum(float(matrix.detach().pow(2).sum()) for matrix in model.matrices())
+    torch.testing.assert_close(losses, task_loss + ArTar().penalty(states, LENGTHS) + 0.005 * squares)
+    assert found.hooks == {"words", "weights", "between", "penalty", "decay"}
+
+
+def test_layer_norm_is_a_cell_of_its_own() -> None:
+    """By a loop over torch.nn.LayerNorm, in training and in evaluation, with zoneout beside it."""
+    norm = LayerNorm()
+    gru = GRU(5, 6, regularizer=Composed({"norm": norm, "zoneout": Zoneout(0.3)}), dtype=torch.float64)
+    x = torch.randn(
+        1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
+    layers = {n: torch.nn.LayerNorm(n, elementwise_affine=False) for n in (12, 6)}
+    w_ih, w_hh, b_ih, b_hh = gru.layer(0)
+
+    def products(weight: Tensor, bias: Tensor, vector: Tensor) -> tuple[Tensor, ...]:
+        product = weight @ vector
+        return (torch.cat([layers[12](product[:12]), layers[6](product[12:])]) + bias).chunk(3)
+
+    h, states = torch.zeros(6, dtype=torch.float64), []
+    for t in range(4):
+        (a_r, a_z, a_n), (b_r, b_z, b_n) = products(w_ih, b_ih, x[0, t]), products(w_hh, b_hh, h)
+        r, z = torch.sigmoid(a_r + b_r), torch.sigmoid(a_z + b_z)
+        h = 0.3 * h + 0.7 * ((1 - z) * torch.tanh(a_n + r * b_n) + z * h)
+        states.append(h)
+    found = gru.eval()(x)[0][0]
+    torch.testing.assert_close(found, torch.stack(states))
+    wanted = [x, *gru.parameters()]
+    ours, theirs = (torch.autograd.grad(y.square().sum(), wanted) for y in (found, torch.stack(states)))
+    torch.testing.assert_close(ours, theirs)
+    assert gru.kernel(CPU, training=True).__name__ == "gruland.kernels.plain"
+    with pytest.raises(ValueError, match="backend 'cpu' cannot run here: Layer norm has a cell of its own"):
+        GRU(3, 4, regularizer=norm, backend="cpu")(torch.zeros(1, 2, 3))
 
 
 def test_dropconnect_scales_what_it_leaves() -> None:

@@ -167,11 +167,12 @@ def run_layers(
     *,
     keep_seeds: Sequence[int | None] | None = None,
     candidates: Sequence[Tensor | None] | None = None,
+    gates: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A stack of layers by a backend, with an activation from ``BETWEEN`` between two layers.
 
     ``keep_seeds`` [L] stand for masks that a backend with ``DRAWS_ZONEOUT`` draws, at the rate ``zoneout``;
-    ``candidates`` [L] are for a backend that fuses them.
+    ``candidates`` [L] are for a backend that fuses them, ``gates`` is for :mod:`gruland.kernels.plain`.
 
     Returns the last layer's states [T, B, H], and every layer's state after each sequence's last step [L, B, H].
     """
@@ -185,6 +186,8 @@ def run_layers(
         more: dict[str, Any] = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
         if candidates is not None:
             more["candidate_TBH"] = candidates[index]
+        if gates is not None:
+            more["gates"] = gates
         x_TBI = kernel.run_layer(x_TBI, state_LBH[index], layer, active, keep_TBH, zoneout, precision, **more)
         finals.append(last(x_TBI, active))
     return x_TBI, torch.stack(finals)

@@ -2,15 +2,15 @@
 
 The other backends have explicit backward passes: fast, and without a derivative of their own. This one serves what
 needs more than a gradient: ``create_graph=True``, ``torch.func`` (``grad``, ``vmap``, ``jvp``) and forward mode. It is
-chosen where one of these is at work, never by name, and takes several times as long. Equations:
-:mod:`gruland.kernels.eager`.
+chosen where one of these is at work or a regularizer changes the cell, never by name, and takes several times as long.
+Equations: :mod:`gruland.kernels.eager`.
 
 T time steps, B sequences, I inputs, H hidden units; S rows of a packed batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,20 +39,28 @@ def run_layer(
     precision: str = "float32",
     *,
     candidate_TBH: Tensor | None = None,
+    gates: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`."""
+    """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`.
+
+    ``gates`` is done to the matrix products [R, 3H] of the gates before their biases; this backend alone has it.
+    """
+
+    def linear(x_RI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x_RI, weight, bias) if gates is None else gates(F.linear(x_RI, weight)) + bias
+
     (time_steps, sequences), device = x_TBI.shape[:2], x_TBI.device
     running = [n for n in torch.as_tensor(active).tolist() if n]
     # In bfloat16 the gradients are rounded where the operands are.
     rounded = (lambda x: x.bfloat16().to(x.dtype)) if precision == "bfloat16" else (lambda x: x)
     # The input's part of the gates r, z, n of all steps at once: (S, 3H). Padding is not read.
     x_SI = rounded(pack(x_TBI, running_rows(running, time_steps, sequences, device)))
-    steps = F.linear(x_SI, rounded(layer.weight_ih), layer.bias_ih).split(running)
+    steps = linear(x_SI, rounded(layer.weight_ih), layer.bias_ih).split(running)
     weight_hh, h_BH, states = rounded(layer.weight_hh), h0_BH, []
     for t, (n, inputs_B3H) in enumerate(zip(running, steps, strict=True)):
         h_BH = h_BH[:n]
         a_r, a_z, a_n = inputs_B3H.chunk(3, 1)
-        b_r, b_z, u = F.linear(rounded(h_BH), weight_hh, layer.bias_hh).chunk(3, 1)
+        b_r, b_z, u = linear(rounded(h_BH), weight_hh, layer.bias_hh).chunk(3, 1)
         r, z = torch.sigmoid(a_r + b_r), torch.sigmoid(a_z + b_z)
         candidate = torch.tanh(a_n + r * u)
         if candidate_TBH is not None:

@@ -50,6 +50,10 @@ class PackedBatch:
     """
 
     def __init__(self, model: Classifier, packed: Packed, labels_B: Tensor, share: float) -> None:
+        if "gates" in model.regularizer.hooks:
+            raise ValueError(
+                f"{model.regularizer.title} has a cell of its own, whose Hessian is not offered: give another plane"
+            )
         self.packed, self.gru = packed, model.gru
         self._model, self._labels_B, self._share = model, labels_B, share
 

@@ -40,6 +40,8 @@ def unavailable(model: Classifier, precision: str = "float32") -> str | None:
     gru, kernel = model.gru, kernel_of(model)
     if model.vectors.requires_grad:
         return "the word vectors are trained"
+    if "gates" in gru.regularizer.hooks:
+        return f"{gru.regularizer.title} has a cell of its own"
     if gru.backend not in ("auto", kernel.__name__.rpartition(".")[2]):
         return f"the model's backend is {gru.backend}"
     return kernel.unavailable(model.device, model.head.weight.dtype, False, precision)

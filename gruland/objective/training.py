@@ -66,6 +66,10 @@ class TrainingLoss(EvaluationLoss):
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self._draws = draws_of(seed, draws, np.arange(encoded.size) if keys is None else np.asarray(keys))
+        if "agreement" in model.regularizer.hooks and draws < 2:
+            raise ValueError(
+                f"draws={draws}: {model.regularizer.title} compares two draws, expected at least 2"
+            )
         if not model.regularizer.random:
             self._draws = self._draws[:1]
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
@@ -84,9 +88,12 @@ class TrainingLoss(EvaluationLoss):
         """Loss [N] and correctness [N], means over the draws, of logits [D, N, K] (and a column of penalties)."""
         task, regularizer, labels = self._model.task, self._model.regularizer, self._labels
         penalties: Tensor | float = 0.0
-        if "penalty" in regularizer.hooks:
+        if _has_more(self._model):
             logits, penalties = logits[..., :-1], logits[..., -1].double()
         losses = torch.stack([regularizer.loss(task, logits_NK, labels) for logits_NK in logits]).double()
+        if "agreement" in regularizer.hooks:  # of each draw with the one before it
+            pairs = zip(logits, logits.roll(1, 0), strict=True)
+            losses = losses + torch.stack([regularizer.agreement(task, *pair) for pair in pairs])
         correct = torch.stack([task.correct(task.probabilities(logits_NK), labels) for logits_NK in logits])
         return (losses + penalties).mean(0), correct.double().mean(0)
 
@@ -94,7 +101,7 @@ class TrainingLoss(EvaluationLoss):
 def _why_not_projected(model: Classifier) -> str | None:
     """None if the masks leave what is projected once for all draws alone, else one line."""
     regularizer, layer = model.regularizer, model.gru.layer(0)
-    if regularizer.hooks - {"weights", "loss"}:
+    if regularizer.hooks - {"weights", "loss", "agreement"}:
         return f"{regularizer.title} acts within the forward pass"
     drawn = regularizer.weights(layer, Draw(0).of_batch(1, model.device))
     if drawn.weight_ih is not layer.weight_ih or drawn.bias_ih is not layer.bias_ih:
@@ -148,7 +155,7 @@ class _PaddedDraws(PaddedReviews):
 
 
 class _LogitsAndPenalty(nn.Module):
-    """A model's logits [B, K] and, where its regularizer has one, the penalty as a further column."""
+    """A model's logits [B, K] and, where its regularizer has some, the penalties as a further column."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -156,10 +163,16 @@ class _LogitsAndPenalty(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor, draw: Draw | None) -> Tensor:
         logits, states_BTH = self.model.logits_and_states(tokens, lengths, draw)
-        if "penalty" not in self.model.regularizer.hooks:
+        if not _has_more(self.model):
             return logits
-        penalty_B = self.model.regularizer.penalty(states_BTH, lengths)
-        return torch.cat([logits, penalty_B.unsqueeze(1)], 1)
+        regularizer = self.model.regularizer
+        more_B = regularizer.penalty(states_BTH, lengths) + regularizer.decay(self.model.matrices())
+        return torch.cat([logits, more_B.unsqueeze(1)], 1)
+
+
+def _has_more(model: Classifier) -> bool:
+    """Whether the loss has a part that is no function of the logits."""
+    return not model.regularizer.hooks.isdisjoint(("penalty", "decay"))
 
 
 @contextmanager

@@ -1,18 +1,25 @@
 """Regularizers: one class each, all of the interface in :mod:`gruland.regularizers.base`."""
 
 from gruland.regularizers.ar_tar import ArTar
+from gruland.regularizers.awd import AWD
 from gruland.regularizers.base import RATES, SIZES, Regularizer, Steps, check_rate
 from gruland.regularizers.composed import Composed
 from gruland.regularizers.draws import Bernoulli, Draw, draws_of, factors, mix
 from gruland.regularizers.dropconnect import DropConnect
 from gruland.regularizers.embedding import Embedding
+from gruland.regularizers.fraternal import Fraternal
 from gruland.regularizers.label_smoothing import LabelSmoothing
+from gruland.regularizers.layer_norm import LayerNorm
 from gruland.regularizers.locked import Locked
 from gruland.regularizers.none import NoDropout
+from gruland.regularizers.r_drop import RDrop
 from gruland.regularizers.recurrent import Recurrent
+from gruland.regularizers.weight_decay import WeightDecay
+from gruland.regularizers.word_dropout import WordDropout
 from gruland.regularizers.zoneout import Zoneout
 
 __all__ = [
+    "AWD",
     "RATES",
     "SIZES",
     "ArTar",
@@ -21,12 +28,17 @@ __all__ = [
     "Draw",
     "DropConnect",
     "Embedding",
+    "Fraternal",
     "LabelSmoothing",
+    "LayerNorm",
     "Locked",
     "NoDropout",
+    "RDrop",
     "Recurrent",
     "Regularizer",
     "Steps",
+    "WeightDecay",
+    "WordDropout",
     "Zoneout",
     "by_rates",
     "check_rate",

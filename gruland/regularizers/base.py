@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 SIZES: Mapping[str, Sequence[Any]] = {"model.hidden_size": (256, 128, 64)}
 RATES: Mapping[str, Sequence[Any]] = {**SIZES, "regularizer.rate": (0.05, 0.1, 0.5)}
 
-#: The hooks that are called with a draw, thus in training and in dropout at test time, and those of the loss.
+#: The hooks that are called with a draw, thus in training and in dropout at test time; those of the cell and the loss.
 DRAWING = ("words", "weights", "step", "between")
-HOOKS = (*DRAWING, "penalty", "loss")
+HOOKS = (*DRAWING, "gates", "penalty", "decay", "loss", "agreement")
 
 
 class Steps(NamedTuple):
@@ -76,9 +76,27 @@ class Regularizer:
         """What the next layer gets of a layer's states [T, B, H]; of the last layer the head gets the last [B, H]."""
         return h
 
+    def gates(self, products_R3H: Tensor) -> Tensor:
+        """What stands for the gates' products [R, 3H] with the input or with the previous state, before the biases.
+
+        It acts wherever the layers run, with a draw or without. No fused kernel has such a cell.
+        """
+        return products_R3H
+
     def penalty(self, states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
         """What is added to each sequence's loss [B]: of the last layer's states, zero beyond the lengths."""
         return states_BTH.new_zeros(len(states_BTH))
+
+    def decay(self, matrices: Sequence[Tensor]) -> Tensor:
+        """What is added to the loss for the weights themselves, a scalar: of the layers' and the head's matrices."""
+        return matrices[0].new_zeros(())
+
+    def agreement(self, task: Task, logits_BK: Tensor, others_BK: Tensor) -> Tensor:
+        """What is added [B] for the difference of two passes over the same words, each with masks of its own.
+
+        With this hook training makes two passes, and minimizes the mean of their losses.
+        """
+        return logits_BK.new_zeros(len(logits_BK))
 
     def loss(self, task: Task, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """The loss [B] that training minimizes besides the penalty."""

@@ -89,10 +89,25 @@ class Composed(Regularizer):
             h = part.between(h, draw.at(number))
         return h
 
+    def gates(self, products_R3H: Tensor) -> Tensor:
+        """Each part in its turn."""
+        for part in self._parts:
+            products_R3H = part.gates(products_R3H)
+        return products_R3H
+
     def penalty(self, states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
         """The sum."""
         penalties = [part.penalty(states_BTH, lengths_B) for part in self._parts if "penalty" in part.hooks]
         return sum(penalties, super().penalty(states_BTH, lengths_B))
+
+    def decay(self, matrices: Sequence[Tensor]) -> Tensor:
+        """The sum."""
+        return sum((part.decay(matrices) for part in self._parts), super().decay(matrices))
+
+    def agreement(self, task: Task, logits_BK: Tensor, others_BK: Tensor) -> Tensor:
+        """The sum."""
+        found = (part.agreement(task, logits_BK, others_BK) for part in self._parts)
+        return sum(found, super().agreement(task, logits_BK, others_BK))
 
     def loss(self, task: Task, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """That of the part that replaces it."""
