@@ -113,6 +113,7 @@ class WeightsAndBiases(WandbLogger):
                 f"rate:{regularizer.rate:g}",
                 f"hidden:{cfg.model.hidden_size}",
                 f"seed:{cfg.seed}",
+                *([f"defence:{defence.name}"] if (defence := runs.build_defence(cfg)).hooks else []),
             ],
             config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, console="off"),

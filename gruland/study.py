@@ -161,6 +161,11 @@ class Study:
 
         from gruland import config
 
+        for word, parsed in self._parsed:
+            if parsed.key_or_group == "defence" and parsed.is_sweep_override():
+                raise ValueError(
+                    f"{word}: a study chooses models under one defence; gruland.train sweeps over several"
+                )
         fixed = [word for word, parsed in self._parsed if not parsed.is_sweep_override()]
         config.compose(*fixed)  # its errors are the ones to show
         GlobalHydra.instance().clear()

@@ -31,6 +31,8 @@ from gruland.progress import clock
 
 log = logging.getLogger("gruland")
 
+#: The groups of which a sweep may take several options, each with settings of its own.
+KINDS = ("regularizer", "defence")
 #: The environment variable by which a worker knows the sweep's own process.
 _SWEEP = "GRULAND_SWEEP_PROCESS"
 #: Seconds between two looks whether that process lives.

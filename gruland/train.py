@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from gruland import config, runs, sweep
 from gruland.errors import one_line, one_line_errors
 from gruland.progress import FILE_VARIABLE, part
+from gruland.sweep import KINDS
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -272,9 +273,12 @@ def _checked(words: list[str]) -> list[str]:
             [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
         )
         config.check(config.compose(*where, *rest))
-    if any(o.is_sweep_override() and o.key_or_group == "regularizer" for o in overrides):
+    swept = tuple(
+        f"{o.key_or_group}." for o in overrides if o.is_sweep_override() and o.key_or_group in KINDS
+    )
+    if swept:
         # Hydra composes the first of them with all settings, although only some of the others have them.
-        words = [f"++{word}" if word.startswith("regularizer.") else word for word in words]
+        words = [f"++{word}" if word.startswith(swept) else word for word in words]
     # Hydra takes no overrides after its flags.
     return config.typed(sorted(words, key=lambda word: word in ("-m", "--multirun")))
 

@@ -22,7 +22,7 @@ class GridSweeper(Sweeper):
 
     The grid is that of the regularizer's class (``grid``), ``hydra.sweeper.params`` and a sweep on the command line
     replace axes of it, and a sweep over another key multiplies it. ``regularizer=a,b`` runs the grid of each, without
-    the settings that one of them does not have.
+    the settings that one of them does not have; ``defence=a,b`` does the same without a grid.
     """
 
     hydra_context: HydraContext
@@ -51,24 +51,28 @@ class GridSweeper(Sweeper):
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job, the longest jobs first: they keep every worker busy to the end."""
-        from gruland.sweep import cost
+        from gruland.sweep import KINDS, cost
 
-        arguments = [re.sub(r"^\+\+(?=regularizer\.)", "", line) for line in arguments]
+        arguments = [re.sub(rf"^\+\+(?=({'|'.join(KINDS)})\.)", "", line) for line in arguments]
         overrides = self._parse(arguments)
-        swept = [o for o in overrides if o.get_key_element() == "regularizer" and o.is_sweep_override()]
+        swept = [o for o in overrides if o.get_key_element() in KINDS and o.is_sweep_override()]
         if not swept:
             return self._grid(self.config, arguments)
         rest = [line for line, o in zip(arguments, overrides, strict=True) if o not in swept]
-        jobs = []
-        for (choice,) in _split(swept[-1:]):
-            cfg = self._chosen([choice])
-            known = [
-                line
-                for line in rest
-                if not line.startswith("regularizer.")
-                or OmegaConf.select(cfg, line.partition("=")[0]) is not None
-            ]
-            jobs += self._grid(self._chosen([choice, *known]), [choice, *known])
+        fixed = [line for line in rest if line.startswith(tuple(f"{kind}=" for kind in KINDS))]
+        own = tuple(f"{o.get_key_element()}." for o in swept)
+        settings = [line for line in rest if line.startswith(own)]
+        jobs, used = [], set()
+        for choice in _split(swept):
+            cfg = self._chosen([*fixed, *choice])
+            absent = [line for line in settings if OmegaConf.select(cfg, line.partition("=")[0]) is None]
+            known = [line for line in rest if line not in absent]
+            used |= set(known)
+            jobs += self._grid(self._chosen([*choice, *known]), [*choice, *known])
+        if unused := [line for line in settings if line not in used]:
+            raise ValueError(
+                f"{unused[0]}: none of {', '.join(str(o.input_line) for o in swept)} has the key"
+            )
         return sorted(jobs, key=lambda job: -cost(self.compose(job)))
 
     def compose(self, job: Sequence[str]) -> DictConfig:

@@ -610,6 +610,40 @@ def test_what_was_swept_is_a_column_and_compared(tmp_path: Path) -> None:
     assert "s2" not in page.ids
 
 
+def test_defences_and_regularizers_are_one_table(tmp_path: Path) -> None:
+    for k, defence in enumerate(("none", "fgm", "word_deletion")):
+        for seed in range(3):
+            for cell, loss in ((NONE, 0.5), (ZONEOUT, 0.4)):
+                if (defence, cell) != ("fgm", ZONEOUT):
+                    words = [] if defence == "none" else [f"defence={defence}"]
+                    run = add_run(tmp_path, cell, seed, loss + k / 10 + seed / 100, overrides=words)
+                    if words:
+                        model = results_of(cell, seed, loss, "reviews", words)["model"]
+                        update(run, model={**model, "defence": defence})
+                    add_attack(run, 2 * loss + k / 10, dropout=None)
+    stronger = add_run(tmp_path, NONE, 0, 0.9, overrides=["defence=fgm", "defence.epsilon=9"])
+    model = results_of(NONE, 0, 0.9, "reviews", ["defence=fgm"])["model"]
+    update(stronger, model={**model, "defence": "fgm"})
+    write([tmp_path], tmp_path / "report")
+    tables = markdown_tables((tmp_path / "report" / "report.md").read_text())
+    (table,) = [rows for rows in tables if plain(rows[0][0]) == "Measure, defence"]
+    cells = {plain(row[0]): [plain(cell) for cell in row[1:]] for row in table[1:]}
+    assert [plain(cell) for cell in table[0][1:]] == ["No dropout", "Zoneout"]
+    assert cells["Test loss, none"][0].startswith("0.510 [")
+    assert cells["Test loss, fgm"][0].startswith("0.610 ["), "the weaker one has the lesser validation loss"
+    assert cells["Test loss, fgm"][1] == "not run"
+    assert cells["Test loss, word_deletion"][1].startswith("0.610 [")
+    assert "Accuracy under typing errors, word_deletion" in cells
+    (study,) = studies(collect([tmp_path]))
+    others = {json.dumps(model.others) for model in study.models}
+    assert json.dumps({"defence": "fgm", "defence.epsilon": 9}) in others
+    assert not any("_target_" in text for text in others)
+    defended = next(model for model in study.models if model.others["defence"] == "word_deletion")
+    (line,) = commands.training(study, [defended])
+    assert shlex.split(line).count("defence=word_deletion") == 1
+    assert run_name(compose(*shlex.split(line)[3:-2], "seed=0")) in {run.path.name for run in study.runs}
+
+
 def test_vectors_and_other_settings_of_the_same_reviews_are_compared(tmp_path: Path) -> None:
     add_run(tmp_path, NONE)
     other = add_run(tmp_path, NONE, overrides=["data.max_length=100"])

@@ -77,6 +77,17 @@ def test_several_regularizers_run_the_grid_of_each_the_longest_first():
     assert units == sorted(units, reverse=True)
 
 
+def test_defences_cross_the_grids_and_take_the_settings_that_they_have():
+    words = ["defence=none,fgm", "regularizer=none,zoneout", "model.hidden_size=8", "regularizer.rate=0.1"]
+    made = sweeper(*words)
+    found = [made.compose(job) for job in made.jobs([*words, "defence.epsilon=1,2"])]
+    names = {(c.regularizer.get("rate"), c.defence.get("epsilon")) for c in found}
+    assert len(found) == 6
+    assert names == {(rate, epsilon) for rate in (None, 0.1) for epsilon in (None, 1, 2)}
+    with pytest.raises(ValueError, match=r"defence\.epsilom=1: none of defence=none,fgm has the key"):
+        made.jobs(["defence=none,fgm", "model.hidden_size=8", "defence.epsilom=1"])
+
+
 def test_the_baseline_takes_no_rate():
     found = cells("regularizer=none,zoneout", "regularizer.rate=0.2,0.3")
     assert sorted(found) == sorted(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gruland.report import differences, figures, paper, tables
+from gruland.report import defences, differences, figures, paper, tables
 from gruland.report.collect import Model, Study, surface_path, typing_errors
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
@@ -52,6 +52,7 @@ def chapter(study: Study, most_surfaces: int = MOST_SURFACES) -> Chapter:
         _curves(study),
         _surfaces(study, most_surfaces),
         _attacks(study, attacks),
+        _defences(study),
     ]
     kept = [section for section in sections if section.blocks or section.text]
     said = answer(study, losses, attacks)
@@ -186,6 +187,11 @@ def _attacks(study: Study, rows: Sequence[Any]) -> Section:
         text = ["No run has an adversarial evaluation yet: python -m gruland.attack makes up for it."]
     kept = [block for block in blocks if block]
     return Section(f"{study.key}-attack", "Adversarial robustness", kept, text)
+
+
+def _defences(study: Study) -> Section:
+    table = defences.table(study)
+    return Section(f"{study.key}-defence", "Defences", [table] if table else [])
 
 
 def facts(study: Study) -> list[tuple[str, str]]:

@@ -347,8 +347,8 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
 def _settings(run: Run) -> dict[str, Any]:
     """The settings that determine a run's model but for its seed, by dotted key, and its data."""
     settings = flat({key: value for key, value in identity(run.config).items() if key != "seed"})
-    if settings.pop("defence._target_", None):
-        settings[DEFENCE] = str(run.results["model"]["defence"])
+    if target := settings.pop("defence._target_", None):
+        settings[DEFENCE] = str(run.results["model"].get(DEFENCE, target))
     return {DEFENCE: "none", **settings, "data.fingerprint": _fingerprint(run)[:8]}
 
 

@@ -1,0 +1,87 @@
+"""Defences crossed with regularizers: what the one is worth beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gruland.report.choice import choose
+from gruland.report.collect import DEFENCE, Model, Study, attacks, scores
+from gruland.report.tables import NOT_RUN, NOTHING, Row, Table, mean_of
+from gruland.runs import Run
+
+#: A measure of a run; None where it was not made.
+Measure = Callable[[Run], float | None]
+
+
+def table(study: Study) -> Table | None:
+    """A row for each measure and defence, a column for each regularizer; None where there is one defence alone."""
+    cells: dict[tuple[str, str], list[Model]] = {}
+    for model in study.models:
+        cells.setdefault((model.others.get(DEFENCE, "none"), model.regularizer), []).append(model)
+    defences, regularizers = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    if len(defences) < 2:
+        return None
+    defences.sort(key=lambda name: (name != "none", name))
+    chosen = {cell: choose(models).model for cell, models in cells.items()}
+    titles = {model.regularizer: model.title for model in study.models}
+    rows = [
+        Row(
+            f"{name}, {defence}",
+            [_cell(chosen.get((defence, regularizer)), measure) for regularizer in regularizers],
+        )
+        for name, measure in measures(study).items()
+        for defence in defences
+    ]
+    named = [model.label for model in chosen.values()]
+    return Table(
+        f"{study.key}-defences",
+        "Defences and regularizers",
+        ["Measure, defence", *(titles[regularizer] for regularizer in regularizers)],
+        rows,
+        [
+            "Of each defence and regularizer the model of least validation loss, the mean over its seeds, whose best "
+            f"epoch was measured: {'; '.join(named)}.",
+            "Of several seeds the mean, from three on with its 95% interval (Student’s t over the seeds).",
+        ],
+    )
+
+
+def measures(study: Study) -> dict[str, Measure]:
+    """The test scores, the accuracy under each attack and the certified accuracies that some run has."""
+    found: dict[str, Measure] = {
+        "Test loss": lambda run: scores(run, "best", "test").get("loss"),
+        "Test accuracy": lambda run: scores(run, "best", "test").get("accuracy"),
+    }
+    for run in study.runs:
+        for name, entry in attacks(run).items():
+            called = name.replace("_", " ")
+            if len(entry.get("scores") or {}) > 1:
+                found.setdefault(f"Accuracy under {called}", partial(_under_attack, name))
+            if entry.get("certificate"):
+                for edits in (0, 1, 2, 4):
+                    found.setdefault(f"Certified for {edits} edits", partial(_certified, name, edits))
+    return found
+
+
+def _under_attack(name: str, run: Run) -> float | None:
+    """The accuracy on the last form of the texts, the attacked one."""
+    forms: dict[str, Any] = (attacks(run).get(name) or {}).get("scores") or {}
+    return list(forms.values())[-1]["plain"]["accuracy"] if len(forms) > 1 else None
+
+
+def _certified(name: str, edits: int, run: Run) -> float | None:
+    """The share of the reviews that are certified for so many edits."""
+    certificate = (attacks(run).get(name) or {}).get("certificate")
+    if certificate is None:
+        return None
+    curve = certificate["curves"]["edits"]
+    return dict(zip(curve["at"], curve["accuracy"], strict=True)).get(edits, 0.0)
+
+
+def _cell(model: Model | None, measure: Measure) -> str:
+    if model is None:
+        return NOT_RUN
+    values = {seed: measure(run) for seed, run in model.runs.items()}
+    return mean_of({seed: value for seed, value in values.items() if value is not None}) or NOTHING
