@@ -12,7 +12,9 @@ OPTIONS = [f"{group}={p.stem}" for group in GROUPS for p in sorted((config.CONF 
 GIVEN = {
     "embedding=file": ["embedding.path=glove.txt"],
     "experiment=paper": ["embedding.path=glove.txt"],
-    "callbacks=epoch_weights": ["callbacks=[default,epoch_weights]"],
+    **{
+        f"callbacks={name}": [f"callbacks=[default,{name}]"] for name in ("epoch_weights", "weight_averaging")
+    },
     "trainer=gpu": ["trainer.accelerator=cpu"],
     **{f"data={name}": ["data.path=reviews.csv"] for name in ("sst2", "sst5", "reuters")},
 }

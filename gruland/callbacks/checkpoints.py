@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
 from gruland.files import atomic_path
@@ -16,6 +18,19 @@ from gruland.weights import save_weights
 
 def _folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.default_root_dir).absolute() / "checkpoints"
+
+
+@contextmanager
+def _as_validated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
+    """The module with the weights that the validation saw: their average, where a callback of Lightning's makes one."""
+    averaging = [item for item in trainer.callbacks if isinstance(item, WeightAveraging)]  # type: ignore[attr-defined]
+    for callback in averaging:
+        callback.on_validation_epoch_start(trainer, pl_module)
+    try:
+        yield
+    finally:
+        for callback in averaging:
+            callback.on_validation_epoch_end(trainer, pl_module)
 
 
 class BestWeights(pl.Callback):
@@ -39,8 +54,9 @@ class BestWeights(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = float(trainer.callback_metrics[self.monitor])
         if value < self._least:
-            weights = pl_module.state_dict()
-            self._least, self._weights = value, {key: part.cpu().clone() for key, part in weights.items()}
+            with _as_validated(trainer, pl_module):
+                weights = {key: part.cpu().clone() for key, part in pl_module.state_dict().items()}
+            self._least, self._weights = value, weights
             save_weights(self._weights, self._path)
 
     def state_dict(self) -> dict[str, Any]:
