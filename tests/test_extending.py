@@ -78,6 +78,22 @@ def test_a_regularizer_of_ones_own(tmp_path: Path) -> None:
     assert "Blanks" in (tmp_path / "outputs" / "smoke" / "report.md").read_text()
 
 
+def test_a_defence_of_ones_own(tmp_path: Path) -> None:
+    followed("A defence", tmp_path)
+    names = sorted(path.parent.name[:-9] for path in tmp_path.glob("outputs/smoke/*/results.json"))
+    assert names == [
+        "none-h8-s0",
+        "none-vector_noise-h8-s0",
+        "zoneout-0.1-h8-s0",
+        "zoneout-0.1-vector_noise-h8-s0",
+    ]
+    (path,) = tmp_path.glob("outputs/smoke/none-vector_noise-*")
+    with pytest.raises(ValueError, match=r"defence\._target_=noise\.VectorNoise is not among the classes"):
+        runs.load(path)
+    report = (tmp_path / "outputs" / "smoke" / "report.md").read_text()
+    assert re.search(r"\| *Test accuracy, vector.?_noise *\|", report)
+
+
 def test_a_callback_of_ones_own(tmp_path: Path) -> None:
     followed("A callback", tmp_path)
     (path,) = tmp_path.glob("outputs/smoke/none-*")
