@@ -21,7 +21,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -49,6 +49,11 @@ RENAMED = {
 }
 #: What Hydra's ``instantiate`` reads itself.
 _HYDRA = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+#: How Hydra says that a group has no such option, alone or in a list.
+_OPTION = re.compile(r"Could not (?:find|load) '(.+)/(.*?)'")
+_OPTIONS = re.compile(r"Available options in '.+':\s+((?:\t.+\s+)+)Config search path")
+#: Groups of which several options may be chosen at once.
+_SEVERAL = {"attack", "callbacks", "logger"}
 #: The largest numbers that weights, seeds and sizes can hold.
 _FLOAT32, _INT64 = 3.4028234663852886e38, 2**63 - 1
 
@@ -76,7 +81,8 @@ def compose(*overrides: str) -> DictConfig:
         raise
     # Hydra meets some words, such as data=[3,[1]], with errors of its own internals.
     except Exception as error:
-        raise ValueError(f"cannot compose {' '.join(words)}: {explained(error)}") from error
+        where = "" if isinstance(error, MissingConfigException) else f"cannot compose {' '.join(words)}: "
+        raise ValueError(f"{where}{explained(error)}") from error
     check_keys(cfg)
     return cfg
 
@@ -87,20 +93,65 @@ def parse(words: Sequence[str]) -> list[Override]:
     Raises:
         ValueError: a word that is no override.
     """
-    parser = OverridesParser.create()
     result = []
     for word in words:
-        try:
-            override = parser.parse_override(word)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"{word}: cannot be read ({reason}); a value with special characters is typed as \"key='value'\""
-            ) from None
+        override = _parsed(word)
         _refuse_renamed(override.key_or_group)
         _refuse_unknown_top(override)
+        _refuse_several(override)
         result.append(override)
     return result
+
+
+def _parsed(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{word}: cannot be read ({reason}); a value with special characters is typed as \"key='value'\""
+        ) from None
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The paths and the settings among a command's words; one with an = in it is a path where there is such a file."""
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    return [word for word in words if word not in settings], settings
+
+
+def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
+    """A finished run's settings of a group with words over them, e.g. ``over(run.config.attack, words, "attack")``.
+
+    ``attack=mine`` takes the settings of another option of the group in their place. Of the other words the keys may
+    stand with the group in front and without, ``landscape.size=51`` and ``size=51``.
+
+    Raises:
+        ValueError: a word that cannot be read, names an unknown option, or gives several values to choose from.
+    """
+    parsed = [_parsed(word) for word in typed(words)]
+    for override in parsed:
+        if override.is_sweep_override() or override.is_delete():
+            raise ValueError(
+                f"{override.input_line}: expected one value; a command on finished runs has no sweep"
+            )
+    chosen = [o for o in parsed if o.key_or_group == group or o.is_hydra_override()]
+    if any(o.key_or_group == group for o in chosen):
+        own = compose(*(str(o.input_line) for o in chosen))[group]
+    whole = OmegaConf.create({group: OmegaConf.to_container(own) if OmegaConf.is_config(own) else dict(own)})
+    try:
+        for override in parsed:
+            if override not in chosen:
+                key = override.key_or_group.removeprefix(f"{group}.")
+                OmegaConf.update(whole, f"{group}.{key}", override.value())
+        _check_numbers(OmegaConf.to_container(whole, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(words)}: {explained(error)}") from error
+    return DictConfig(whole)[group]
+
+
+def searching(folder: str | None) -> list[str]:
+    """The words by which Hydra finds groups in a folder of the user's, too (``--config-dir``)."""
+    return [f"hydra.searchpath=['file://{_escaped(str(Path(folder).absolute()))}']"] if folder else []
 
 
 def typed(words: Sequence[str]) -> list[str]:
@@ -114,8 +165,10 @@ def typed(words: Sequence[str]) -> list[str]:
 
 def _quoted(word: str) -> str:
     key, equals, value = word.partition("=")
-    # What names a file or a folder: data.path, embedding.path, data.cache_dir, output_dir.
-    if not equals or not re.search(r"(^|[._])(path|dir)$", key) or value.strip()[:1] in ("'", '"'):
+    # What names a file or a folder: data.path, embedding.path, data.cache_dir, output_dir, landscape.plane.
+    if not equals or not re.search(r"(^|[._])(path|dir|plane)$", key) or value.strip()[:1] in ("'", '"'):
+        return word
+    if value.startswith("[") and not Path(value).exists():  # a list
         return word
     try:
         plain = not OverridesParser.create().parse_override(word).is_sweep_override()
@@ -127,8 +180,11 @@ def _quoted(word: str) -> str:
     else:
         if plain or not Path(value).expanduser().exists():
             return word
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}='{_escaped(value)}'"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _forced(override: Override) -> str:
@@ -139,12 +195,20 @@ def _forced(override: Override) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """The message of an error of Hydra's or OmegaConf's on one line, with a package to install where one is missing."""
+    """The message of an error of Hydra's or OmegaConf's on one line.
+
+    Of an option that no group has: the nearest one, or the package to install.
+    """
+    if option := _OPTION.search(str(error)):
+        group, name = option.groups()
+        listed = _OPTIONS.search(str(error))
+        known = listed[1].split() if listed else [path.stem for path in (CONF / group).glob("*.yaml")]
+        said = unknown(name, sorted(known))
+        if group.startswith("hydra/") and "did you mean" not in said:
+            package = f"hydra-{name.split('_')[0]}-{group.removeprefix('hydra/')}"
+            said = f"is not installed: pip install {package}"
+        return f"{group}={name} {said}"
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", str(error))
-    if missing := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
-        kind, name = missing.groups()
-        package = f"hydra-{name.split('_')[0]}-{kind}"
-        return f"hydra/{kind}={name} is not installed: pip install {package}"
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -215,21 +279,27 @@ def check_keys(cfg: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     for name in plain:
         if name not in _top():
-            raise ValueError(f"{name} {_unknown(name, _top())}")
+            raise ValueError(f"{name} {unknown(name, _top())}")
     for name in _top():
         if name not in plain:
             raise ValueError(f"{name} is missing: leave ~{name} out")
-    for key, value in _leaves(plain):
+    # The callbacks last: they repeat other groups, whose own keys say more.
+    plain = dict(sorted(plain.items(), key=lambda item: item[0] == "callbacks"))
+    for key, _ in _leaves(plain):
         _refuse_renamed(key)
+    _check_numbers(plain)
+    for name, group in plain.items():
+        if name in _groups() and not isinstance(group, Mapping | list):
+            raise ValueError(f"{name}={group}: expected an option of the group, e.g. {name}={_option(name)}")
+        _check_arguments(group, name)
+
+
+def _check_numbers(settings: Any) -> None:
+    for key, value in _leaves(settings):
         if isinstance(value, float) and not abs(value) <= _FLOAT32:
             raise ValueError(f"{key}={value}: expected a finite number that fits in 32 bits")
         if isinstance(value, int) and abs(value) > _INT64:
             raise ValueError(f"{key}={value}: expected a whole number that fits in 64 bits")
-    # The callbacks last: they repeat other groups, whose own keys say more.
-    for name, group in sorted(plain.items(), key=lambda item: item[0] == "callbacks"):
-        if name in _groups() and not isinstance(group, Mapping | list):
-            raise ValueError(f"{name}={group}: expected an option of the group, e.g. {name}={_option(name)}")
-        _check_arguments(group, name)
 
 
 def _check_arguments(node: Any, key: str) -> None:
@@ -242,7 +312,7 @@ def _check_arguments(node: Any, key: str) -> None:
     known = _arguments(node["_target_"], key) if "_target_" in node else None
     for name, item in node.items():
         if known is not None and name not in known and name not in _HYDRA:
-            raise ValueError(f"{key}.{name} {_unknown(str(name), known)}")
+            raise ValueError(f"{key}.{name} {unknown(str(name), known)}")
         _check_arguments(item, f"{key}.{name}")
 
 
@@ -268,7 +338,8 @@ def _arguments(target: Any, key: str) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def unknown(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a key that nothing reads: the nearest known one, or all."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (
         f"is unknown: did you mean {near[0]}?" if near else f"is unknown: expected one of {', '.join(known)}"
@@ -283,8 +354,20 @@ def _refuse_renamed(key: str) -> None:
 def _refuse_unknown_top(override: Override) -> None:
     """``sed=1`` and ``regulariser=zoneout``: Hydra's own answer to these is to add them with +."""
     name = override.key_or_group.split("@")[0]
+    if override.is_delete() and name in _top():
+        raise ValueError(f"{name} is missing: leave ~{name} out")
     if not re.search(r"[./]", name) and name not in (*_top(), "experiment"):
-        raise ValueError(f"{name} {_unknown(name, [*_top(), 'experiment'])}")
+        raise ValueError(f"{name} {unknown(name, [*_top(), 'experiment'])}")
+
+
+def _refuse_several(override: Override) -> None:
+    """``regularizer=[zoneout,ar_tar]``: Hydra would put the settings of both into one object."""
+    group, value = override.key_or_group, override.value()
+    if group in _groups() and group not in _SEVERAL and isinstance(value, list):
+        both = "_".join(map(str, value))
+        several = f", here {group}={both}" if (CONF / group / f"{both}.yaml").exists() else ""
+        hint = f"; several at once are an option of their own{several}" if group == "regularizer" else ""
+        raise ValueError(f"{override.input_line}: expected one option{hint}")
 
 
 @cache

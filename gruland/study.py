@@ -198,7 +198,7 @@ class Study:
     def _attacks(self) -> list[str]:
         """The words of the study that speak of attacks, as the command takes them."""
         words = [f"attack={_listed(self._composed.hydra.runtime.choices['attack'])}"]
-        return words + [word.removeprefix("attack.") for word in self.overrides if word.startswith("attack.")]
+        return words + [word for word in self.overrides if word.startswith("attack.")]
 
     def _train(self, *words: str) -> None:
         self._run("gruland.train", *words, *_TRAINING_ALONE, "-m")

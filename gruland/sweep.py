@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from gruland import config, runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.progress import clock
+from gruland.terminal import lines, needed
 
 log = logging.getLogger("gruland")
 
@@ -284,12 +285,10 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
     if len(rows) > 1:  # what is the same everywhere needs no column, but who it is does
         order = [k for k in order if k in ("regularizer", "units") or len({row.get(k) for row in rows}) > 1]
     header = [*dict.fromkeys(order), "val loss", "test loss", "accuracy", "F1", "epoch"]
-    while len(header) > 3 and _width(header, rows) > width:
+    while len(header) > 3 and needed(_table(header, rows)) > width:
         header.remove(next(k for k in ("epoch", "F1", "test loss", *reversed(header)) if k in header))
     if rows:
-        widths = [max(len(key), *(len(row.get(key, "")) for row in rows)) for key in header]
-        for line in (header, *([row.get(key, "") for key in header] for row in rows)):
-            print("  ".join(cell.rjust(size) for cell, size in zip(line, widths, strict=True)).rstrip())
+        print("\n".join(lines(_table(header, rows), width)))
     for folder, results in found:
         if results.get("status") != "finished":
             said = f"failed: {results['error']}" if results.get("error") else "not finished"
@@ -374,5 +373,5 @@ def _swept(folders: Sequence[Path]) -> list[dict[str, str]]:
     return [{key.rpartition(".")[2]: str(one.get(key)) for key in differing} for one in settings]
 
 
-def _width(header: Sequence[str], rows: Sequence[dict[str, str]]) -> int:
-    return sum(max(len(key), *(len(row.get(key, "")) for row in rows)) + 2 for key in header) - 2
+def _table(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    return [list(header), *([row.get(key, "") for key in header] for row in rows)]

@@ -269,10 +269,7 @@ def _checked(words: list[str]) -> list[str]:
         return words
     overrides = config.parse(config.typed(rest))
     if not options.multirun and not any(o.is_sweep_override() or o.is_hydra_override() for o in overrides):
-        where = (
-            [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
-        )
-        config.check(config.compose(*where, *rest))
+        config.check(config.compose(*config.searching(options.config_dir), *rest))
     swept = tuple(
         f"{o.key_or_group}." for o in overrides if o.is_sweep_override() and o.key_or_group in KINDS
     )

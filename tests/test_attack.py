@@ -538,7 +538,10 @@ def test_no_attack_and_several_compose() -> None:
 
 
 def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command([str(zoneout.path), "rate=0.5", "typing_errors.reviews=10", "draws=2"]) == 0
+    assert (
+        command([str(zoneout.path), "rate=0.5", "typing_errors.reviews=10", "attack.typing_errors.draws=2"])
+        == 0
+    )
     entry = zoneout.results["attacks"]["typing_errors"]
     assert entry["settings"] == {**own(zoneout).__dict__, "rate": 0.5, "reviews": 10, "draws": 2}
     lines = capsys.readouterr().out.splitlines()
@@ -556,7 +559,7 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             ["{run}", "rat=0.5"],
-            "rat=0.5: expected one of reviews, rate, mode, seed, draws, dropout_seed before",
+            "attack.typing_errors.rat is unknown: did you mean rate?",
         ),
         (
             ["{run}", "rate=0.5", "mode=both"],
@@ -564,7 +567,9 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["{run}", "rate=half"], "attack.typing_errors.rate=half: expected a number in [0, 1]"),
         (["{run}", "rate=0.1,0.2"], "rate=0.1,0.2: expected one value"),
-        (["{run}", "attack=nosuch"], "attack/nosuch"),
+        (["{run}", "attack=nosuch"], "attack=nosuch is unknown: expected one of none, smoke, typing_errors"),
+        (["{run}", "attack=none"], "attack=none: expected an attack"),
+        (["{run}", "attack=[smoke,mine]"], "attack=mine is unknown"),
         (["{run}/nowhere"], "does not exist"),
         (["{run}/attack"], "holds no run"),
     ],

@@ -8,11 +8,16 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gruland import runs
+import gruland
+from gruland import config, runs
+from gruland.attack import build
+from gruland.attack.__main__ import _attacks
+from gruland.surfaces import Surface
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -113,3 +118,37 @@ def test_a_data_source_of_ones_own(tmp_path: Path) -> None:
     assert results["landscape"]["settings"]["size"] in (3, [3, 3])
     assert results["attacks"]["typing_errors"]["scores"]["raw"]["plain"]["count"] == 8
     assert "letters" in (tmp_path / "outputs" / "smoke" / "report.md").read_text()
+
+
+def test_groups_of_an_installed_package_are_found_by_hydras_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package with a conf/ of its own: every command takes its options beside those that are here."""
+    package = tmp_path / "own_groups"
+    for file, text in {
+        "__init__.py": "",
+        "conf/__init__.py": "",
+        "conf/regularizer/light.yaml": "_target_: gruland.regularizers.Zoneout\nrate: 0.01\n",
+        "conf/attack/few.yaml": "few:\n  _target_: gruland.attack.TypingErrors\n  reviews: 3\n",
+        "conf/landscape/fine.yaml": "defaults:\n  - default\nsize: 51\n",
+    }.items():
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = gruland.compose(
+        "hydra.searchpath=[pkg://own_groups.conf]",
+        "regularizer=light",
+        "attack=[smoke,few]",
+        "attack.few.rate=0.2",
+    )
+    assert config.instantiate(cfg.regularizer).rate == 0.01
+    attacks = build(cfg.attack)
+    assert {name: attack.reviews for name, attack in attacks.items()} == {"typing_errors": 8, "few": 3}
+    where = config.searching(str(package / "conf"))  # --config-dir
+    assert _attacks(cfg.attack, [*where, "attack=few", "rate=0.5"]) == {
+        "few": replace(attacks["few"], rate=0.5)
+    }
+    surface = Surface.of(config.over(cfg.landscape, [*where, "landscape=fine", "seed=3"], "landscape"))
+    assert (surface.size, surface.seed) == (51, 3)
+    with pytest.raises(ValueError, match=r"^regularizer=light is unknown"):
+        gruland.compose("regularizer=light")

@@ -168,15 +168,19 @@ def test_command_keeps_the_run_s_own_settings(two_runs):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sise=5", "sise=5: expected one of"),
+        ("sise=5", "landscape.sise=5: there is no such key, did you mean landscape.size?"),
+        ("landscape.sise=5", "landscape.sise=5: there is no such key, did you mean landscape.size?"),
+        ("landscape=nosuch", "landscape=nosuch is unknown: expected one of default"),
+        ("size=3,5", "size=3,5: expected one value; a command on finished runs has no sweep"),
+        ("size=99999999999999999999", "landscape.size=99999999999999999999: expected a whole number that"),
         ("size=0", "landscape.size=0: expected a whole number of at least 1"),
         ("reviews=0", "landscape.reviews=0"),
         ("normalization=layer", "landscape.normalization='layer'"),
         ("seed=x", "landscape.seed=x"),
-        ("size.x=5", "size.x=5: expected one of"),
-        ("=5", "=5: expected one of"),
-        ("size=", "landscape.size=None: expected a whole number"),
-        ("size=[", "size=[: the value cannot be read"),
+        ("size.x=5", "landscape.size={'x': 5}: expected a whole number"),
+        ("=5", "landscape.=5: there is no such key"),
+        ("size=", "landscape.size=: expected a whole number"),
+        ("size=[", "size=[: cannot be read"),
     ],
 )
 def test_command_answers_wrong_settings_with_a_line(two_runs, capsys, override, message):
@@ -193,12 +197,15 @@ def test_command_goes_on_after_a_failing_run(two_runs, capsys):
     assert captured.out.startswith("one: 9 cells")
 
 
-@pytest.mark.parametrize("arguments", [[], ["size=5"]])
-def test_command_without_a_path(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "PATH"), (["size=5"], "no PATH given"), (["one", "enabled=false"], "enabled is for gruland.train")],
+)
+def test_command_without_a_path_or_with_a_setting_of_no_use(arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         command.main(arguments)
     assert exit_.value.code == 2
-    assert "PATH" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():

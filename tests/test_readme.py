@@ -95,7 +95,6 @@ def test_every_link_leads_somewhere(page):
 def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypatch):
     """They take hours and data that is not here: what can be checked is that every word of them means something."""
     monkeypatch.chdir(tmp_path)
-    from gruland.overrides import overridden
     from gruland.report.landscapes import compare
     from gruland.surfaces import Surface
 
@@ -112,9 +111,9 @@ def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypa
                 gruland.compose(*(word.split(",")[0] if word in several else word for word in overrides))
             )
         elif module == "gruland.landscape" and words[0] == "compare":
-            compare._check(overridden(compare.SETTINGS, overrides))
+            compare._check(config.over(compare.SETTINGS, overrides, "comparison"))
         elif module == "gruland.landscape":
-            Surface.of(overridden(Surface().to_dict(), overrides))
+            Surface.of(config.over(Surface().to_dict(), overrides, "landscape"))
 
 
 def test_the_group_table_is_the_configuration():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gruland.report.terminal import lines
+from gruland.terminal import lines
 
 
 def test_numbers_stand_to_the_right_and_heads_break_at_their_spaces() -> None:

@@ -8,20 +8,21 @@ python -m gruland.attack outputs/reviews attack=[typing_errors,mine] typing_erro
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gruland import config
 from gruland.errors import USER_ERRORS, one_line, one_line_errors
-from gruland.overrides import split
+from gruland.terminal import lines
 
 if TYPE_CHECKING:
     from gruland.attack import Attack
 
 _SETTINGS = """settings of an attack, the run's own unless given:
   attack=NAME       or [NAME,NAME]: another file, or several, of conf/attack
-  rate=0.5          a setting of the only attack; typing_errors.rate=0.5 where there are several
+  rate=0.5          a setting of the only attack; attack.typing_errors.rate=0.5, or without attack., among several
 
 settings of typing_errors:
   reviews=200       test reviews
@@ -54,19 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "arguments", nargs="+", metavar="PATH", help="a finished run's folder, or a folder of runs"
-    )
+        "words", nargs="+", metavar="PATH or key=value",
+        help="a finished run's folder, or a folder of runs; a setting",
+    )  # fmt: skip
     parser.add_argument("--config-dir", metavar="FOLDER", help="where an attack/NAME.yaml of yours lies")
     given = parser.parse_intermixed_args(arguments)
-    paths, overrides = split(given.arguments)
+    paths, settings = config.split(given.words)
     if not paths:
         parser.error("give at least one run folder")
     with one_line_errors():
-        return _attack(paths, overrides, given.config_dir)
+        return _attack(paths, [*config.searching(given.config_dir), *settings])
     return 1
 
 
-def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | None) -> int:
+def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
     import logging
 
     from gruland import runs
@@ -81,7 +83,7 @@ def _attack(paths: Sequence[str], overrides: Sequence[str], config_dir: str | No
     verdict = Verdict({key.removeprefix("gate."): value for key, value in own.items()})
     found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.
-    attacks = [_attacks(run.config.attack, overrides, config_dir) for run in found]
+    attacks = [_attacks(run.config.attack, words) for run in found]
     for run, chosen in zip(found, attacks, strict=True):
         try:
             with run.locked():
@@ -106,55 +108,26 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _attacks(own: Any, overrides: Sequence[str], config_dir: str | None) -> dict[str, Attack]:
+def _attacks(own: Any, words: Sequence[str]) -> dict[str, Attack]:
     """The attacks of a run's configuration, or the chosen ones, with the settings that were given.
 
     Raises:
         ValueError: an option, a key or a value that does not exist.
     """
-    from omegaconf import DictConfig, OmegaConf
-
     from gruland.attack import build
 
-    choice = [word for word in overrides if word.startswith("attack=")]
-    settings: Any = OmegaConf.to_container(own)
-    if choice or not settings:
-        settings = OmegaConf.to_container(_compose(choice, config_dir).attack)
-    for key, value in _parse([word for word in overrides if word not in choice]).items():
-        name, _, field = key.rpartition(".")
-        name = name or (next(iter(settings)) if len(settings) == 1 else "")
-        known = [
-            f"{attack}.{name}" for attack, node in settings.items() for name in node if name != "_target_"
-        ]
-        if f"{name}.{field}" not in known:
-            expected = [word.partition(".")[2] for word in known] if len(settings) == 1 else known
-            raise ValueError(f"{key}={value}: expected one of {', '.join(expected)} before the =")
-        settings[name][field] = value
-    return build(DictConfig({"attack": settings}).attack)
-
-
-def _compose(overrides: Sequence[str], config_dir: str | None) -> Any:
-    from gruland import config
-
-    where = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    return config.compose(*where, *overrides)
-
-
-def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    """Keys and values by Hydra's grammar."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    result = {}
-    for word in overrides:
-        try:
-            (parsed,) = OverridesParser.create().parse_overrides([word])
-        except HydraException as error:
-            raise ValueError(f"{word}: the value cannot be read ({str(error).splitlines()[0]})") from error
-        if parsed.is_sweep_override() or parsed.is_delete():
-            raise ValueError(f"{word}: expected one value; a command on finished runs has no sweep")
-        result[parsed.key_or_group] = parsed.value()
-    return result
+    choice = [word for word in words if word.startswith(("attack=", "hydra."))]
+    settings = config.over(own or config.compose().attack, choice, "attack")
+    names = list(map(str, settings))
+    if not names:
+        raise ValueError(f"{' '.join(choice)}: expected an attack")
+    full = []
+    for word in (word.lstrip("+").removeprefix("attack.") for word in words if word not in choice):
+        known = re.split(r"[.=]", word)[0] in names
+        if not known and len(names) != 1:
+            raise ValueError(f"{word}: expected {' or '.join(f'{name}.{word}' for name in names)}")
+        full.append(word if known else f"{names[0]}.{word}")
+    return build(config.over(settings, full, "attack"))
 
 
 def print_table(title: str, entry: Mapping[str, Any]) -> None:
@@ -162,8 +135,6 @@ def print_table(title: str, entry: Mapping[str, Any]) -> None:
     rates = {"achieved_rate": "of the words changed", "hit_again_rate": "hit more than once"}
     said = [f"{entry[key]:.1%} {words}" for key, words in rates.items() if key in entry]
     print(", ".join([f"{title}: {entry['reviews']} test reviews", *said]))
-    from gruland.report.terminal import lines
-
     rows = [["", "loss", "accuracy", "loss with dropout", "accuracy with dropout"]]
     for text, scores in entry["scores"].items():
         rows.append([text, *_cells(scores["plain"]), *_cells(scores["dropout"])])

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gruland import config
 from gruland.errors import USER_ERRORS, one_line, one_line_errors
-from gruland.overrides import overridden, split
 
 #: Seconds to wait for another process that writes its results of the same run.
 _PATIENCE = 60.0
@@ -37,25 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gruland.report.landscapes.__main__ import main as compare
 
         return compare(words[1:])
-    return _compute_all(*_parse(words))
-
-
-def _compute_all(paths: Sequence[str], overrides: Sequence[str]) -> int:
-    from gruland import runs
-
-    failed = 0
-    for path in runs.find(*paths):
-        try:
-            print(_line(path, _compute(path, overrides)))
-        except USER_ERRORS as error:
-            failed += 1
-            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
-    return int(failed > 0)
-
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m gruland.landscape",
+        usage="python -m gruland.landscape PATH... [key=value ...] [--config-dir FOLDER]",
         description="Compute the loss surface of finished runs and draw it into their folders. "
         "A surface that is complete is left alone, an interrupted one goes on, and several processes share one.",
         epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
@@ -64,18 +48,33 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         "Commands: export PATH FILE writes a run's surface for other tools, compare PATH... compares models. "
         "A folder of one of these names is given as ./export or ./compare.",
     )
-    parser.add_argument("path", nargs="+", metavar="PATH", help="a run's folder, or a folder of runs")
-    # Only for the help: argparse cannot tell the two kinds of positional arguments apart.
     parser.add_argument(
-        "override", nargs="*", default=[], metavar="key=value",
-        help="size, extent, plane, normalization, reviews, objective, split, seed, max_seconds or another key of "
-        "conf/landscape/default.yaml, over the run's own settings",
+        "words", nargs="+", metavar="PATH or key=value",
+        help="a run's folder, or a folder of runs; size, extent, plane, normalization, reviews, objective, split, "
+        "seed, max_seconds or another key of conf/landscape/default.yaml, over the run's own settings; "
+        "landscape=NAME: those of another file of conf/landscape",
     )  # fmt: skip
-    given = parser.parse_args(arguments)
-    paths, overrides = split([*given.path, *given.override])
+    parser.add_argument("--config-dir", metavar="FOLDER", help="where a landscape/NAME.yaml of yours lies")
+    given = parser.parse_intermixed_args(words)
+    paths, settings = config.split(given.words)
     if not paths:
         parser.error("no PATH given: expected a run's folder, or a folder of runs")
-    return paths, overrides
+    if any(word.startswith(("enabled=", "landscape.enabled=")) for word in settings):
+        parser.error("enabled is for gruland.train: this command computes the surface in any case")
+    return _compute_all(paths, [*config.searching(given.config_dir), *settings])
+
+
+def _compute_all(paths: Sequence[str], words: Sequence[str]) -> int:
+    from gruland import runs
+
+    failed = 0
+    for path in runs.find(*paths):
+        try:
+            print(_line(path, _compute(path, words)))
+        except USER_ERRORS as error:
+            failed += 1
+            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
+    return int(failed > 0)
 
 
 def _export(arguments: Sequence[str]) -> int:
@@ -97,14 +96,14 @@ def _export(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _compute(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _compute(path: Path, words: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from gruland import runs
     from gruland.surfaces import Surface, compute_run
 
     run = runs.load(path)
-    settings = Surface.of(overridden(Surface.of(run.config.landscape).to_dict(), overrides))
+    settings = Surface.of(config.over(run.config.landscape, words, "landscape"))
     device = "cuda" if torch.cuda.is_available() else None
     # Not locked while it computes: several processes share the work.
     return compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))

@@ -10,48 +10,46 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
+
+from gruland import config
 from gruland.errors import one_line_errors
-from gruland.overrides import overridden, split
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit status is 0."""
-    paths, overrides, out = _parse(arguments)
-    from gruland.report.collect import collect
-    from gruland.report.landscapes.compare import SETTINGS, compare
-
-    folder = Path(out) if out else _common(paths) / "comparison"
-    settings = overridden(SETTINGS, overrides)
-    collection = collect(paths)
-    page = compare(collection, settings, folder=folder)
-    for path, why in collection.left_out.items():
-        print(f"gruland: left out {path}: {why}", file=sys.stderr)
-    print(page)
-    return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> tuple[list[str], list[str], str | None]:
     parser = argparse.ArgumentParser(
         prog="python -m gruland.landscape compare",
+        usage="python -m gruland.landscape compare PATH... [key=value ...] [--out FOLDER]",
         description="Loss landscapes of models side by side: surfaces over the same random planes, measures with "
         "intervals over training seeds and planes, Hessian spectra, barriers, paths. What is computed already is kept "
         "in the runs' folders, an interrupted comparison goes on, and several processes share the work.",
         epilog="example: python -m gruland.landscape compare outputs/paper directions=10 reviews=1000",
     )
-    parser.add_argument("path", nargs="+", metavar="PATH", help="runs' folders, or folders of runs")
     parser.add_argument(
-        "override", nargs="*", default=[], metavar="key=value",
-        help="directions, curvature, barriers or paths, or a setting of a surface (size, reviews, objective, ...)",
+        "words", nargs="+", metavar="PATH or key=value",
+        help="runs' folders, or folders of runs; directions, curvature, barriers or paths, or a setting of a surface "
+        "(size, reviews, objective, ...)",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", help="where to write (default: comparison, beside the runs)"
     )
-    given = parser.parse_args(arguments)
-    paths, overrides = split([*given.path, *given.override])
+    given = parser.parse_intermixed_args(arguments)
+    paths, settings = config.split(given.words)
     if not paths:
         parser.error("no PATH given: expected runs' folders, or folders of runs")
-    return paths, overrides, given.out
+    from gruland.report.collect import collect
+    from gruland.report.landscapes.compare import SETTINGS, compare
+
+    asked: Any = OmegaConf.to_container(config.over(SETTINGS, settings, "comparison"))
+    collection = collect(paths)
+    page = compare(collection, asked, folder=Path(given.out) if given.out else _common(paths) / "comparison")
+    for path, why in collection.left_out.items():
+        print(f"gruland: left out {path}: {why}", file=sys.stderr)
+    print(page)
+    return 0
 
 
 def _common(paths: Sequence[str]) -> Path:

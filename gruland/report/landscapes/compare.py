@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from gruland.config import unknown
 from gruland.progress import Progress
 from gruland.report.collect import Collection, Model, models
 from gruland.report.landscapes.measurements import Bench, Measured, benches
@@ -94,7 +95,7 @@ def _barriers(model: Model, settings: Surface) -> dict[str, Any]:
 def _check(settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in SETTINGS:
-            raise ValueError(f"{key} is no setting of a comparison: expected one of {', '.join(SETTINGS)}")
+            raise ValueError(f"{key} {unknown(key, list(SETTINGS))}")
     for key, least in (("directions", 1), ("curvature", 0)):
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

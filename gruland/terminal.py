@@ -16,13 +16,9 @@ def lines(rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
     """
     count = len(rows[0])
     texts = [any(not _is_number(row[i]) for row in rows[1:]) for i in range(count)]
-    bodies = [max((len(row[i]) for row in rows[1:]), default=0) for i in range(count)]
-    heads = [
-        textwrap.wrap(rows[0][i], max([1, bodies[i], *map(len, rows[0][i].split())])) or [""]
-        for i in range(count)
-    ]
-    widths = [max([bodies[i], *map(len, heads[i])]) for i in range(count)]
-    while sum(widths) + 2 * (count - 1) > width and max(widths) > 8:
+    heads = _heads(rows)
+    widths = _widths(rows)
+    while _total(widths) > width and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     height = max(map(len, heads))
     broken = [[""] * (height - len(parts)) + parts for parts in heads]
@@ -32,8 +28,30 @@ def lines(rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
     return ["  ".join(_fit(row[i], widths[i], texts[i]) for i in range(count)).rstrip() for row in whole]
 
 
+def needed(rows: Sequence[Sequence[str]]) -> int:
+    """The columns of a terminal that a table takes when nothing of it is cut."""
+    return _total(_widths(rows))
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    columns = zip(_heads(rows), *rows[1:], strict=True)
+    return [max(map(len, [*head, *cells])) for head, *cells in columns]
+
+
+def _heads(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The lines of each head."""
+    return [
+        textwrap.wrap(head, max(map(len, ["-", *cells, *head.split()]))) or [""]
+        for head, *cells in zip(*rows, strict=True)
+    ]
+
+
 def _is_number(text: str) -> bool:
-    return not text or text[0].isdigit() or text[0] in "+-–." or text in ("nan", "inf")
+    return not text or text[0].isdigit() or text[0] in "!+-–." or text in ("nan", "inf")
 
 
 def _fit(text: str, width: int, left: bool) -> str:
