@@ -77,10 +77,10 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    own = _parse([word for word in overrides if word.startswith(("gate.", "checkpoint="))])
-    overrides = [word for word in overrides if not word.startswith(("gate.", "checkpoint="))]
-    which = str(own.pop("checkpoint", "best"))
-    verdict = Verdict({key.removeprefix("gate."): value for key, value in own.items()})
+    of_command = [word for word in words if word.startswith(("gate.", "checkpoint="))]
+    own = config.over({"checkpoint": "best", "gate": {}}, of_command, "command")
+    verdict, which = Verdict(own.gate), str(own.checkpoint)
+    words = [word for word in words if word not in of_command]
     found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.
     attacks = [_attacks(run.config.attack, words) for run in found]
