@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); rename it to ``path`` on success, remove it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{_HOST}{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -37,6 +37,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder in one step for whoever looks at its name; there need not be one."""
+    aside = _temporary(folder)
+    with suppress(FileNotFoundError):
+        os.rename(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that nobody else has; what a killed process leaves of it is known to be abandoned."""
+    return path.with_name(f".{path.stem}-{os.getpid()}-{_HOST}{uuid.uuid4().hex[:8]}{path.suffix}")
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "gruland"
 
 #: From a room to what it may import of this package besides itself. A room that is not listed may import anything.
 ALLOWED = {
-    "landscape": {"files", "progress", "stats"},
+    "landscape": {"files", "progress", "stats", "workers"},
     "objective": {"classifier", "data", "evaluation", "gru", "kernels", "landscape", "regularizers"},
     "kernels": {"files", "errors"},
 }

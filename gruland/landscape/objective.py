@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: From the steps along the directions to what an objective gives.
-OnPlane = Callable[[Sequence[float]], tuple[Tensor, Tensor]]
+#: From the steps along the directions and the examples' rows [m] (None = all) to losses [m] and correctness [m].
+OnPlane = Callable[[Sequence[float], np.ndarray | None], tuple[Tensor, Tensor]]
 
 
 class Objective(Protocol):
@@ -33,7 +33,8 @@ class Objective(Protocol):
       among its attributes, and knows by it that a file holds this very surface. Without it the origin is evaluated
       twice, and its loss tells surfaces of other data from this one.
     - ``strata``: int [N], where the examples are a sample stratified by it.
-    - ``on_plane(parameters, directions)``: an :data:`OnPlane` with the same values, where that is faster.
+    - ``on_plane(parameters, directions)``: an :data:`OnPlane` with the same values, where that is faster: a function
+      ``at(steps, rows=None)``.
     - ``label``: what the examples are, for pictures (``"1,000 training reviews"``).
     """
 

@@ -1,30 +1,28 @@
-"""A loss surface on disk: an xarray data set in a zarr folder, and the cells of one that is being computed."""
+"""A loss surface on disk: an xarray data set in a zarr folder, also while it is being computed."""
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
+import logging
 import math
-import os
-import shutil
 import time
-import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 import gruland
-from gruland.files import atomic_path, read_json, write_json
-from gruland.landscape.cells import ORIGIN, Cells, Record
+from gruland.files import atomic_path, discard
 
 if TYPE_CHECKING:
     import xarray
+
+log = logging.getLogger(__name__)
 
 #: Version of the layout below; a surface of another version is computed afresh.
 FORMAT = 3
@@ -45,8 +43,6 @@ MARKS = {"interpolated": "cell is interpolated", "done": "cell is computed"}
 _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
 )  # fmt: skip
-_ABOUT = "about.json"
-_PUBLICATION = -2  # what is claimed beyond the cells: to write the complete surface
 
 
 def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
@@ -70,7 +66,7 @@ def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
         ValueError: the folder holds no readable surface.
     """
     path = Path(path)
-    for _ in range(3):  # a worker may be putting a new surface into its place
+    for _ in range(3):  # a new surface may be put into its place meanwhile
         surface = _read(path) if path.exists() else _on_its_way(path, partial)
         if surface is not None:
             return surface
@@ -105,10 +101,9 @@ def _read(path: Path) -> xarray.Dataset | None:
     if not path.exists():
         return None
     try:
-        if (path / _ABOUT).exists():
-            return _read_partial(path)
         _check_chunks(path)
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
+            surface["done"].load()  # first, as it is written last
             surface.load()
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
@@ -141,15 +136,6 @@ def _write(surface: xarray.Dataset, path: Path) -> None:
         surface.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
 
 
-def _read_partial(folder: Path) -> xarray.Dataset:
-    about = read_json(folder / _ABOUT)
-    surface = _empty(np.array(about["alpha"]), np.array(about["beta"]), about["attributes"])
-    arrays = _arrays(surface)
-    for record in Cells(folder, _identity(surface)).read():
-        _put(surface, arrays, record)
-    return surface
-
-
 def _of_this_format(surface: xarray.Dataset) -> xarray.Dataset:
     """What surfaces of earlier formats lack: variables, units, what is known of the origin."""
     empty = _empty(surface["alpha"].values, surface["beta"].values, surface.attrs)
@@ -179,39 +165,21 @@ def _arrays(surface: xarray.Dataset) -> dict[str, np.ndarray]:
     return {name: surface[name].values for name in (*MEASURES, *MARKS)}
 
 
-def _put(surface: xarray.Dataset, arrays: Mapping[str, np.ndarray], record: Record) -> int:
-    """Write a record into place unless there is one; returns how many cells that made."""
-    if record.number == ORIGIN:
-        if math.isnan(surface.attrs["origin_accuracy"]):
-            surface.attrs.update(origin_loss=record.loss, origin_accuracy=record.accuracy)
-            surface.attrs["seconds"] += record.seconds
-        return 0
-    done, cell = arrays["done"], divmod(record.number, arrays["done"].shape[1])
-    if done[cell]:
-        return 0
-    for name in MEASURES:
-        arrays[name][cell] = getattr(record, name)
-    done[cell] = True
-    surface.attrs["seconds"] += record.seconds
-    return 1
-
-
 class Store:
     """A surface that is being computed, in memory and, where ``path`` is given, on disk.
 
-    A complete surface lies at ``path``. One on its way is a folder beside it (``surface.partial-`` and a hash of what
-    determines it) through which any number of processes share the work, see :mod:`gruland.landscape.cells`; whoever
-    sees the last cell done writes the surface to ``path``, so that an older one stays whole until then. Cells that an
-    earlier computation of the same surface left behind are taken over; a surface on its way with other attributes or
-    coordinates is thrown away.
-
-    As a context manager it writes what was recorded on leaving, also after an error.
+    A complete surface lies at ``path``. One on its way lies beside it (``surface.partial-`` and a hash of what
+    determines it), the same arrays with the cells that are done so far: the others are what is left to do. It is put
+    into the place of an older surface when its last cell is done. One process at a time is at work on a surface: as a
+    context manager the store keeps others out, takes over what an earlier computation left behind, and writes what was
+    recorded on leaving, also after an error. What lies on its way with other attributes or coordinates is thrown away.
 
     Args:
         path: the zarr folder, or None for memory alone.
         alpha, beta: the coordinates.
         attributes: all that determines the surface, JSON-able.
-        every: seconds between two writes; a killed process loses at most that much work, or the cell it was at.
+        every: seconds between two writes: what a killed process loses at most, besides the chunk that it was at.
+        patience: seconds to wait for another process that is at work on the surface; None = until it ends.
 
     Attributes:
         surface: the data set.
@@ -227,178 +195,152 @@ class Store:
         alpha: np.ndarray,
         beta: np.ndarray,
         attributes: Mapping[str, Any],
+        *,
         every: float = 1.0,
+        patience: float | None = None,
     ) -> None:
         self.surface = _empty(alpha, beta, attributes)
         self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
         self._path = None if path is None else _checked(Path(path))
-        self._cells: Cells | None = None
-        self._opened = False
-        self._every, self._synced = every, time.monotonic()
-        self.count, self._longest = 0, 0.0
-        if self._path is not None and not self._take_complete():
-            self._begin()
-
-    def _begin(self) -> None:
-        assert self._path is not None
-        self._folder = _partial(self._path, self._identity)
-        for other in _partials(self._path):
-            if other != self._folder:
-                _discard(other)
-        self._cells = Cells(self._folder, self._identity)
-        self.sync()
-        self._joined = time.monotonic() if self._cells.shared else -math.inf
-
-    def _open(self, cells: Cells) -> None:
-        """Make the folder, unless it is there."""
-        cells.begin()
-        if not (self._folder / _ABOUT).exists():
-            axes = {axis: self.surface[axis].values.tolist() for axis in DIMENSIONS}
-            write_json(self._folder / _ABOUT, {"attributes": self.surface.attrs, **axes})
-
-    def _take_complete(self) -> bool:
-        """Make the complete surface at the path this one, if it is the same."""
-        assert self._path is not None
-        found = _read(self._path)
-        if found is None or _identity(found) != self._identity or not found["done"].values.all():
-            return False
-        for name, array in self._arrays.items():
-            array[:] = found[name].values  # in place: others hold these arrays
-        self.surface.attrs = found.attrs
-        self.count, self._cells = self.surface["loss"].size, None
-        return True
+        self._lock: FileLock | None = None
+        self._every, self._patience, self._written = every, patience, time.monotonic()
+        self.count = 0
+        if self._path is not None:
+            self._partial = self._path.with_name(f"{self._path.stem}.partial-{self._identity}")
+            self._take(_read(self._path))
 
     @property
     def done(self) -> np.ndarray:
         """Which cells [beta, alpha] are computed."""
         return self._arrays["done"]
 
-    def share(self, cells: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int] | None]:
-        """The cells (row, column) that are this worker's to evaluate, in order; ends when all of ``cells`` are done.
-
-        Each has to be recorded before the next one is asked for. Where another worker has claimed a cell, its record
-        is waited for, twice as long as the longest evaluation so far and some writes more. None = nothing to do for
-        a moment but to wait.
-        """
-        yield from self._be_noticed()
-        columns, refused = self.done.shape[1], dict[tuple[int, int], float]()
-        waiting, done = deque(cells), self.done
-        while waiting or refused:
-            late = next(iter(refused), None)
-            if late and (done[late] or time.monotonic() - refused[late] > self._patience):
-                del refused[late]
-                if not done[late]:
-                    yield late
-            elif waiting:
-                cell = waiting.popleft()
-                if not done[cell] and self._claim(cell[0] * columns + cell[1]):
-                    yield cell
-                elif not done[cell]:
-                    refused[cell] = time.monotonic()
-            else:
-                yield from self._wait()
-        self.sync()
-
-    def _be_noticed(self) -> Iterator[None]:
-        while self._cells is not None and time.monotonic() < self._joined + self._longest + self._every:
-            yield from self._wait()
-
-    def _wait(self) -> Iterator[None]:
-        self.sync()
-        yield None
-        time.sleep(min(self._every, 1.0) / 10)
-
-    @property
-    def _patience(self) -> float:
-        return 2 * self._longest + 3 * self._every
-
-    def _claim(self, number: int) -> bool:
-        while self._cells is not None:
-            try:
-                return self._cells.claim(number)
-            except FileNotFoundError:
-                self._opened = self._take_complete()
-                self.sync()
-        return not self.done.flat[number]
-
     def record(self, cell: tuple[int, int], values: Mapping[str, float], seconds: float = 0.0) -> None:
         """Put the measures of one cell (beta index, alpha index) in place, unaltered; one not given is NaN."""
-        self._add(cell[0] * self.done.shape[1] + cell[1], values, seconds)
-        if time.monotonic() - self._synced >= self._every:
-            self.sync()
+        for name in MEASURES:
+            self._arrays[name][cell] = values.get(name, math.nan)
+        self.count += not self.done[cell]
+        self.done[cell] = True
+        self.surface.attrs["seconds"] += seconds
+        if time.monotonic() - self._written >= self._every:
+            self.write()
 
     def record_origin(self, values: Mapping[str, float], seconds: float = 0.0) -> None:
         """The measures at alpha = beta = 0, also those of the cell there, if there is one."""
-        self._add(ORIGIN, values, seconds)
+        if math.isnan(self.surface.attrs["origin_accuracy"]):
+            self.surface.attrs.update(origin_loss=values["loss"], origin_accuracy=values["accuracy"])
+            self.surface.attrs["seconds"] += seconds
         cell = _origin(self.surface)
         if cell is not None and not self.done[cell]:
             self.record(cell, values)
-        self.sync()
-
-    def _add(self, number: int, values: Mapping[str, float], seconds: float) -> None:
-        measures = {name: values.get(name, math.nan) for name in MEASURES}
-        record = Record(number=number, seconds=seconds, **measures)
-        self._take([record])
-        if self._cells is not None:
-            self._cells.add(record)
-
-    def _take(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self.count += _put(self.surface, self._arrays, record)
-            self._longest = max(self._longest, record.seconds)
 
     def complete(self, surface: xarray.Dataset) -> None:
         """Take all cells from a surface whose missing ones are interpolated."""
         self.surface, self._arrays, self.count = surface, _arrays(surface), surface["loss"].size
 
-    def sync(self) -> None:
-        """Write what was recorded and take over what others recorded."""
-        self._synced = time.monotonic()
-        while self._cells is not None:
-            try:
-                if not self._opened:
-                    self._open(self._cells)
-                    self._opened = True
-                self._cells.write()
-                self._take(self._cells.read())
-                break
-            except FileNotFoundError:  # the surface is complete, or somebody threw its folder away
-                self._opened = False
-                self._take_complete()
+    def write(self) -> None:
+        """Write the cells that are done beside the path, whether they are all or not."""
+        if self._lock is None:
+            return
+        start = time.monotonic()
+        if self._partial.exists():
+            _update(self._partial, self.surface, self._arrays)
+        else:
+            with atomic_path(self._partial) as temporary:
+                _write(self.surface, temporary)
+        self._written = time.monotonic()
+        self._every = max(self._every, 20 * (self._written - start))  # large arrays are written less often
 
     def __enter__(self) -> Store:
+        if self._path is not None and not self.surface.attrs["complete"]:
+            self._lock = _locked(self._path, self._patience)
+            self._take(_read(self._path))  # of the process that was waited for
+            if not self.surface.attrs["complete"]:
+                self._go_on()
         return self
+
+    def _go_on(self) -> None:
+        """Take over the cells of the surface on its way, and throw away others."""
+        assert self._path is not None
+        for other in _partials(self._path):
+            if not self._take(_read(other)):
+                what = "is of other settings" if other != self._partial else "cannot be read"
+                log.warning("%s %s: the surface is computed afresh", other, what)
+                discard(other)
+
+    def _take(self, found: xarray.Dataset | None) -> bool:
+        """Make what was found this one's values, if it is the same surface."""
+        if found is None or _identity(found) != self._identity:
+            return False
+        if found.attrs["complete"] and not found["done"].values.all():
+            return False
+        for name, array in self._arrays.items():
+            array[:] = found[name].values  # in place: others hold these arrays
+        self.surface.attrs = found.attrs
+        self.count = int(self.done.sum())
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.sync()
-        if self.done.all():
-            known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
-            self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
-            self._publish()
-        if self._cells is not None:
-            self._cells.leave()
+        try:
+            if self.surface.attrs["complete"]:
+                return
+            if self.done.all():
+                known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
+                self.surface.attrs = {
+                    **self.surface.attrs,
+                    **_findings(self.surface),
+                    **known,
+                    "complete": True,
+                }
+                self._publish()
+            elif self.count:
+                self.write()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def _publish(self) -> None:
-        """Write the complete surface to the path, unless another worker does."""
-        late = time.monotonic() + self._patience
-        while self._cells is not None and not self._claim(_PUBLICATION) and time.monotonic() < late:
-            self.sync()
-            time.sleep(min(self._every, 1.0) / 10)
-        if self._path is None or self._cells is None:
+        """Put the complete surface in the place of an older one. What is on its way stays until then."""
+        if self._path is None:
             return
-        while not self._take_complete():
-            try:
-                with atomic_path(self._path) as temporary:
-                    _write(self.surface, temporary)
-                    _discard(self._path)
-            except OSError as error:  # a worker of other settings may have been quicker
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            else:
-                break
-        _discard(self._folder)
+        with atomic_path(self._path) as temporary:
+            _write(self.surface, temporary)
+            discard(self._path)
+        discard(self._partial)
+
+
+def _locked(path: Path, patience: float | None) -> FileLock:
+    """Keep other processes from the surface; wait for one that is at work on it already, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s is being computed by another process: waiting for it", path)
+        try:
+            lock.acquire(timeout=-1 if patience is None else patience)
+        except Timeout:
+            raise BlockingIOError(
+                f"{path} is still being computed by another process: try again when that has ended"
+            ) from None
+    return lock
+
+
+def _update(path: Path, surface: xarray.Dataset, arrays: Mapping[str, np.ndarray]) -> None:
+    """Bring a surface on its way up to date. Each chunk is replaced in one step; that of ``done`` comes last.
+
+    Whoever is killed in between leaves cells that have values and are not done.
+    """
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group: Any = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+        group.attrs.update(
+            {name: surface.attrs[name] for name in ("seconds", "origin_loss", "origin_accuracy")}
+        )
+        for name in (*MEASURES, "done"):
+            group[name][...] = arrays[name]
 
 
 def _empty(alpha: np.ndarray, beta: np.ndarray, attributes: Mapping[str, Any]) -> xarray.Dataset:
@@ -442,10 +384,6 @@ def _identity(surface: xarray.Dataset) -> str:
     return hashlib.sha256(json.dumps([attributes, axes], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _partial(path: Path, identity: str) -> Path:
-    return path.with_name(f"{path.stem}.partial-{identity}")
-
-
 def _partials(path: Path) -> list[Path]:
     """The folders of surfaces on their way to ``path``, also of earlier formats."""
     return [Path(found) for found in glob.glob(f"{glob.escape(str(path.with_suffix('')))}.partial[.-]*")]
@@ -457,13 +395,3 @@ def _checked(path: Path) -> Path:
     if path.is_file() or (path.is_dir() and not ours and any(path.iterdir())):
         raise ValueError(f"{path} holds something else than a loss surface: expected a path that is free")
     return path
-
-
-def _discard(path: Path) -> None:
-    """Remove a folder in one step for whoever looks at its name; it may be gone already."""
-    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(aside, ignore_errors=True)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gruland.landscape.directions import displace, fingerprint
-from gruland.landscape.objective import Objective, OnPlane, about, examples, named_tensors, strata
+from gruland.landscape.chunks import Chunk, PlaneExamples
+from gruland.landscape.directions import fingerprint
+from gruland.landscape.objective import Objective, about, named_tensors
 from gruland.landscape.refinement import NestedGrids, refinement, spread_of
 from gruland.landscape.sample import standard_error
 from gruland.landscape.store import Store
 from gruland.progress import Progress
+from gruland.workers import Workers
 
 if TYPE_CHECKING:
     import xarray
+
+#: About how long a chunk of cells keeps a worker, and how many it has at most.
+CHUNK_SECONDS, MOST_CELLS = 1.0, 64
 
 
 def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
@@ -86,16 +90,15 @@ def compute_surface(
     attributes: Mapping[str, Any] | None = None,
     label: str | None = None,
     max_seconds: float | None = None,
+    workers: int = 1,
+    engine: str = "local",
 ) -> xarray.Dataset:
     """Evaluate the cells of a grid on the plane (section 4.3 of the paper; 51 x 51 there).
 
     Works on any module, for instance with ``evaluate`` calling ``torch.func.functional_call(module,
     parameters, inputs)``: displaced weights are new tensors, the module's own are never written to. Where
     ``evaluate`` writes into them itself, that is undone in the end, also after an error. The origin is evaluated on a
-    copy of ``parameters``, whatever the grid, once by each process.
-
-    Several processes that call this with the same arguments share the work through ``path``, see
-    :mod:`gruland.landscape.cells`; each returns the whole surface.
+    copy of ``parameters``, whatever the grid.
 
     Args:
         evaluate: losses [N] and correctness [N] of N >= 1 examples, given the parameters by name, see
@@ -121,6 +124,8 @@ def compute_surface(
         max_seconds: no evaluation begins after so many seconds (but the origin's). Cells come from coarse to fine;
             those that are missing then are interpolated and marked in what is returned (attribute ``complete``:
             False), while ``path`` keeps what was evaluated, and a later call goes on.
+        workers: how many processes evaluate cells; 1 = this one. The values are the same for any number.
+        engine: ``local`` or ``ray``, see :class:`gruland.workers.Workers`.
 
     Returns:
         The data set of :func:`gruland.landscape.load_surface`, a value in every cell: ``surface.loss.values[i, j]``
@@ -128,6 +133,8 @@ def compute_surface(
 
     Raises:
         ValueError: an argument that cannot work, in one line.
+        BlockingIOError: another process is at work on the surface at ``path``, and still is after ``max_seconds``.
+            Without these it is waited for.
     """
     alpha, beta = grid(size, extent)
     parameters = named_tensors(parameters)
@@ -140,29 +147,22 @@ def compute_surface(
         identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     with _kept(parameters, identity["weights"]) as origin:
-        plane = _Plane(evaluate, origin, directions)
+        plane = PlaneExamples(evaluate, origin, directions)
         known = about(evaluate)
-        identity |= {"origin": plane.repeated_origin()} if known is None else {}
+        identity |= {"origin": _repeated_origin(plane)} if known is None else {}
         shown = {"examples": evaluate.label} if hasattr(evaluate, "label") else {}
-        store = Store(path, alpha, beta, {**(attributes or {}), **shown, **(known or {}), **identity})
-        if store.surface.attrs["complete"]:
-            return store.surface
-        return _complete(store, plane, _batches(store, interpolation, seed), deadline, label)
-
-
-def _complete(
-    store: Store, plane: _Plane, batches: Iterable[np.ndarray], deadline: float, label: str | None
-) -> xarray.Dataset:
-    """Evaluate and interpolate what the store lacks; the surface with a value in every cell."""
-    shown = Progress(store.done.size, label, done=store.count) if label else nullcontext()
-    with store, shown as progress:
-        if not _evaluate(store, plane, batches, deadline, progress):
-            return _interpolated(store.surface)
-        if not store.done.all():
-            store.complete(_interpolated(store.surface))
-            if progress:
-                progress.advance(store.count - progress.done)
-    return store.surface
+        attributes = {**(attributes or {}), **shown, **(known or {}), **identity}
+        with Store(path, alpha, beta, attributes, patience=max_seconds) as store:
+            if not store.surface.attrs["complete"]:
+                shown_as = Progress(store.done.size, label, done=store.count) if label else nullcontext()
+                with shown_as as progress, Workers(plane, workers, engine) as pool:
+                    batches = _batches(store, interpolation, seed)
+                    in_time = _evaluate(store, plane, pool, batches, deadline, progress)
+                if not in_time:
+                    return _interpolated(store.surface)
+                if not store.done.all():
+                    store.complete(_interpolated(store.surface))
+        return store.surface
 
 
 def compute_line(
@@ -223,25 +223,54 @@ def _kept(parameters: Mapping[str, Tensor], weights: str) -> Iterator[dict[str, 
                     tensor.copy_(copies[name])
 
 
+def _repeated_origin(plane: PlaneExamples) -> float:
+    """The mean loss at the origin to five digits, evaluated twice.
+
+    Raises:
+        ValueError: the two differ by more than rounding: there is no surface to compute.
+    """
+    first, second = plane.origin[0], plane.at_origin()[0]
+    if first.shape != second.shape or not np.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
+        means = " and ".join(f"{_mean(losses):.6g}" for losses in (first, second))
+        raise ValueError(
+            f"the objective gave a mean loss of {means} for the same parameters: expected a function of them "
+            "alone (module.eval() ends dropout, a seed in the objective fixes what is drawn)"
+        )
+    return float(f"{_mean(first):.5g}")
+
+
 def _evaluate(
-    store: Store, plane: _Plane, batches: Iterable[np.ndarray], deadline: float, progress: Progress | None
+    store: Store,
+    plane: PlaneExamples,
+    workers: Workers[Chunk, np.ndarray],
+    batches: Iterable[np.ndarray],
+    deadline: float,
+    progress: Progress | None,
 ) -> bool:
-    """Evaluate this worker's share of the cells; whether nothing is left (False: the time is up)."""
-    store.record_origin(*plane.measure((0.0, 0.0)))
-    alpha, beta = (store.surface[name].values.tolist() for name in ("alpha", "beta"))
-    level = NestedGrids(store.done.shape).level
+    """Evaluate the cells that are not done; whether nothing is left (False: the time is up)."""
+    start = time.perf_counter()
+    origin = plane.origin
+    store.record_origin(_measures(origin, origin, plane.strata), time.perf_counter() - start)
+    alpha, beta = (store.surface[name].values for name in ("alpha", "beta"))
+    level, size = NestedGrids(store.done.shape).level, 1
+
+    def chunks(left: list[tuple[int, int]]) -> Iterator[Chunk]:
+        while left and time.monotonic() < deadline:
+            cells, left = left[:size], left[size:]
+            rows, columns = zip(*cells, strict=True)
+            yield Chunk(np.stack([alpha[list(columns)], beta[list(rows)]], 1), cells=cells)
+
     for batch in batches:
-        for cell in store.share(_coarse_to_fine(batch, level)):
+        left = [cell for cell in _coarse_to_fine(batch, level) if not store.done[cell]]
+        for chunk, outputs, seconds in workers.map(chunks(left)):
+            for cell, values in zip(chunk.cells, outputs, strict=True):
+                store.record(cell, _measures(values, origin, plane.strata), seconds / len(outputs))
+            if not workers.alone:  # a chunk is worth its way to another process, and soon done
+                size = max(1, min(MOST_CELLS, round(CHUNK_SECONDS * len(outputs) / seconds)))
             if progress:
                 progress.advance(store.count - progress.done)
-            if time.monotonic() >= deadline:
-                return False
-            if cell is not None:
-                store.record(cell, *plane.measure((alpha[cell[1]], beta[cell[0]])))
-        if store.done.all():
-            break  # another worker may have completed the surface, interpolated cells and all
-    if progress:
-        progress.advance(store.count - progress.done)
+        if not all(store.done[cell] for cell in left):
+            return False
     return True
 
 
@@ -258,67 +287,21 @@ def _coarse_to_fine(cells: np.ndarray, level: np.ndarray) -> list[tuple[int, int
     return [(row, column) for row, column in cells[order].tolist()]
 
 
-class _Plane:
-    """What the cells have in common; nothing is computed before the first of them."""
+def _measures(values: np.ndarray, origin: np.ndarray, strata: np.ndarray | None) -> dict[str, float]:
+    """The measures of a cell from its losses and correctness [2, N], as :data:`gruland.landscape.store.MEASURES`."""
+    losses, correct = values
+    with np.errstate(invalid="ignore"):  # two infinite losses
+        differences = losses - origin[0]
+    return {
+        "loss": _mean(losses),
+        "accuracy": _mean(correct),
+        "loss_se": standard_error(losses),
+        "difference_se": standard_error(differences, strata),
+    }
 
-    def __init__(
-        self,
-        evaluate: Objective,
-        parameters: Mapping[str, Tensor],
-        directions: Sequence[Mapping[str, Tensor]],
-    ) -> None:
-        self._evaluate, self._parameters, self._directions = evaluate, parameters, directions
 
-    @cached_property
-    def _at(self) -> OnPlane:
-        evaluate: Any = self._evaluate
-        if hasattr(evaluate, "on_plane"):
-            at: OnPlane = evaluate.on_plane(self._parameters, self._directions)
-        else:
-
-            def at(steps: Sequence[float]) -> tuple[Tensor, Tensor]:
-                return evaluate(displace(self._parameters, self._directions, steps))
-
-        return lambda steps: examples(at(steps))
-
-    @cached_property
-    def _origin(self) -> tuple[Tensor, Tensor]:
-        return self._at((0.0,) * len(self._directions))
-
-    def repeated_origin(self) -> float:
-        """The mean loss at the origin to five digits, evaluated twice.
-
-        Raises:
-            ValueError: the two differ by more than rounding: there is no surface to compute.
-        """
-        first = self._origin[0]
-        second, _ = self._at((0.0,) * len(self._directions))
-        same = first.shape == second.shape
-        if not same or not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
-            means = " and ".join(f"{float(losses.double().mean()):.6g}" for losses in (first, second))
-            raise ValueError(
-                f"the objective gave a mean loss of {means} for the same parameters: expected a function of them "
-                "alone (module.eval() ends dropout, a seed in the objective fixes what is drawn)"
-            )
-        return float(f"{float(first.double().mean()):.5g}")
-
-    def measure(self, steps: tuple[float, float]) -> tuple[dict[str, float], float]:
-        """The measures of one cell, as :data:`gruland.landscape.store.MEASURES` names them, and what it took [s]."""
-        start = time.perf_counter()
-        losses, correct = self._at(steps[: len(self._directions)]) if any(steps) else self._origin
-        if losses.shape != self._origin[0].shape:
-            raise ValueError(
-                f"the objective returned {len(losses)} losses, and {len(self._origin[0])} at the origin: expected "
-                "the same examples at every point"
-            )
-        loss, origin = (values.detach().to("cpu", torch.float64) for values in (losses, self._origin[0]))
-        measures = {
-            "loss": loss.mean().item(),
-            "accuracy": correct.detach().to("cpu", torch.float64).mean().item(),
-            "loss_se": standard_error(loss.numpy()),
-            "difference_se": standard_error((loss - origin).numpy(), strata(self._evaluate)),
-        }
-        return measures, time.perf_counter() - start
+def _mean(values: np.ndarray) -> float:
+    return torch.from_numpy(values).mean().item()  # numpy's adds up in another order
 
 
 def _interpolated(surface: xarray.Dataset) -> xarray.Dataset:

@@ -19,6 +19,7 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.evaluation import BATCH_TOKENS, length_sorted_batches
 from gruland.landscape.directions import displace
+from gruland.landscape.objective import OnPlane
 from gruland.objective.projection import ProjectedReviews, kernel_of, precisions, unavailable
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -88,14 +89,19 @@ class EvaluationLoss:
 
     def on_plane(
         self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
-    ) -> Callable[[Sequence[float]], tuple[Tensor, Tensor]]:
-        """The same as a function of the steps along ``directions``.
+    ) -> OnPlane:
+        """The same as a function of the steps along ``directions``, and of the reviews' rows [n] (None = all).
 
         At the origin it is ``self(parameters)`` bit for bit; elsewhere it is that of the displaced parameters to
         rounding.
         """
         logits_at = self._reviews.plane(parameters, directions)
-        return lambda steps: self._measured(logits_at(steps))
+
+        def at(steps: Sequence[float], rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+            losses, correct = self._measured(logits_at(steps))
+            return (losses, correct) if rows is None else (losses[rows], correct[rows])
+
+        return at
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         task = self._model.task

@@ -1,0 +1,148 @@
+"""Tasks in this process and in others: the same results, whoever dies; a clear line where it cannot work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gruland.workers import Workers
+
+
+def results(workers, tasks):
+    return sorted((task, result) for task, result, _ in workers.map(tasks))
+
+
+def test_this_process_works_in_order_and_asks_for_a_task_at_a_time():
+    asked = []
+
+    def tasks():
+        for number in range(4):
+            asked.append(number)
+            yield number
+
+    with Workers(lambda number: (number**2, len(asked))) as workers:
+        found = list(workers.map(tasks()))
+    assert workers.alone
+    assert [(done.task, *done.result) for done in found] == [(0, 0, 1), (1, 1, 2), (2, 4, 3), (3, 9, 4)]
+    assert all(done.seconds >= 0 for done in found)
+
+
+def test_other_processes_give_the_same_whatever_dies(tmp_path):
+    """One function for all calls, closures travel, errors come back, and a killed worker's tasks are done again."""
+    parent, killed = os.getpid(), tmp_path / "killed"
+
+    def square(number):
+        assert os.getpid() != parent
+        if number == 7 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number < 0:
+            raise ValueError(f"number={number}: expected none below 0")
+        return number**2, os.environ["OMP_NUM_THREADS"]
+
+    with Workers(square, 2) as workers:
+        assert not workers.alone
+        found = results(workers, range(20))
+        assert [(task, result[0]) for task, result in found] == [(n, n**2) for n in range(20)]
+        assert {result[1] for _, result in found} == {"1"}
+        assert killed.exists()
+        with pytest.raises(ValueError, match=r"^number=-1: expected none below 0$"):
+            results(workers, [1, -1])
+        # The pool stays: no task of the second call waits for processes to start.
+        assert [result[0] for _, result in results(workers, [3])] == [9]
+
+
+def test_a_task_that_kills_every_worker_is_given_up_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("gruland.workers.DEATHS", 1)
+
+    def die(_):
+        (tmp_path / f"{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with (
+        pytest.raises(ChildProcessError, match=r"killed again and again: expected memory for 2 of them"),
+        Workers(die, 2) as workers,
+    ):
+        results(workers, [0])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+sys.modules["torch"] = SimpleNamespace(get_num_threads=lambda: 2)  # all that is asked of it, without its start
+from gruland.workers import Workers
+
+def work(number):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with Workers(work, 2) as workers:
+        list(workers.map(range(4)))
+"""
+
+
+def test_no_worker_outlives_its_parent(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2:
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    left = [int(path.name) for path in tmp_path.iterdir()]
+    while any(_alive(process) for process in left):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
+def test_impossible_numbers_of_workers(number):
+    with pytest.raises(ValueError, match=f"workers={number}: expected a whole number of at least 1"):
+        Workers(abs, number)
+
+
+def test_an_engine_that_is_unknown_or_not_installed(monkeypatch):
+    with pytest.raises(ValueError, match="engine=dask: expected local or ray"):
+        Workers(abs, 2, "dask")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ImportError, match=r"engine=ray needs Ray: pip install 'gruland\[ray\]'"),
+        Workers(abs, 2, "ray") as workers,
+    ):
+        results(workers, [1])
+
+
+def test_ray_gives_the_same_and_does_lost_tasks_again(tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    killed = tmp_path / "killed"
+
+    def square(number):
+        if number == 3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number < 0:
+            raise ValueError(f"number={number}: expected none below 0")
+        return number**2
+
+    with Workers(square, 2, "ray") as workers:
+        assert results(workers, range(6)) == [(n, n**2) for n in range(6)]
+        assert killed.exists()
+        with pytest.raises(ValueError, match=r"^number=-1: expected none below 0$"):
+            results(workers, [1, -1])
