@@ -22,7 +22,18 @@ from benchmarks.table import Results, Row, shown
 from gruland.errors import one_line_errors
 
 #: In the order of the table.
-PARTS = ("surface", "peers", "training", "evaluation", "startup", "epoch", "paper", "accelerator", "growth")
+PARTS = (
+    "surface",
+    "peers",
+    "training",
+    "evaluation",
+    "startup",
+    "epoch",
+    "paper",
+    "attacks",
+    "accelerator",
+    "growth",
+)
 ROOT = Path(__file__).parents[1]
 BUSY = 0.05  # the share of the processor that others may take before it is said
 

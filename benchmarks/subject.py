@@ -38,6 +38,7 @@ class Settings:
         points: cells that the exact surface is projected from; ``grid``: cells on each side of the small surfaces.
         steps: of training, of the part of an epoch; ``training``: those before a fresh model is measured.
         batch_sizes: among which evaluating peers find their best.
+        attacked: test reviews, whole, of an attack; ``attacked_by_peers``: those that a peer attacks, too.
         full: whether minutes may be spent on one number.
     """
 
@@ -53,13 +54,15 @@ class Settings:
     steps: int = 60
     training: int = 200
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
+    attacked: int = 200
+    attacked_by_peers: int = 24
     full: bool = True
 
 
 #: Everything runs, nothing is measured: for tests.
 SMOKE = Settings(
     repetitions=1, threads=(1,), hidden=(8,), reviews=12, peer_reviews=8, batches=1, points=2, steps=2,
-    training=1, batch_sizes=(4,), full=False,
+    training=1, batch_sizes=(4,), attacked=4, attacked_by_peers=2, full=False,
 )  # fmt: skip
 
 

@@ -1,0 +1,417 @@
+"""Query attacks: each recipe against TextAttack's own attack, and answers that depend on nothing but the text."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gruland.attack import PWWS, DeepWordBug, Pruthi, TextBugger, TextFooler, Texts, swaps
+from gruland.attack.answers import EncodedText, Encoder, ReusedStates
+from gruland.attack.edits import EditedText
+from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
+from gruland.attack.queries import QueryAttack
+from gruland.attack.streams import Stream
+from gruland.attack.victims import ClassifierVictim, victim_of
+from gruland.classifier import Classifier
+from gruland.data import TextDataModule
+from gruland.data.tokenizer import tokenize
+from gruland.embedding import Vocabulary
+from gruland.regularizers import DropConnect, Regularizer, Zoneout
+from gruland.task import Task
+
+# TextAttack calls a method of loggers that is out of date.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
+#: Words that are no stopwords, no two of them alike: no step has a tie.
+REVIEWS = (
+    "A truly wonderful film with great music and clever dialogue, although somewhat slow.",
+    "Boring plot; terrible acting. Nobody should watch such awful, well-known garbage!",
+    "Charming people find happiness while crazy robots destroy beautiful cities (twice).",
+)
+MORE = (
+    "it's",
+    "movie",
+    "picture",
+    "good",
+    "bad",
+    "dreadful",
+    "excellent",
+    "tedious",
+    "splendid",
+    "towns",
+    "humans",
+)
+
+
+def nltk_data() -> Path | None:
+    """Where the suite finds NLTK's corpora on a machine that has not installed them."""
+    folder = Path(os.environ.get("GRULAND_DATA", "nowhere")).parent / "nltk_data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def textattack() -> Any:
+    """TextAttack, imported quietly; with NLTK's own data where there are some."""
+    import nltk
+
+    if (folder := nltk_data()) is not None:
+        nltk.data.path.insert(0, str(folder))
+    swaps.load()
+    import textattack
+
+    yield textattack
+    if folder is not None:
+        nltk.data.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """Random vectors for the words of the reviews and some more."""
+    folder = tmp_path_factory.mktemp("vectors")
+    words = sorted({word for text in (*REVIEWS, " ".join(MORE), "[UNK] < > /") for word in tokenize(text)})
+    rng = np.random.default_rng(0)
+    lines = [f"{word} {' '.join(f'{x:.4f}' for x in rng.normal(size=6))}" for word in words]
+    (folder / "vectors.txt").write_text("\n".join(lines))
+    return Vocabulary(folder / "vectors.txt", cache_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def victim(vocabulary: Vocabulary) -> ClassifierVictim:
+    return make_victim(vocabulary)
+
+
+def make_victim(
+    vocabulary: Vocabulary, regularizer: Regularizer | None = None, classes: int = 2, **settings: Any
+) -> Any:
+    """A small classifier that listens to every word."""
+    torch.manual_seed(1)
+    names = tuple(f"class {index}" for index in range(classes))
+    task = Task("binary" if classes == 2 else "multiclass", names)
+    vectors = torch.from_numpy(np.array(vocabulary.vectors))
+    model = Classifier(task, vectors, hidden_size=7, regularizer=regularizer).eval()
+    with torch.no_grad():
+        model.head.weight *= 6
+    return victim_of(model, TextDataModule(vocabulary, **settings))
+
+
+def labelled(victim: Any, texts: Sequence[str] = REVIEWS) -> Texts:
+    """The texts with the labels that the model gives them."""
+    p_NC = victim.task.probabilities(victim.logits(texts).double())
+    return Texts(np.arange(len(texts)) + 5, list(texts), victim.task.predictions(p_NC).numpy())
+
+
+# ---- each recipe is TextAttack's ----
+
+
+def wrapped(textattack: Any, answer: Callable[[Sequence[str]], torch.Tensor]) -> Any:
+    """A function from texts to probabilities as TextAttack takes models."""
+    base = textattack.models.wrappers.ModelWrapper
+    return type("Wrapped", (base,), {"model": None, "__call__": lambda _, texts: answer(texts)})()
+
+
+class Whole:
+    """A classifier asked a text at a time, in float64, by PyTorch's plain operations."""
+
+    def __init__(self, victim: ClassifierVictim) -> None:
+        self.model = Classifier(
+            victim.task, victim.model.vectors.double(), hidden_size=7, backend="eager"
+        ).double()
+        self.model.load_state_dict(victim.model.double().state_dict(), strict=False)
+        victim.model.float()
+        self._victim = victim
+        self._known: dict[str, torch.Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        for text in texts:
+            if text not in self._known:
+                with torch.no_grad():
+                    logits = self.model.eval()(*self._victim.data.encode([text]).padded())
+                self._known[text] = self._victim.task.probabilities(logits)
+        return torch.cat([self._known[text] for text in texts])
+
+
+def theirs(recipe: Any, model: Any, sample: Texts, seed: int, budget: float) -> list[Any]:
+    """What TextAttack's attack makes of each text: text, queries, success."""
+    attack = recipe.build(model)
+    attack.goal_function.query_budget = budget
+    found = []
+    for key, text, label in zip(sample.ids, sample.texts, sample.labels, strict=True):
+        with Stream((seed, int(key))):
+            result = attack.attack(text, int(label))
+        success = type(result).__name__ == "SuccessfulAttackResult"
+        found.append((result.perturbed_text(), result.num_queries, success))
+    return found
+
+
+def ours(attack: QueryAttack, victim: Any, sample: Texts) -> list[Any]:
+    found = attack.search(victim, sample, attack.recipe(victim))
+    return [(one.text, one.queries, one.succeeded) for one in found]
+
+
+def offline(monkeypatch: pytest.MonkeyPatch, textattack: Any, victim: ClassifierVictim) -> None:
+    """TextAttack's recipes with our stand-ins in the place of what they would download."""
+    from textattack.attack_recipes import textbugger_li_2018, textfooler_jin_2019
+    from textattack.constraints.semantics import WordEmbeddingDistance
+    from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
+    from textattack.transformations import WordSwapEmbedding
+
+    meaning = MeanVectors.of(victim)
+
+    class Encoder(SentenceEncoder):  # type: ignore[misc]
+        def encode(self, sentences: Sequence[str]) -> np.ndarray:
+            return np.stack([meaning(sentence) for sentence in sentences])
+
+    embedding = embedding_of(VectorNeighbours(victim.data.vocabulary))
+    for module in (textbugger_li_2018, textfooler_jin_2019):
+        monkeypatch.setattr(module, "UniversalSentenceEncoder", Encoder)
+        monkeypatch.setattr(
+            module, "WordSwapEmbedding", functools.partial(WordSwapEmbedding, embedding=embedding)
+        )
+    monkeypatch.setattr(
+        textfooler_jin_2019,
+        "WordEmbeddingDistance",
+        functools.partial(WordEmbeddingDistance, embedding=embedding),
+    )
+    # TextAttack's wheel lacks a file that the constructor opens.
+    monkeypatch.setattr(textbugger_li_2018, "WordSwapHomoglyphSwap", swaps.homoglyphs)
+    monkeypatch.setattr("nltk.download", lambda *_, **__: True)
+
+
+RECIPES: dict[str, Callable[..., QueryAttack]] = {
+    "DeepWordBugGao2018": DeepWordBug,
+    "Pruthi2019": Pruthi,
+    "PWWSRen2019": PWWS,
+    "TextBuggerLi2018": TextBugger,
+    "TextFoolerJin2019": TextFooler,
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_textattacks(
+    name: str, textattack: Any, victim: ClassifierVictim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in ("PWWSRen2019", "TextFoolerJin2019") and nltk_data() is None:
+        pytest.skip("needs NLTK's WordNet and tagger (nltk_data beside GRULAND_DATA)")
+    offline(monkeypatch, textattack, victim)
+    recipe, model = getattr(textattack.attack_recipes, name), wrapped(textattack, Whole(victim))
+    # Pruthi's step has all words' errors: short reviews.
+    short = [" ".join(review.split()[:4]) for review in REVIEWS]
+    sample = labelled(victim, short if name == "Pruthi2019" else REVIEWS)
+    expected = theirs(recipe, model, sample, 3, np.inf)
+    assert ours(RECIPES[name](seed=3), victim, sample) == expected
+    assert any(success for _, _, success in expected)
+    # With less than it takes, too.
+    for budget in (5, max(queries for _, queries, _ in expected) - 2):
+        expected = theirs(recipe, model, sample, 3, budget)
+        assert ours(RECIPES[name](seed=3, budget=budget), victim, sample) == expected
+
+
+def test_equals_textattack_for_several_classes(textattack: Any, vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary, classes=3)
+    sample = labelled(victim)
+    recipe, model = textattack.attack_recipes.DeepWordBugGao2018, wrapped(textattack, Whole(victim))
+    assert ours(DeepWordBug(seed=1), victim, sample) == theirs(recipe, model, sample, 1, np.inf)
+
+
+def test_edits_are_those_of_attacked_text(textattack: Any) -> None:
+    from textattack.shared import AttackedText
+
+    rng, cut = random.Random(0), swaps.load().words
+    letters = [
+        "good",
+        "well-known",
+        "don't",
+        "x",
+        "co-",
+        "@you",
+        "50%",
+        "(so)",
+        "...",
+        "a_b",
+        "Café",
+        "<br",
+        "/>",
+    ]
+    replacements = ["", "good", "two words", "-a", "[UNK]", "е", "x", "don't-"]
+    for _ in range(300):
+        text = rng.choice(["", " "]) + " ".join(rng.choices(letters, k=rng.randrange(1, 9)))
+        own, other = EditedText(text, cut), AttackedText(text)
+        for _ in range(4):
+            assert own.words == other.words
+            assert own.modified == other.attack_attrs["modified_indices"]
+            if not own.words:
+                break
+            index, replacement = rng.randrange(len(own.words)), rng.choice(replacements)
+            candidate, other = (
+                own.replace(index, replacement),
+                other.replace_word_at_index(index, replacement),
+            )
+            assert candidate.text == other.text
+            own = candidate.taken()
+
+
+# ---- the answers are a function of the text ----
+
+
+@pytest.mark.parametrize("clean", ["none", "breaks"])
+@pytest.mark.parametrize("max_length", [None, 7])
+def test_a_changed_text_is_encoded_as_a_whole_one(
+    vocabulary: Vocabulary, clean: str, max_length: int | None
+) -> None:
+    data = TextDataModule(vocabulary, clean=clean, max_length=max_length)
+    encoder, rng = Encoder(data), random.Random(1)
+    pieces = [
+        "good",
+        "bad",
+        "it's",
+        "don't",
+        "<br />",
+        "<br",
+        "/>",
+        "<b",
+        "r>",
+        ".",
+        "(movie)",
+        "u.s.",
+        "é",
+        "a<br/>b",
+    ]
+    joints = [" ", " ", " ", "", "\n", "\u00a0"]
+    changes = ["", "film", "two words", "[UNK]", " ", "br", "'", "."]
+    for _ in range(1500):
+        text = "".join(rng.choice(pieces) + rng.choice(joints) for _ in range(rng.randrange(7)))
+        base = EncodedText(text, encoder)
+        start = rng.randrange(len(text) + 1)
+        end = rng.randrange(start, min(len(text), start + 5) + 1)
+        change = rng.choice(changes)
+        candidate = EditedText(text, str.split).itself()
+        candidate.text, candidate.start, candidate.end = text[:start] + change + text[end:], start, end
+        candidate.replacement = change
+        before, rest = base.changed(candidate)
+        whole = np.concatenate([base.ids[:before], rest])
+        assert whole.tolist() == data.encode([candidate.text]).tokens.tolist(), (text, candidate.text)
+        assert len(rest) > 0
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "draws"),
+    [(None, 0), (Zoneout(0.2), 0), (Zoneout(0.2), 3), (DropConnect(0.3), 3)],
+    ids=["none", "zoneout", "zoneout under draws", "dropconnect under draws"],
+)
+def test_reused_states_give_the_models_own_answers(
+    vocabulary: Vocabulary, regularizer: Regularizer | None, draws: int
+) -> None:
+    victim = make_victim(vocabulary, regularizer)
+    attack = DeepWordBug(draws=draws, dropout_seed=4)
+    assert attack.why_asked_anew(victim) is None
+    sample = labelled(victim)
+    answer = attack.answer(victim, sample, [0, 1, 2])
+    reference = DeepWordBug.ask
+    texts = [EditedText(text, swaps.load().words) for text in sample.texts]
+    for step in range(3):
+        asked = [
+            [
+                text.itself(),
+                *(text.replace(index, word) for index in (0, 2, 5) for word in ("bad", "", "no good")),
+            ]
+            for text in texts
+        ]
+        answers = answer(asked, [0, 1, 2])
+        for candidates, p_NC, key in zip(asked, answers, sample.ids, strict=True):
+            expected = reference(attack, victim, [c.text for c in candidates], np.full(len(candidates), key))
+            np.testing.assert_allclose(p_NC, expected.numpy(), atol=3e-6)
+        # Alone, and from nothing, they are the same bit for bit.
+        place = step % 3
+        alone = attack.answer(victim, sample, [place])([asked[place][3:4]], [0])[0]
+        assert np.array_equal(alone, answers[place][3:4])
+        texts = [candidates[2 + step].taken() for candidates in asked]
+
+
+def test_results_depend_on_neither_workers_nor_neighbours(vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary, Zoneout(0.2))
+    sample = labelled(victim, [*REVIEWS, *(text.replace("a", "e") for text in REVIEWS), "Bad.", "..."])
+    for draws in (0, 2):
+        attack = DeepWordBug(draws=draws)
+        recipe = attack.recipe(victim)
+        expected = attack.search(victim, sample, recipe)
+        for workers in (2, 8):
+            again = DeepWordBug(draws=draws, workers=workers)
+            assert again.search(victim, sample, recipe) == expected
+        for place in (0, 4):
+            alone = Texts(sample.ids[[place]], [sample.texts[place]], sample.labels[[place]])
+            assert attack.search(victim, alone, recipe) == [expected[place]]
+
+
+def test_an_error_in_a_worker_is_the_attacks(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = make_victim(vocabulary)
+    sample, attack = labelled(victim), DeepWordBug(workers=2)
+    recipe = attack.recipe(victim)
+    monkeypatch.setattr(ReusedStates, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        attack.search(victim, sample, recipe)
+
+
+# ---- what is reported ----
+
+
+def test_the_outcome_says_what_was_done(vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary, Zoneout(0.2))
+    sample = labelled(victim)
+    sample = Texts(sample.ids, sample.texts, np.array([*sample.labels[:2], 1 - sample.labels[2]]))
+    results, columns = DeepWordBug(budget=60)(victim, sample)
+    assert results["budget"] == 60
+    assert "words" in results["stand_ins"]["stopwords"]
+    assert results["measures"]["clean_accuracy"]["estimate"] == pytest.approx(2 / 3)
+    wrong = columns["id"].index(int(sample.ids[2]))
+    # What the model got wrong already is left alone after one query.
+    assert columns["queries"][wrong] == 1
+    assert columns["attacked"][wrong] == columns["raw"][wrong]
+    assert max(columns["queries"]) <= 60
+    for text, attacked, changed in zip(columns["raw"], columns["attacked"], columns["changed"], strict=True):
+        cut = swaps.load().words
+        assert sum(a != b for a, b in zip(cut(text), cut(attacked), strict=True)) == changed
+
+
+def test_a_smaller_budget_gives_what_the_curve_says(vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary)
+    sample = labelled(victim)
+    whole = DeepWordBug().search(victim, sample, DeepWordBug().recipe(victim))
+    succeeded = [(place, found) for place, found in enumerate(whole) if found.enough is not None]
+    assert succeeded
+    for place, found in succeeded:
+        for budget in (found.enough - 1, found.enough):
+            attack = DeepWordBug(budget=budget)
+            again = attack.search(victim, sample, attack.recipe(victim))[place]
+            assert again.succeeded == (budget >= found.enough)
+
+
+def test_another_model_is_asked_whole(textattack: Any) -> None:
+    class Bag:
+        task = Task("binary", ("no", "yes"))
+
+        def logits(self, texts: Sequence[str]) -> torch.Tensor:
+            sums = [sum(zlib.crc32(w.encode()) / 2**31 - 1 for w in text.lower().split()) for text in texts]
+            return torch.tensor(sums, dtype=torch.float64).unsqueeze(1)
+
+    victim: Any = Bag()
+    sample, attack = labelled(victim), DeepWordBug()
+    model = wrapped(textattack, lambda texts: victim.task.probabilities(victim.logits(texts)))
+    expected = theirs(textattack.attack_recipes.DeepWordBugGao2018, model, sample, 0, np.inf)
+    results, columns = attack(victim, sample)
+    assert list(zip(columns["attacked"], columns["queries"], strict=True)) == [
+        found[:2] for found in expected
+    ]
+    assert results["engine"].startswith("every text is asked whole")
+    with pytest.raises(ValueError, match="this model has none: give neighbours=FILE"):
+        TextBugger()(victim, sample)
+    victim.task = Task("multilabel", ("no", "yes"))
+    with pytest.raises(ValueError, match="expected a task of one label for each text"):
+        attack(victim, sample)
