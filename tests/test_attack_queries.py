@@ -204,7 +204,7 @@ def test_recipes_are_textattacks(
     recipe, model = getattr(textattack.attack_recipes, name), wrapped(textattack, Whole(victim))
     # Pruthi's step has all words' errors: short reviews.
     short = [" ".join(review.split()[:4]) for review in REVIEWS]
-    sample = labelled(victim, short if name == "Pruthi2019" else REVIEWS)
+    sample = labelled(victim, short if name == "Pruthi2019" else REVIEWS[1:])
     expected = theirs(recipe, model, sample, 3, np.inf)
     assert ours(RECIPES[name](seed=3), victim, sample) == expected
     assert any(success for _, _, success in expected)
@@ -337,14 +337,13 @@ def test_reused_states_give_the_models_own_answers(
 
 def test_results_depend_on_neither_workers_nor_neighbours(vocabulary: Vocabulary) -> None:
     victim = make_victim(vocabulary, Zoneout(0.2))
-    sample = labelled(victim, [*REVIEWS, *(text.replace("a", "e") for text in REVIEWS), "Bad.", "..."])
-    for draws in (0, 2):
+    sample = labelled(victim, [*REVIEWS, "Bad.", "..."])
+    for draws, workers in ((0, 8), (2, 2)):
         attack = DeepWordBug(draws=draws)
         recipe = attack.recipe(victim)
         expected = attack.search(victim, sample, recipe)
-        for workers in (2, 8):
-            again = DeepWordBug(draws=draws, workers=workers)
-            assert again.search(victim, sample, recipe) == expected
+        again = DeepWordBug(draws=draws, workers=workers)
+        assert again.search(victim, sample, recipe) == expected
         for place in (0, 4):
             alone = Texts(sample.ids[[place]], [sample.texts[place]], sample.labels[[place]])
             assert attack.search(victim, alone, recipe) == [expected[place]]
