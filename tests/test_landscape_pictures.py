@@ -613,14 +613,14 @@ def table(**columns):
 
 @pytest.mark.parametrize("kind", [dict, pd.DataFrame])
 def test_intervals_lie_where_the_table_says(kind):
-    figure = save(interval_plot(kind(table()), differences=True))
+    figure = save(interval_plot(kind(table(significant=[False, True, False])), differences=True))
     area, gap = (axes for axes in figure.axes if axes.get_visible())
     assert [area.get_title(), gap.get_title()] == ["area", "gap"]
     assert [area.get_xlabel(), gap.get_xlabel()] == ["", "nats"]
     assert [label.get_text() for label in area.get_yticklabels()] == ["a", "b"]
     dots = [bar.lines[0] for bar in area.containers]
     assert [dot.get_xydata().tolist() for dot in dots] == [[[0.3, 0]], [[-0.2, 1]]]
-    assert [dot.get_markerfacecolor() for dot in dots] == ["white", category(1)["color"]]  # one holds zero
+    assert [dot.get_markerfacecolor() for dot in dots] == ["white", category(1)["color"]]  # one is chance
     spans = [bar.lines[2][0].get_segments()[0][:, 0].tolist() for bar in area.containers]
     np.testing.assert_allclose(spans, [[-0.1, 0.5], [-0.3, -0.1]])
     zero = [line for line in area.lines if list(line.get_xdata()) == [0, 0]]

@@ -752,6 +752,20 @@ def test_one_common_training_is_called_what_it_is(tmp_path: Path) -> None:
     assert "distinguishable" not in page.text
 
 
+def test_many_pairs_of_one_training_are_counted_in_place_of_listed(tmp_path: Path) -> None:
+    for seed in range(2):
+        add_run(tmp_path, NONE, seed, 0.6 + seed / 100)
+        add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 90)
+    for rate in (0.2, 0.3, 0.4, 0.5):
+        add_run(tmp_path, Cell("zoneout", rate, 128), 0, 0.4)
+    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    assert {row[0] for row in page.tables["s1-losses-compared"][1:]} == {
+        "Zoneout 0.1, H=128 less No dropout, H=128",
+        "",
+    }
+    assert "Left out: 4 with one training in common with what they are compared with." in page.text
+
+
 # -- texts that mean something to a browser, a shell or matplotlib
 
 HOSTILE = "\n```\n<script>alert(1)</script>\n```\n$x_{$ 'q' \\ \"d\" ${seed}"

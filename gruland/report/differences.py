@@ -167,6 +167,12 @@ def _difference(seeds: list[int], a_SD: np.ndarray, base_seeds: list[int], base_
     return compare(a_SD, base_SD, seeds=(seeds, base_seeds), directions=directions)
 
 
+def says_something(row: Row, label: str) -> bool:
+    """Whether a row's difference of a model was tested, or has an interval: not so for one pair of trainings."""
+    found = row.differences.get(label)
+    return found is not None and (found.p is not None or math.isfinite(found.interval.width))
+
+
 def count_tests(rows: Iterable[Row]) -> int:
     """How many differences of a table were tested."""
     return sum(difference.p is not None for row in rows for difference in row.differences.values())

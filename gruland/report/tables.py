@@ -31,6 +31,8 @@ from gruland.stats import Interval, crossed_interval
 SPLITS = ("train", "validation", "test")
 NOT_RUN = "not run"
 NOTHING = "–"
+#: Differences of one pair of trainings that a table lists.
+MOST_UNTESTED = 3
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,15 @@ def _compared(study: Study, quantities: Iterable[tuple[Quantity, Any]]) -> list[
 
 
 def difference_table(key: str, title: str, rows: Sequence[differences.Row]) -> Table | None:
-    """Each difference with its interval, its test and what it says; None where there is no difference."""
+    """Each difference with its interval, its test and what it says; None where there is no difference.
+
+    More than :data:`MOST_UNTESTED` models with one training in common with their reference are counted below the table:
+    nothing can be said of their differences.
+    """
     tests = differences.count_tests(rows)
-    labels = list(dict.fromkeys(label for row in rows for label in row.differences))
+    every = list(dict.fromkeys(label for row in rows for label in row.differences))
+    told = [label for label in every if any(differences.says_something(row, label) for row in rows)]
+    labels = every if len(every) - len(told) <= MOST_UNTESTED else told
     lines = [
         Row(
             f"{label}\nless {row.references[label]}" if first else "",
@@ -248,7 +256,10 @@ def difference_table(key: str, title: str, rows: Sequence[differences.Row]) -> T
         "Corrected\np",
         "Says",
     ]
-    return Table(key, title, heads, lines, differences.remark(rows)) if lines else None
+    how = differences.remark(rows)
+    if silent := len(every) - len(labels):
+        how = [*how, f"Left out: {silent} with one training in common with what they are compared with."]
+    return Table(key, title, heads, lines, how) if lines else None
 
 
 def _first(items: Sequence[Any]) -> Iterable[tuple[bool, Any]]:

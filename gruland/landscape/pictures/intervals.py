@@ -22,6 +22,7 @@ class _Estimate:
     estimate: float
     low: float
     high: float
+    significant: bool
 
 
 def interval_plot(
@@ -35,9 +36,9 @@ def interval_plot(
     """Each model's estimate and interval, a panel for each measure with an axis of its own.
 
     Args:
-        table: a row for each model and measure, with columns model, measure, estimate, low, high (and perhaps unit).
-        differences: the estimates are differences: draw a line at zero, and an estimate whose interval holds
-            zero hollow (not distinguishable).
+        table: a row for each model and measure, with columns model, measure, estimate, low, high, and perhaps unit and
+            significant (whether a difference is more than chance after the correction for all of them).
+        differences: the estimates are differences: draw a line at zero, and those that are not significant hollow.
         models: all models' names, which settle the colours alike in every figure; None for those of the table.
         columns: panels in a row.
         title: above the panels.
@@ -76,8 +77,14 @@ def _read(table: Any) -> list[_Estimate]:
         table, "model", "measure", "estimate", "low", "high"
     )
     units = cells.columns(table, "model", "unit")[1] if "unit" in table else [""] * len(models)
-    rows = zip(models, measures, units, estimate, low, high, strict=True)
-    found = [_Estimate(str(m), str(k), str(u), *map(float, numbers)) for m, k, u, *numbers in rows]
+    significant = (
+        cells.columns(table, "model", "significant")[1] if "significant" in table else [False] * len(models)
+    )
+    rows = zip(models, measures, units, estimate, low, high, significant, strict=True)
+    found = [
+        _Estimate(str(m), str(k), str(u), *map(float, numbers), bool(told))
+        for m, k, u, *numbers, told in rows
+    ]
     if not found:
         raise ValueError("the table of estimates is empty")
     for e in found:
@@ -95,7 +102,7 @@ def _draw_panel(
 ) -> None:
     for e in estimates:
         marker, color = styles[e.model]["marker"], styles[e.model]["color"]
-        face = "white" if differences and e.low <= 0 <= e.high else color
+        face = "white" if differences and not e.significant else color
         spread = [[e.estimate - e.low], [e.high - e.estimate]]
         axes.errorbar(
             e.estimate, names.index(e.model), xerr=spread, fmt=marker, color=color, markerfacecolor=face,
@@ -119,5 +126,5 @@ def _explain(figure: Figure) -> None:
     from matplotlib.lines import Line2D
 
     hollow = Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="none")
-    text = "hollow: the interval holds zero, not distinguishable"
+    text = "hollow: no more than chance, corrected for the number of differences"
     figure.legend([hollow], [text], loc="outside lower right", frameon=False, fontsize=7.5)

@@ -182,7 +182,7 @@ def _lines(measured: Measured) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[Any]]:
     """Estimates with finite intervals, as columns."""
-    names = ("model", "measure", "unit", "estimate", "low", "high")
+    names = ("model", "measure", "unit", "estimate", "low", "high", "significant")
     lines = []
     for item in rows:
         about = item.quantity.title, item.quantity.unit
@@ -190,9 +190,8 @@ def _interval_table(rows: Sequence[Row], differences: bool) -> dict[str, list[An
         for label, found in intervals.items():
             if np.isfinite(found.width):
                 # Rounded, since a difference of 1e-17 would scale its axis.
-                lines.append(
-                    (label, *about, *(round(v, 12) for v in (found.estimate, found.low, found.high)))
-                )
+                numbers = (round(value, 12) for value in (found.estimate, found.low, found.high))
+                lines.append((label, *about, *numbers, differences and item.differences[label].significant))
     return {name: [line[place] for line in lines] for place, name in enumerate(names)}
 
 
