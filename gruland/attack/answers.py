@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -87,17 +87,24 @@ class EncodedText:
     encoder: Encoder
 
     @cached_property
-    def ids(self) -> np.ndarray:
-        """All words, int32 [T]."""
-        return self.encoder.encode(self.text)
-
-    @cached_property
-    def _chunks(self) -> tuple[list[int], list[int], np.ndarray]:
-        """Where each chunk begins and ends in the text, and which word is its first."""
+    def _chunks(self) -> tuple[list[int], list[int], list[np.ndarray]]:
+        """Where each chunk begins and ends in the text, and the ids of its words."""
         cleaned = self.encoder.cleaned(self.text)
         spans = [match.span() for match in _CHUNK.finditer(cleaned)]
-        sizes = [len(self.encoder.ids(cleaned[begin:end])) for begin, end in spans]
-        return [b for b, _ in spans], [e for _, e in spans], np.cumsum([0, *sizes])
+        parts = [self.encoder.ids(cleaned[begin:end]) for begin, end in spans]
+        return [begin for begin, _ in spans], [end for _, end in spans], parts
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """Which word is each chunk's first; at the end how many there are."""
+        return [0, *accumulate(map(len, self._chunks[2]))]
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """All words, int32 [T]."""
+        parts = self._chunks[2]
+        ids = np.concatenate(parts) if parts else np.empty(0, np.int32)
+        return ids if len(ids) else np.array([UNKNOWN], np.int32)
 
     def changed(self, candidate: Candidate) -> tuple[int, np.ndarray]:
         """How many first words a candidate has in common with this text, and the ids of its others, at least one."""
@@ -108,8 +115,8 @@ class EncodedText:
             rest = np.array([UNKNOWN], np.int32)
         # What the change leaves as it was is no part of it.
         shared = min(len(middle) + 1, len(ids) - before, len(rest))
-        differs = np.flatnonzero(ids[before : before + shared] != rest[:shared])
-        same = int(differs[0]) if len(differs) else shared
+        differs = (ids[before : before + shared] != rest[:shared]).tolist()
+        same = differs.index(True) if True in differs else shared
         before, rest = before + same, rest[same:]
         if most is not None and before + len(rest) > most:
             rest = rest[: max(0, most - before)]
@@ -124,8 +131,8 @@ class EncodedText:
         start, end = candidate.start, candidate.end
         if self._touches_a_break(candidate):
             return 0, self.encoder.encode(candidate.text), len(self.ids)
-        begins, ends, firsts = self._chunks
-        if not begins:
+        begins, ends, _ = self._chunks
+        if not self._firsts[-1]:
             return 0, self.encoder.encode(candidate.text), len(self.ids)
         # The chunks that the change touches, even those that only border on it: they may have become one.
         first, last = bisect_left(ends, start), bisect_right(begins, end) - 1
@@ -134,7 +141,7 @@ class EncodedText:
         region = f"{self.text[low:start]}{candidate.replacement}{self.text[end:high]}"
         parts = [self.encoder.ids(chunk) for chunk in region.split()]
         middle = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        return int(firsts[first]), middle, int(firsts[max(first, last + 1)])
+        return self._firsts[first], middle, self._firsts[max(first, last + 1)]
 
     def _touches_a_break(self, candidate: Candidate) -> bool:
         """Whether a ``<br />`` that is cleaned away, in this text or in the candidate, may reach into the change."""

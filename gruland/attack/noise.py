@@ -72,7 +72,7 @@ class Noise(Threat):
         before = [strip(text) for text in sample.texts] if self.letters else list(sample.texts)
         mixtures = {"rate": tuple(self.swaps)}
         mixtures |= {f"rate_{name}": (name,) for name in self.swaps if len(self.swaps) > 1}
-        curves, noisy = {}, list[Perturbed]()
+        curves, noisy, untouched = {}, list[Perturbed](), None
         with Progress(len(mixtures) * len(self.rates), "noise") as progress:
             for number, (name, mixture) in enumerate(mixtures.items()):
                 paths = [
@@ -80,8 +80,12 @@ class Noise(Threat):
                     for text, key in zip(before, sample.ids, strict=True)
                 ]
                 rights = []
-                for place in range(len(self.rates)):
-                    rights.append(self._rights(victim, sample, [path[place].text for path in paths]))
+                for place, rate in enumerate(self.rates):
+                    if rate == 0 and untouched is not None:
+                        rights.append(untouched)
+                    else:
+                        rights.append(self._rights(victim, sample, [path[place].text for path in paths]))
+                    untouched = rights[-1] if rate == 0 else untouched
                     progress.advance()
                 curves[name] = curve(list(self.rates), rights)
                 noisy = noisy or [path[-1] for path in paths]

@@ -41,6 +41,8 @@ class Remembered:
         swap: one of TextAttack's.
     """
 
+    draws = False
+
     def __init__(self, swap: object) -> None:
         self._swap, self._offers = swap, dict[str, list[str]]()
 

@@ -15,7 +15,9 @@ N candidates, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,6 +61,11 @@ class Recipe:
     constraints: Sequence[Constraint] = ()
     stand_ins: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def draws(self) -> bool:
+        """Whether any swap may be random: TextAttack calls one deterministic that inserts random letters."""
+        return any(getattr(swap, "draws", True) for swap in self.swaps)
+
     def allows(self, text: EditedText, index: int) -> bool:
         """Whether the word may be replaced."""
         if index >= len(text.words) or index in text.modified:
@@ -71,7 +78,7 @@ class Recipe:
     ) -> list[Candidate]:
         """What the swaps make of these words, in the order of the texts."""
         open_, offered = [index for index in indices if self.allows(text, index)], []
-        with stream:
+        with stream if self.draws else nullcontext():
             for swap in self.swaps:
                 for index in open_:
                     word = text.words[index]
@@ -79,9 +86,8 @@ class Recipe:
                         (index, other) for other in swap._get_replacement_words(word) if other != word
                     ]
         found = [text.replace(index, other) for index, other in offered]
-        if (
-            len(self.swaps) > 1
-        ):  # TextAttack takes what several swaps offer once, what one offers as often as it does
+        # TextAttack takes what several swaps offer once, what one offers as often as it does.
+        if len(self.swaps) > 1:
             once: dict[str, Candidate] = {}
             for candidate in found:
                 once.setdefault(candidate.text, candidate)
