@@ -20,6 +20,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -260,6 +261,27 @@ def _summary(results: dict[str, Any]) -> str:
         f"{results['name']}: validation loss {scores['validation']['loss']:.3f}, "
         f"test loss {scores['test']['loss']:.3f}, accuracy {scores['test']['accuracy']:.1%}"
     )
+
+
+class Table(Callback):
+    """Hydra's callback that prints the table of the runs where a sweeper that is not ours has swept."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the time."""
+        self._start = time.time()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """The runs whose records Hydra wrote since, finished before or not."""
+        if is_grid(config.hydra.sweeper):
+            return
+        records = Path(config.hydra.sweep.dir).glob("*/.hydra/overrides.yaml")
+        written = {record.parents[1]: record.stat().st_mtime for record in records}
+        print_table(sorted((run for run in written if written[run] >= self._start), key=written.__getitem__))
+
+
+def is_grid(sweeper: DictConfig) -> bool:
+    """Whether the sweeper is ours, which prints a table of its own and gives no job twice."""
+    return str(sweeper._target_).endswith(".GridSweeper")
 
 
 def print_table(folders: Sequence[Path], width: int | None = None) -> None:

@@ -41,11 +41,14 @@ log = logging.getLogger("gruland")
 _PATIENCE = 3.0
 
 
-def train(cfg: DictConfig) -> runs.Run:
+def train(cfg: DictConfig, patience: float = _PATIENCE) -> runs.Run:
     """Do what a composed configuration says and return the finished run.
 
     A finished run is not repeated, an interrupted one goes on from its last checkpoint. A failure is recorded
     in the run's results.json before it is raised.
+
+    Args:
+        patience: seconds to wait for another process in the run's folder.
 
     Raises:
         ValueError: a value that cannot work, or a folder that holds another run.
@@ -54,7 +57,7 @@ def train(cfg: DictConfig) -> runs.Run:
     if cfg.trainer.get("fast_dev_run"):
         raise ValueError("trainer.fast_dev_run leaves no run: give it to python -m gruland.train without -m")
     run = runs.prepare(cfg)
-    with run.locked(_PATIENCE):
+    with run.locked(patience):
         _refuse_untrained_epochs(run, cfg)
         runs.write_config(run, cfg)
         with _log_file(run.path / "log.txt"), _recorded(run, cfg):
@@ -234,8 +237,10 @@ def _job(cfg: DictConfig) -> runs.Run:
     sweep.end_with_sweep()
     file = sweep.progress_file(runs.folder(cfg))
     os.environ[FILE_VARIABLE] = str(file)
+    # A sweeper that searches may try the same twice, and side by side.
+    patience = _PATIENCE if sweep.is_grid(HydraConfig.get().sweeper) else math.inf
     try:
-        return train(cfg)
+        return train(cfg, patience)
     except Exception as failure:
         raise ValueError(f"{runs.name(cfg)}: {one_line(failure)}") from None
     finally:

@@ -1,6 +1,10 @@
 """Which jobs a sweep's command line means, and what it says at the end."""
 
 import json
+import os
+import re
+import time
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -199,3 +203,21 @@ def test_a_loss_worse_than_guessing_is_marked(tmp_path, capsys):
     assert "worse than guessing" in out
     sweep.print_table([written(tmp_path / "b", results(0.69))])
     assert "!" not in capsys.readouterr().out
+
+
+def test_the_runs_of_another_sweeper_are_told_in_a_table_too(tmp_path, capsys):
+    grid = config.OmegaConf.load(config.CONF / "hydra/sweeper/grid.yaml")._target_
+    for target, told in (("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", ["b"]), (grid, [])):
+        sweeper = {"sweeper": {"_target_": target}, "sweep": {"dir": str(tmp_path / target)}}
+        cfg = OmegaConf.create({"hydra": sweeper})
+        table = sweep.Table()
+        table.on_multirun_start(cfg)
+        for name, age in (("a", 60), ("b", 0)):  # that of a minute before is not of this sweep
+            (tmp_path / target).mkdir(exist_ok=True)
+            record = written(tmp_path / target / name, results()) / ".hydra" / "overrides.yaml"
+            record.parent.mkdir()
+            record.touch()
+            os.utime(record, (time.time() - age + 1,) * 2)
+        table.on_multirun_end(cfg)
+        found = re.findall(r"^run: (\S+)", capsys.readouterr().out, re.MULTILINE)
+        assert [Path(run).name for run in found] == told
