@@ -77,7 +77,7 @@ _NOT_TRAINING = {
     "profiler",
 }
 #: The keys that name files: what these hold counts, not where they lie.
-_FILES = ("data.path", "embedding.path")
+_FILES = ("data.path", "data.exclude", "embedding.path")
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
@@ -89,6 +89,9 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         else whole[key]
         for key in _IDENTITY
     }
+    # A file counts by its name here, and by its content in the data that the run has seen; without one nothing is said.
+    if isinstance(result["data"], dict) and (exclude := result["data"].pop("exclude", None)):
+        result["data"]["exclude"] = Path(exclude).name
     # A run without the key is a float32 run: both have the same name.
     if result["model"].get("precision") == "float32":
         del result["model"]["precision"]

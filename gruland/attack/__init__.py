@@ -11,6 +11,7 @@ from typing import Any
 _EXPORTS = {
     "Attack": "base",
     "Certificate": "certificate",
+    "Contrast": "contrast",
     "DeepWordBug": "deepwordbug",
     "Effort": "verdict",
     "EmbeddingPGD": "embedding_pgd",
@@ -25,6 +26,7 @@ _EXPORTS = {
     "TextFooler": "textfooler",
     "Texts": "base",
     "Threat": "threat",
+    "Transfer": "transfer",
     "TypingErrors": "typing_errors",
     "Victim": "base",
     "build": "run",

@@ -14,6 +14,7 @@ MISSED, FLAGGED = 3, 4
 LEAST = (
     "accuracy_under_attack",
     "clean_accuracy",
+    "pair_accuracy",
     "majority",
     "worst",
     "similarity",

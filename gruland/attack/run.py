@@ -88,7 +88,7 @@ def evaluate_run(
             continue
         model, data = model or run.load_model(which), data or run.data
         start = time.monotonic()
-        outcome = attack(victim_of(model, data), texts_of(data))
+        outcome = attack(victim_of(model, data, run.path.resolve()), texts_of(data))
         write_texts(outcome.columns, texts_path(run, name))
         entries[name] = {
             **_identity(attack),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ class ClassifierVictim:
     It is open (:class:`gruland.attack.base.OpenVictim`); an attack of its own engine finds the module in ``model``.
     """
 
-    def __init__(self, model: Classifier, data: TextDataModule) -> None:
-        self.model, self.data, self.task = model, data, model.task
+    def __init__(self, model: Classifier, data: TextDataModule, folder: Path | None = None) -> None:
+        self.model, self.data, self.task, self.folder = model, data, model.task, folder
         self.vocabulary = data.vocabulary
 
     @property
@@ -72,10 +73,11 @@ def _frozen(model: Classifier) -> Iterator[Classifier]:
         model.train(was_training)
 
 
-def victim_of(model: Classifier, data: TextDataModule) -> Victim:
-    """The classifier as an attack sees it."""
+def victim_of(model: Classifier, data: TextDataModule, folder: Path | None = None) -> Victim:
+    """The classifier as an attack sees it; ``folder``: of its run."""
     random = model.regularizer.random
-    return RandomClassifierVictim(model, data) if random else ClassifierVictim(model, data)
+    kind = RandomClassifierVictim if random else ClassifierVictim
+    return kind(model, data, folder)
 
 
 def of_module(module: Any, data: Any, split: str) -> tuple[Victim, Texts]:

@@ -32,6 +32,7 @@ from gruland.data.batches import (
 from gruland.data.corpus import Corpus, Source
 from gruland.data.encoded import Encoded, encode_texts
 from gruland.data.labels import Classes
+from gruland.data.overlap import letters
 from gruland.data.prepared import Prepared, Settings, check_text, check_whole, prepare
 from gruland.data.sources import File, Reviews
 from gruland.data.splits import NAMES, Limit
@@ -83,6 +84,8 @@ class TextDataModule(LightningDataModule):
         path: a file or folder instead (:class:`gruland.data.sources.File`), whose columns are named by ``text``,
             ``label``, ``split_column``, whose classes may be chosen by ``classes``, and of which ``incomplete`` says
             what becomes of rows that lack something.
+        exclude: a file of reviews that training and validation have to do without, e.g. those that a contrast set
+            begins from: what differs from one in markup, case, digits and punctuation alone is left out, too.
         split: ``auto``, ``random`` or ``official`` (:func:`gruland.data.splits.divide`).
         fractions: proportions of train, validation and test.
         split_seed: of the division and of the limit.
@@ -115,6 +118,7 @@ class TextDataModule(LightningDataModule):
         split_column: str | None = None,
         classes: Classes = None,
         incomplete: str = "refuse",
+        exclude: str | None = None,
         split: str = "auto",
         fractions: Sequence[float] = (0.5, 0.25, 0.25),
         split_seed: int = 0,
@@ -133,6 +137,7 @@ class TextDataModule(LightningDataModule):
         check_whole("num_workers", num_workers, 0)
         check_whole("seed", seed, 0)
         check_text("cache_dir", cache_dir)
+        check_text("exclude", exclude)
         self.vocabulary = vocabulary
         columns = {"text": text, "label": label, "split_column": split_column, "classes": classes}
         if path is not None:
@@ -142,6 +147,7 @@ class TextDataModule(LightningDataModule):
         self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.cache_dir = seed, cache_dir
+        self.exclude = None if exclude is None else Path(exclude).expanduser()
         self.rewrite: Rewrite | None = None
         self._epoch = 0
         self._samplers: list[LengthBuckets] = []
@@ -161,15 +167,26 @@ class TextDataModule(LightningDataModule):
         cache = cache_folder(self.cache_dir)
         files = self.source.files(cache)
         key = self.settings.key(source_key(self.source), content_hash(files, cache), self.vocabulary.hash)
+        if self.exclude is not None:
+            if not self.exclude.is_file():
+                raise FileNotFoundError(
+                    f"data.exclude={self.exclude} does not exist: expected a file of reviews"
+                )
+            key = digest_of(key, content_hash([self.exclude], cache))
         prepared = cached(
             cache / f"reviews-{key[:16]}",
             Prepared.load,
-            lambda folder: prepare(self._corpus, self.vocabulary, self.settings).save(folder),
+            lambda folder: prepare(self._corpus, self.vocabulary, self.settings, self._excluded()).save(
+                folder
+            ),
         )
         self.task = prepared.task
         self.splits = {name: Split(*part, lambda: self._corpus) for name, part in prepared.parts.items()}
         self.report = self._report(prepared)
         log.info("%s", self.summary())
+
+    def _excluded(self) -> frozenset[str] | None:
+        return None if self.exclude is None else frozenset(map(letters, File(self.exclude).texts()))
 
     def _report(self, prepared: Prepared) -> dict[str, Any]:
         lengths = prepared.parts["train"].encoded.lengths
@@ -204,6 +221,7 @@ class TextDataModule(LightningDataModule):
             f"repeated texts: {sum(repeated['within'].values())} within splits, "
             f"{sum(repeated['across'].values())} across"
             + (f"; passed over: {', '.join(passed_over)}" if passed_over else "")
+            + (f"; excluded: {sum(self.report['excluded'].values())}" if "excluded" in self.report else "")
         )
 
     def encode(self, texts: Sequence[str]) -> Encoded:

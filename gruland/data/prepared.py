@@ -19,6 +19,7 @@ from gruland.cache import digest_of
 from gruland.data import tokenizer
 from gruland.data.corpus import Corpus
 from gruland.data.encoded import CLEANING, Encoded, encode, words_of
+from gruland.data.overlap import shared
 from gruland.data.splits import NAMES, Limit, check_classes, divide, limit_sizes, subset
 from gruland.embedding import UNKNOWN, Vocabulary
 from gruland.files import read_json, write_json
@@ -27,6 +28,8 @@ from gruland.task import Task
 
 #: Part of the cache's key: raise it when the same settings give other arrays or other facts.
 VERSION = 2
+#: The splits that a training looks at.
+SEEN = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,23 @@ def _arrays(part: Part) -> dict[str, np.ndarray]:
     return {**part.encoded._asdict(), "labels": part.labels, "ids": part.ids}
 
 
-def prepare(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Prepared:
+def prepare(
+    corpus: Corpus, vocabulary: Vocabulary, settings: Settings, excluded: frozenset[str] | None = None
+) -> Prepared:
     """Divide a corpus, take the limit's part of each split and encode it.
+
+    Args:
+        excluded: the :func:`gruland.data.overlap.letters` of texts that are left out of training and validation.
 
     Raises:
         ValueError: the limit is larger than a split, a class is missing from one, a review is too long to be read
             whole, or hardly a word of them has a vector.
     """
     rows = divide(corpus.labels, corpus.splits, settings.split, settings.fractions, settings.split_seed)
+    left_out = {}
+    for name in SEEN if excluded is not None else ():
+        there = shared((corpus.texts[i] for i in rows[name]), excluded or frozenset())
+        rows[name], left_out[name] = rows[name][~there], int(there.sum())
     available = {name: len(rows[name]) for name in NAMES}
     sizes = limit_sizes(settings.limit, available)
     ids = {n: rows[n][subset(corpus.labels[rows[n]], sizes[n], settings.split_seed)] for n in NAMES}
@@ -162,6 +174,7 @@ def prepare(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Prepa
         "class_counts": counts,
         "duplicates": duplicates(texts),
         "passed_over": dict(corpus.passed_over),
+        **({} if excluded is None else {"excluded": left_out}),
     }
     return Prepared(corpus.task, parts, {**facts, **census.facts(encoded, vocabulary)})
 

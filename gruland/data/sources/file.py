@@ -71,6 +71,15 @@ class File:
         """
         return self._table().corpus(self.columns)
 
+    def texts(self) -> list[str]:
+        """The texts alone, without a look at labels.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or no column of texts.
+        """
+        self.files(Path())
+        return self._table().texts(self.columns)
+
     def _table(self) -> Table:
         path, suffix = self.path, self.path.suffix.lower()
         if path.is_dir():

@@ -117,6 +117,11 @@ class Table:
         names = None if splits is None else np.array([_split(splits[row]) for row in rows])
         return Corpus([texts[row] for row in rows], numbers, names, task, self.passed_over)
 
+    def texts(self, columns: Columns) -> list[str]:
+        """The texts of all rows that have one."""
+        found = self.columns[self._column("text", columns.text, TEXTS)]
+        return [text for text in found if isinstance(text, str)]
+
     def _column(self, key: str, given: str | None, usual: Sequence[str], *, optional: bool = False) -> Any:
         """The column that is meant. Columns of the usual names are found whatever their case."""
         names = list(self.columns)

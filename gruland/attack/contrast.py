@@ -1,0 +1,181 @@
+"""Contrast sets: reviews and what people made of them, with as few changes as turn the label.
+
+Kaushik et al. 2020, "Learning the difference that makes a difference with counterfactually-augmented data"; Gardner et
+al. 2020, "Evaluating models' local decision boundaries via contrast sets", whose consistency is the accuracy of pairs.
+
+N pairs, S draws of the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from gruland import sampling
+from gruland.attack import flags, verdict
+from gruland.attack.base import Outcome, Texts, Victim, question, score_outputs
+from gruland.attack.threat import Threat
+from gruland.attack.victims import ClassifierVictim
+from gruland.data.labels import read_labels
+from gruland.data.overlap import letters, shared
+from gruland.data.prepared import SEEN
+from gruland.sampling import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Contrast(Threat):
+    """Accuracy on originals, on edits, and on both of a pair. The run's test reviews have no part in it.
+
+    Args:
+        reviews: pairs, a stratified part by the original's label; all where there are fewer.
+        path: a .csv, .tsv or .parquet file, a row for each text.
+        text, label, pair, kind: its columns of the texts, of their labels, of what tells pairs apart, and of which of a
+            pair a text is.
+        original, edited: the kinds.
+    """
+
+    path: str | None = None
+    text: str = "text"
+    label: str = "label"
+    pair: str = "pair_id"
+    kind: str = "kind"
+    original: str = "orig"
+    edited: str = "revised"
+    knowledge: ClassVar[str] = "human"
+
+    def inputs(self) -> dict[str, str]:
+        """The checksum of the file."""
+        from gruland.files import file_hash
+
+        return {"path": file_hash(self._file())}
+
+    def __call__(self, victim: Victim, texts: Texts) -> Outcome:
+        """Scores on originals (``original``) and on edits (``edited``), each with labels of its own.
+
+        Returns:
+            Besides what every attack reports: the measure ``pair_accuracy``, of pairs both of whose texts are right.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, columns or pairs; labels of another task; a model that was
+                trained on some of the texts.
+        """
+        pairs = self._pairs(victim)
+        originals, edits = (
+            Texts(pairs.index.to_numpy(), pairs[f"text_{kind}"].tolist(), pairs[f"label_{kind}"].to_numpy())
+            for kind in ("original", "edited")
+        )
+        self._refuse_seen(victim, originals, edits)
+        originals, rows = self.sample(originals), {key: row for row, key in enumerate(edits.ids.tolist())}
+        chosen = [rows[key] for key in originals.ids.tolist()]
+        edits = Texts(originals.ids, [edits.texts[row] for row in chosen], edits.labels[chosen])
+        task, sides = victim.task, {"original": originals, "edited": edits}
+        outputs = {
+            form: question(victim, side.texts, side.ids, draws=self.fresh, seed=self.dropout_seed)
+            for form, side in sides.items()
+        }
+        labels = {form: torch.as_tensor(side.labels) for form, side in sides.items()}
+        clean, edited = (self._answers(victim, outputs[form], labels[form]) for form in sides)
+        every = np.ones(len(originals.ids), dtype=bool)
+        similar = verdict.similarities(originals.texts, edits.texts)
+        both = (clean.rights_SN * edited.rights_SN).mean(0)
+        scored = [
+            score_outputs(task, side, {form: outputs[form]}, {form: side.texts})
+            for form, side in sides.items()
+        ]
+        measures = {
+            "clean_accuracy": plain(sampling.mean(clean.rights)),
+            "accuracy_under_attack": plain(sampling.mean(edited.rights)),
+            "pair_accuracy": plain(sampling.mean(both)),
+            "success": verdict.success(clean.rights_SN, edited.rights_SN),
+            "similarity": plain(sampling.mean(similar), reviews=int(every.sum()), how=verdict.SIMILARITY),
+            "calibration_clean": clean.calibration(task, labels["original"]),
+            "calibration_attacked": edited.calibration(task, labels["edited"]),
+        }
+        results = {
+            "reviews": len(originals.ids),
+            "scores": {form: scored[place].results["scores"][form] for place, form in enumerate(sides)},
+            "knowledge": self.knowledge,
+            "draws": self.draws if self.random(victim) else 0,
+            "measures": measures,
+            "verdict": {
+                "draws": len(clean.losses_SN) if self.random(victim) else 0,
+                "clean": verdict.verdict(task, clean, labels["original"]),
+                "attacked": verdict.verdict(task, edited, labels["edited"]),
+            },
+            "curves": {},
+            "flags": flags.outputs_vary(victim, originals, self.draws),
+        }
+        columns: dict[str, Any] = {**scored[0].columns, "label_edited": scored[1].columns["label"]}
+        columns |= {name: values for name, values in scored[1].columns.items() if name not in columns}
+        columns |= {"right_original": clean.rights.tolist(), "right_edited": edited.rights.tolist()}
+        return Outcome(results, columns)
+
+    def _file(self) -> Path:
+        if self.path is None:
+            raise ValueError("path=null: expected a file of originals and edits, contrast.path=FILE")
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"path={path} does not exist: expected a file of originals and edits")
+        return path
+
+    def _pairs(self, victim: Victim) -> pd.DataFrame:
+        """A row for each pair: text_original, label_original, text_edited, label_edited."""
+        import pandas as pd
+
+        path = self._file()
+        if path.suffix in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            separator = "\t" if path.suffix in (".tsv", ".tab") else ","
+            table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8")
+        if missing := [
+            key for key in ("text", "label", "pair", "kind") if getattr(self, key) not in table.columns
+        ]:
+            name = getattr(self, missing[0])
+            raise ValueError(
+                f"{path} has no column {name} ({missing[0]}=): found {', '.join(map(str, table.columns))}"
+            )
+        numbers, task = read_labels(table[self.label].tolist(), None, lambda row: f"{path}, row {row + 1}")
+        if task.classes != victim.task.classes:
+            raise ValueError(
+                f"{path} has the classes {', '.join(task.classes)}: expected the model's "
+                f"{', '.join(victim.task.classes)}"
+            )
+        sides = []
+        for name, kind in (("original", self.original), ("edited", self.edited)):
+            here = (table[self.kind] == kind).to_numpy()
+            index = pd.Index(table[self.pair][here])
+            if index.has_duplicates:
+                raise ValueError(f"{path}: a pair has several texts of the kind {kind}: expected one of each")
+            values = {
+                f"text_{name}": table[self.text][here].astype(str).tolist(),
+                f"label_{name}": numbers[here],
+            }
+            sides.append(pd.DataFrame(values, index=index))
+        pairs = sides[0].join(sides[1], how="inner")
+        if pairs.empty or len(pairs) < max(map(len, sides)):
+            raise ValueError(
+                f"{path}: {len(sides[0])} texts of the kind {self.original}, {len(sides[1])} of {self.edited}, "
+                f"{len(pairs)} pairs: expected one of each kind in every pair"
+            )
+        return pairs.sort_index()
+
+    def _refuse_seen(self, victim: Victim, *sides: Texts) -> None:
+        """Refuse a model that was trained, or chosen, by some of the texts."""
+        if not isinstance(victim, ClassifierVictim):
+            return
+        known = frozenset(letters(text) for side in sides for text in side.texts)
+        seen = {name: int(shared(victim.data.splits[name].texts, known).sum()) for name in SEEN}
+        if any(seen.values()):
+            counts = " and ".join(f"{count} {name} reviews" for name, count in seen.items())
+            raise ValueError(
+                f"{counts} of the model are texts of {self.path}: it knows their answers; train without them: "
+                f"data.exclude={self.path}"
+            )

@@ -1,0 +1,143 @@
+"""Texts that an attack made against other models, read to this one: which weak spots do models share?
+
+Szegedy et al. 2014, "Intriguing properties of neural networks". The report makes a matrix of what models make of each
+other's texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from gruland.attack.base import Outcome, Texts, Victim
+from gruland.attack.threat import Threat
+from gruland.sampling import plain, ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gruland.runs import Run
+
+
+@dataclass(frozen=True)
+class Transfer(Threat):
+    """The texts of an attack on other runs, replayed.
+
+    The results are those of the worst text for each review, of all other models', and by source what its own texts do.
+
+    Args:
+        reviews: of the texts that are replayed, a stratified part; all where there are fewer.
+        sources: folders of runs, or folders that contain some, whose texts are replayed; the one that is attacked may
+            be among them, and is no part of the worst.
+        attack: whose texts, by the name that it has in the sources.
+    """
+
+    sources: Sequence[str] = ()
+    attack: str = "hotflip"
+    knowledge: ClassVar[str] = "transfer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.sources, str) or not all(isinstance(path, str) for path in self.sources):
+            raise ValueError(f"sources={self.sources}: expected a list of folders, e.g. [outputs/reviews]")
+        if not isinstance(self.attack, str) or not self.attack:
+            raise ValueError(f"attack={self.attack}: expected the name of an attack, e.g. hotflip")
+
+    def inputs(self) -> dict[str, str]:
+        """The checksums of what is replayed, by run."""
+        return {run.path.name: run.results["attacks"][self.attack]["texts"] for run in self._runs()}
+
+    def __call__(self, victim: Victim, texts: Texts) -> Outcome:
+        """Scores on reviews as they are (``raw``) and on the worst of the others' texts for each (``attacked``).
+
+        Returns:
+            Besides, in ``sources``: for each source its texts' ``measures``, and ``transfer``, of those that turned the
+            source the share that turns this model, too, of reviews that it gets right.
+
+        Raises:
+            FileNotFoundError, ValueError: no source with such texts; texts that are changed, or of other reviews.
+        """
+        tables = {run.path: self._table(run, texts) for run in self._runs()}
+        common = set.intersection(*(set(table.index) for table in tables.values()))
+        rows = [row for row, key in enumerate(texts.ids.tolist()) if key in common]
+        if not rows:
+            raise ValueError(f"the sources of {self.attack} have no review in common: attack the same ones")
+        sample = self.sample(Texts(texts.ids[rows], [texts.texts[row] for row in rows], texts.labels[rows]))
+        own, by_source, worst = getattr(victim, "folder", None), {}, _Worst(victim, sample)
+        for path, table in tables.items():
+            table = table.loc[sample.ids]
+            attacked = [str(text) for text in table["attacked"]]
+            outcome = self.judge(victim, sample, {"raw": sample.texts, "attacked": attacked})
+            clean, right = (np.array(outcome.columns[f"right_{form}"]) for form in ("raw", "attacked"))
+            # Of the texts that turned the source, those whose review this model gets right.
+            turned = ((table["right_first"] >= 0.5) & (table["right_last"] < 0.5)).to_numpy(float)
+            shared = turned * clean
+            by_source[path.name] = {
+                "measures": outcome.results["measures"],
+                "transfer": plain(ratio(shared * (1 - right), shared), reviews=int((shared > 0).sum())),
+                "own": path.resolve() == own,
+            }
+            if path.resolve() != own:
+                worst.add(attacked, self.ask(victim, attacked, sample.ids))
+        outcome = self.judge(victim, sample, {"raw": sample.texts, "attacked": worst.texts})
+        return Outcome({**outcome.results, "sources": by_source}, outcome.columns)
+
+    def _runs(self) -> list[Run]:
+        from gruland.runs import Run, folders
+
+        if not self.sources:
+            raise ValueError(
+                "sources=[]: expected folders of runs whose texts are replayed, sources=[outputs/reviews]"
+            )
+        if missing := [path for path in self.sources if not Path(path).is_dir()]:
+            raise FileNotFoundError(f"sources: {missing[0]} does not exist: expected folders of runs")
+        found = [Run(path) for source in self.sources for path in folders(Path(source), "results.json")]
+        runs = {run.path.resolve(): run for run in found if self.attack in run.results.get("attacks", {})}
+        if not runs:
+            raise ValueError(
+                f"no run below {', '.join(self.sources)} has texts of {self.attack}: attack them with it first"
+            )
+        return list(runs.values())
+
+    def _table(self, run: Run, texts: Texts) -> pd.DataFrame:
+        """A source's texts by review id: ``attacked``, and how often the source was right before and after.
+
+        Raises:
+            FileNotFoundError, ValueError: they are not what was written, or not of this model's test reviews.
+        """
+        import pandas as pd
+
+        path = run.verified(f"attack/{self.attack}") / "texts.csv"
+        table = pd.read_csv(path, keep_default_na=False, encoding="utf-8").set_index("id")
+        rights = [name for name in table.columns if name.startswith("right_")]
+        form = rights[-1].removeprefix("right_") if rights else ""
+        if form not in table.columns or "raw" not in table.columns:
+            raise ValueError(f"{path} has no attacked texts: {self.attack} cannot be replayed")
+        known = dict(zip(texts.ids.tolist(), texts.texts, strict=True))
+        if strangers := [key for key, text in table["raw"].items() if known.get(key) != text]:
+            raise ValueError(
+                f"{len(strangers)} of the {len(table)} reviews in {path} are none of this model's test reviews: it may "
+                "have been trained on them; replay texts of runs with the same data"
+            )
+        first, last = (table[name].astype(float) for name in (rights[0], rights[-1]))
+        return pd.DataFrame({"attacked": table[form], "right_first": first, "right_last": last})
+
+
+class _Worst:
+    """For each review the text to which the model gives the right label's probability least."""
+
+    def __init__(self, victim: Victim, sample: Texts) -> None:
+        self.task, self.labels = victim.task, torch.as_tensor(sample.labels)
+        self.texts = list(sample.texts)
+        self.losses = np.full(len(self.texts), -np.inf)
+
+    def add(self, texts: Sequence[str], probabilities: Any) -> None:
+        """Take what is worse."""
+        losses = self.task.loss_of_probabilities(probabilities, self.labels, "none").numpy()
+        for place in np.flatnonzero(losses > self.losses):
+            self.texts[place], self.losses[place] = texts[place], losses[place]
