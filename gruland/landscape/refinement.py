@@ -98,6 +98,17 @@ class NestedGrids:
         return Prediction(np.where(known, values, filled), error)
 
 
+def interpolated(grids: NestedGrids, fields: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fields [K, R, C] with what is not known interpolated as :meth:`NestedGrids.predict` does it."""
+    filled = np.moveaxis(np.where(known, fields, 0.0), 0, -1)
+    for number, (coarse, fine) in enumerate(pairwise(grids.grids), 1):
+        parents, cells = np.ix_(*coarse), np.ix_(*fine)
+        new = (grids.level[cells] == number) & ~known[cells]
+        predicted = _spline(filled[parents], coarse, fine)
+        filled[cells] = np.where(new[..., None], predicted, filled[cells])
+    return np.moveaxis(filled, -1, 0)
+
+
 def spread_of(values: np.ndarray) -> float:
     """The range of the finite values, 0 without any."""
     finite = values[np.isfinite(values)]
@@ -122,7 +133,7 @@ def _spline(values: np.ndarray, coarse: tuple[np.ndarray, ...], fine: tuple[np.n
             if len(new) > len(old):
                 spline = make_interp_spline(old, values, k=min(3, len(old) - 1), check_finite=False)
                 values = spline(new)
-            values = values.T  # the other axis comes to the front
+            values = values.swapaxes(0, 1)  # the other axis comes to the front
     return values
 
 

@@ -1,0 +1,213 @@
+"""Means of many cells over N examples from few of them: control variates over levels.
+
+The losses of an example at two cells of a surface are nearly a function of each other. So a few cells are evaluated on
+many examples and the others on few: a cell's mean is predicted from cells with more examples, and only what the
+prediction leaves has to be averaged. That is multilevel Monte Carlo (Giles 2008, "Multilevel Monte Carlo path
+simulation", Operations Research 56) with the regression estimator of two-phase sampling at each level (Cochran 1977,
+"Sampling Techniques", chapter 12).
+
+**Samples.** The examples have one random order, stratified in each of its beginnings. A cell c is evaluated on the
+first n_c of it, so that samples are nested and differences of cells stay paired. Cells with the same n_c make a level.
+
+**Estimates.** At level l each variable y (loss and correctness of a cell) is regressed on x: strata, what else is known
+of all examples, and the losses and the probabilities exp(-loss) of all cells with more examples. With X for the
+estimated means of x over all N, the estimate is
+
+    Y = X B + mean over n_l of (y_i - x_i B_i),
+
+B_i fitted by ridge regression on the four fifths of the sample that do not hold example i (cross-fitting; Owen 2013,
+"Monte Carlo theory, methods and examples", section 8.9), B their mean. The penalty of each variable is the one of least
+error on the examples that were left out.
+
+**Bias.** A coefficient meets only examples that it was not fitted on. What is left comes from X, which the examples of
+the fit enter too, and from the finite population: it is of the order of 1 / n where the standard error is of the order
+of 1 / sqrt(n).
+
+**Errors.** The error of Y is the sum of the levels' own: at each level the residual mean over n_l examples instead of
+all N. Residuals of different levels are uncorrelated, since each level's are those of a regression on all coarser ones.
+So the covariance of all cells is F F', F [cells, modes] with a block of columns for each level: its residuals'
+covariance times 1/n_l - 1/N, carried on to finer levels by their coefficients. A census has no error.
+
+N examples, n of a sample, P regressors, V variables, C cells, K modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Parts of a sample that take turns in being left out of the fit.
+FOLDS = 5
+#: The penalties that a regression chooses from, as shares of the regressors' variance.
+PENALTIES = 10.0 ** np.arange(-4.0, 2.1, 0.75)
+_TINY = 1e-12
+
+
+def nested_order(strata: np.ndarray, seed: int) -> np.ndarray:
+    """A random order [N] of examples whose every beginning has the strata [N] in their own proportion, to within one."""
+    random, place = np.random.default_rng(np.random.SeedSequence([seed, 0x6E657374])), np.empty(len(strata))
+    for stratum in np.unique(strata):
+        rows = random.permutation(np.flatnonzero(strata == stratum))
+        place[rows] = (np.arange(len(rows)) + random.uniform()) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+@dataclass(frozen=True)
+class Level:
+    """Cells that were evaluated on the same examples, the first n of the order.
+
+    Attributes:
+        losses, correct: [n, C], in the order of the examples; all finite.
+    """
+
+    losses: np.ndarray
+    correct: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+@dataclass(frozen=True)
+class Means:
+    """Estimated means over all N examples of some variables, with the covariance of their errors.
+
+    Attributes:
+        values: [V].
+        modes: [V, K]; ``modes @ modes.T`` is the covariance, a row's norm the standard error.
+        own: [V] the part of the standard errors that the variables' own level adds.
+    """
+
+    values: np.ndarray
+    modes: np.ndarray
+    own: np.ndarray
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors [V]."""
+        return np.sqrt((self.modes**2).sum(1))
+
+
+def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Means]]:
+    """The mean loss and the share of right predictions of every cell.
+
+    Args:
+        levels: by falling n.
+        known: [N, Q] what is known of every example, in the order; its first columns tell the strata apart.
+
+    Returns:
+        For each level its cells' losses and correctness. All modes have the K of the last level.
+
+    Raises:
+        ValueError: levels that do not fall, or hold values that are not finite.
+    """
+    total = len(known)
+    regressors = _Regressors(known)
+    found: list[tuple[Means, Means]] = []
+    for before, level in zip([total, *map(len, levels)], levels, strict=False):
+        if not 2 <= len(level) <= before:
+            raise ValueError(f"a level of {len(level)} examples after one of {before}: expected from 2 to that")
+        if not (np.isfinite(level.losses).all() and np.isfinite(level.correct).all()):
+            raise ValueError("a level has losses that are not finite: expected its finite cells alone")
+        count = level.losses.shape[1]
+        useful = _useful(level.losses)
+        means = _regressed(regressors, np.concatenate([useful, level.correct], axis=1), total)
+        regressors.add(useful, means, useful.shape[1])
+        found.append((_part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))))
+    width = regressors.modes.shape[1]
+    return [(_widened(losses, width), _widened(correct, width)) for losses, correct in found]
+
+
+def _useful(losses: np.ndarray) -> np.ndarray:
+    """What a cell's losses tell of others: themselves and the probabilities that they are the logarithms of."""
+    return np.concatenate([losses, np.exp(-np.maximum(losses, 0.0))], axis=1)
+
+
+class _Regressors:
+    """What finer levels are predicted from: columns over a beginning of the examples, their means and errors."""
+
+    def __init__(self, known: np.ndarray) -> None:
+        self.columns = [known - known.mean(0)]
+        self.freedom = int(np.linalg.matrix_rank(self.columns[0][: min(len(known), 4096)])) + 1
+        self.means, self.modes = np.zeros(known.shape[1]), np.zeros((known.shape[1], 0))
+
+    def first(self, count: int) -> np.ndarray:
+        return np.concatenate([columns[:count] for columns in self.columns], axis=1)
+
+    def add(self, columns: np.ndarray, means: Means, count: int) -> None:
+        """Take up the first ``count`` of a level's variables."""
+        self.columns.append(columns)
+        self.means = np.concatenate([self.means, means.values[:count]])
+        wider = _wide(self.modes, means.modes.shape[1])
+        self.modes = np.concatenate([wider, means.modes[:count]])
+
+
+def _regressed(regressors: _Regressors, y: np.ndarray, total: int) -> Means:
+    """The means over all examples of the variables y [n, V] of a level."""
+    n = len(y)
+    if n == total:
+        return Means(y.mean(0), np.zeros((y.shape[1], regressors.modes.shape[1])), np.zeros(y.shape[1]))
+    x = regressors.first(n)
+    scale = x.std(0)
+    scale[scale < _TINY * (1 + np.abs(x).max(0, initial=0.0))] = np.inf  # a constant tells nothing
+    residuals, slopes = _cross_fitted(x / scale, y)
+    slopes /= scale[:, None]
+    values = y.mean(0) - (x.mean(0) - regressors.means) @ slopes
+    own = residuals - residuals.mean(0)
+    freedom = max(n - regressors.freedom, 1)
+    factor = np.linalg.qr(own, mode="r") if n > y.shape[1] else own
+    new = factor.T * np.sqrt((1 / n - 1 / total) / freedom)
+    modes = np.concatenate([slopes.T @ regressors.modes, new], axis=1)
+    return Means(values, modes, np.sqrt((new**2).sum(1)))
+
+
+def _cross_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals [n, V] of fits to the other folds, each variable with its best penalty, and the fits' mean [P, V]."""
+    folds = [_Fold(x, y, np.arange(len(y)) % FOLDS == number) for number in range(min(FOLDS, len(y)))]
+    squares = [sum(fold.squares(np.full(y.shape[1], penalty)) for fold in folds) for penalty in PENALTIES]
+    best = PENALTIES[np.argmin(squares, axis=0)]
+    residuals, slopes = np.empty_like(y), np.zeros((x.shape[1], y.shape[1]))
+    for fold in folds:
+        residuals[fold.left_out] = fold.residuals(best)
+        slopes += fold.slopes(best) * fold.left_out.mean()
+    return residuals, slopes
+
+
+class _Fold:
+    """Ridge regressions on all examples but those ``left_out`` [n]: the order is random, so that any fold is."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> None:
+        fit = ~left_out
+        self.left_out = left_out
+        x_mean, y_mean = x[fit].mean(0), y[fit].mean(0)
+        centred = x[fit] - x_mean
+        values, self._vectors = np.linalg.eigh(centred.T @ centred / fit.sum())
+        self._values = np.maximum(values, 0.0)
+        self._targets = self._vectors.T @ (centred.T @ (y[fit] - y_mean)) / fit.sum()
+        self._turned, self._y = (x[left_out] - x_mean) @ self._vectors, y[left_out] - y_mean
+
+    def _shrunk(self, penalties: np.ndarray) -> np.ndarray:
+        return self._targets / (self._values[:, None] + penalties)
+
+    def residuals(self, penalties: np.ndarray) -> np.ndarray:
+        """Of the examples that were left out, one penalty for each variable."""
+        return self._y - self._turned @ self._shrunk(penalties)
+
+    def squares(self, penalties: np.ndarray) -> np.ndarray:
+        return (self.residuals(penalties) ** 2).sum(0)
+
+    def slopes(self, penalties: np.ndarray) -> np.ndarray:
+        return self._vectors @ self._shrunk(penalties)
+
+
+def _part(means: Means, which: slice) -> Means:
+    return Means(means.values[which], means.modes[which], means.own[which])
+
+
+def _wide(modes: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(modes, ((0, 0), (0, width - modes.shape[1])))
+
+
+def _widened(means: Means, width: int) -> Means:
+    return Means(means.values, _wide(means.modes, width), means.own)

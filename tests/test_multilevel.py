@@ -1,0 +1,251 @@
+"""Control variates over levels, sample sizes and surveys, on populations whose every value is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from gruland.landscape.allocation import factorized, sizes
+from gruland.landscape.multilevel import Level, estimate, nested_order
+from gruland.landscape.survey import Survey
+
+
+def population(examples: int, side: int, *, noise: float = 0.1, seed: int = 0):
+    """Logistic losses and correctness [cells, N] over a plane on which each example has a smooth logit; labels [N]."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, examples)
+    steps = np.linspace(-1, 1, side)
+    alpha, beta = (part.ravel()[:, None] for part in np.meshgrid(steps, steps))
+    a, b, c = random.normal(size=(3, examples))
+    logit = (2 * labels - 1) * (1.5 - alpha**2 - 0.5 * beta**2) + a * alpha + b * beta + c * alpha * beta
+    logit = logit + noise * random.normal(size=(side * side, examples))
+    sign = 2 * labels - 1
+    return np.logaddexp(0, -sign * logit), (sign * logit > 0).astype(float), labels
+
+
+def levels_of(losses, correct, order, parts):
+    return [Level(losses[cells][:, order[:n]].T, correct[cells][:, order[:n]].T) for n, cells in parts]
+
+
+def columns(labels):
+    return labels[:, None].astype(float)
+
+
+# -- the order of the examples
+
+
+def test_every_beginning_of_the_order_has_the_strata_in_proportion():
+    strata = np.repeat([0, 1, 2], [300, 50, 150])
+    order = nested_order(strata, seed=3)
+    assert sorted(order) == list(range(500))
+    share = np.array([0.6, 0.1, 0.3])
+    for n in range(1, 501):
+        found = np.bincount(strata[order[:n]], minlength=3)
+        assert (np.abs(found - n * share) <= 1 + 1e-9).all()
+    assert (order == nested_order(strata, seed=3)).all()
+    assert (order != nested_order(strata, seed=4)).any()
+
+
+# -- estimates
+
+
+def test_a_census_is_exact():
+    losses, correct, labels = population(50, 3)
+    found = estimate(levels_of(losses, correct, np.arange(50), [(50, slice(None))]), columns(labels))
+    np.testing.assert_allclose(found[0][0].values, losses.mean(1))
+    np.testing.assert_allclose(found[0][1].values, correct.mean(1))
+    assert not found[0][0].modes.any()
+
+
+def test_what_is_a_linear_function_of_a_census_is_known_from_few_examples():
+    random = np.random.default_rng(0)
+    coarse = random.exponential(size=(3, 400))
+    fine = coarse[:2] * 2 + coarse[2:]
+    right = np.ones((5, 400))
+    levels = [Level(coarse.T, right[:3].T), Level(fine[:, :60].T, right[:2, :60].T)]
+    (_, _), (found, _) = estimate(levels, np.zeros((400, 0)))
+    np.testing.assert_allclose(found.values, fine.mean(1), rtol=2e-3)
+    assert (found.errors < 0.02 * fine.std(1) / np.sqrt(60)).all()
+
+
+def test_intervals_cover_the_mean_and_the_bias_is_far_below_the_error():
+    losses, correct, labels = population(600, 3)
+    coarse, fine = [0, 2, 6, 8], [1, 3, 4, 5, 7]
+    off, errors, differences, spreads = [], [], [], []
+    for seed in range(100):
+        order = nested_order(labels, seed)
+        levels = levels_of(losses, correct, order, [(240, coarse), (80, fine)])
+        parts = [part for part, _ in estimate(levels, columns(labels[order]))]
+        found = np.concatenate([part.values for part in parts])
+        modes = np.concatenate([part.modes for part in parts])
+        truth = losses.mean(1)[[*coarse, *fine]]
+        off.append(found - truth)
+        errors.append(np.sqrt((modes**2).sum(1)))
+        differences.append(off[-1][0] - off[-1][5])
+        spreads.append(np.linalg.norm(modes[0] - modes[5]))
+    off_SC, errors_SC = np.array(off), np.array(errors)
+    covered = (np.abs(off_SC) <= 1.96 * errors_SC).mean(0)
+    assert (covered > 0.85).all() and 0.92 < covered.mean() < 0.985
+    deviation = off_SC.std(0)
+    assert (np.abs(off_SC.mean(0)) < 0.1 * deviation + 3 * deviation / np.sqrt(100)).all()
+    np.testing.assert_allclose(errors_SC.mean(0), deviation, rtol=0.3)
+    # Paired: the error of a difference is that of the modes' difference.
+    np.testing.assert_allclose(np.mean(spreads), np.std(differences), rtol=0.3)
+    # Control variates pay: the plain mean of 80 examples is far less certain.
+    plain = losses.std(1)[fine] / np.sqrt(80)
+    assert errors_SC.mean(0)[4:].max() < 0.7 * plain.max()
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (9, 2)])
+def test_levels_that_cannot_be_are_refused(shape):
+    level = Level(np.zeros(shape), np.zeros(shape))
+    with pytest.raises(ValueError, match="expected from 2"):
+        estimate([level], np.zeros((8, 1)))
+    with pytest.raises(ValueError, match="not finite"):
+        estimate([Level(np.full((4, 1), np.nan), np.zeros((4, 1)))], np.zeros((8, 1)))
+
+
+# -- sample sizes
+
+
+def test_the_factorization_is_that_of_the_covariance():
+    random = np.random.default_rng(1)
+    root = random.normal(size=(6, 6))
+    covariance = root @ root.T
+    order, lower, left = factorized(covariance, 10**9)
+    np.testing.assert_allclose((lower * left) @ lower.T, covariance, atol=1e-6)
+    assert sorted(order) == list(range(6)) and (np.diff(left) <= 1e-9).all()
+
+
+def test_sizes_keep_the_bound_at_nearly_the_least_cost():
+    random = np.random.default_rng(2)
+    root = random.normal(size=(5, 5)) * 2.0 ** -np.arange(5)
+    order, lower, left = factorized(root @ root.T, 10**9)
+    parts, total, bound = lower**2 * left, 10_000, 0.002
+
+    def variances(n):
+        return parts @ (1 / n - 1 / total)
+
+    found = sizes(lower, left, total, bound, 20)
+    assert (variances(found) <= bound * (1 + 1e-9)).all() and (np.diff(found) <= 0).all()
+    constraint = {"type": "ineq", "fun": lambda logs: (bound - variances(np.exp(logs))) / bound}
+    best = minimize(
+        lambda logs: np.exp(logs).sum() / 1000, np.log(found * 1.2), constraints=[constraint],
+        bounds=[(np.log(20), np.log(total))] * 5, method="SLSQP", options={"maxiter": 500},
+    )  # fmt: skip
+    assert found.sum() <= 1.15 * 1000 * best.fun
+
+
+# -- surveys
+
+
+def answered(survey, losses, correct, order, log=None):
+    """Let the survey ask until it is content; how many values it took."""
+    cost = 0
+    for block in survey.blocks():
+        rows = order[block.start : block.stop]
+        cost += len(block.cells) * len(rows)
+        if log is not None:
+            log.append((block.cells.tolist(), block.start, block.stop))
+        survey.add(block, np.stack([losses[block.cells][:, rows], correct[block.cells][:, rows]], 1))
+    return cost
+
+
+@pytest.fixture(scope="module")
+def plane():
+    """N = 4,000 examples on 17 x 17 cells."""
+    return population(4000, 17, noise=0.02)
+
+
+def surveyed(plane, tolerance, seed=0, side=17, **options):
+    losses, correct, labels = plane
+    order = nested_order(labels, seed)
+    survey = Survey((side, side), columns(labels[order]), tolerance, seed, **options)
+    cost = answered(survey, losses, correct, order)
+    return survey.estimates(), losses.mean(1).reshape(side, side), cost / losses.size
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.02])
+def test_a_survey_keeps_its_tolerance_with_a_fraction_of_the_values(plane, tolerance):
+    inside, within, worst = [], [], []
+    for seed in range(2):
+        found, truth, cost = surveyed(plane, tolerance, seed)
+        error = np.abs(found.loss - truth)
+        inside.append((error <= found.half_width + 1e-12).mean())
+        within.append((error <= tolerance * np.ptp(truth)).mean())
+        worst.append(error.max() / np.ptp(truth) / tolerance)
+        assert (found.half_width <= found.allowed * 1.001).all()
+        assert cost < 0.4
+    assert np.mean(within) >= 0.95 and np.mean(inside) >= 0.9 and max(worst) <= 2
+
+
+def test_what_nothing_predicts_is_evaluated_whole():
+    random = np.random.default_rng(0)
+    losses = random.exponential(size=(81, 1000))
+    found, truth, _ = surveyed((losses, (losses < 0.7) * 1.0, np.arange(1000) % 2), 0.01, side=9)
+    np.testing.assert_allclose(found.loss, truth)
+    assert (found.examples == 1000).all() and not found.half_width.any()
+
+
+def test_few_examples_are_evaluated_whole(plane):
+    losses, correct, labels = (part[..., :150] for part in plane)
+    found, truth, cost = surveyed((losses, correct, labels), 0.02)
+    assert cost < 1 and set(np.unique(found.examples)) == {0, 150}
+    known = found.examples > 0
+    np.testing.assert_allclose(found.loss[known], truth[known])
+    assert (np.abs(found.loss - truth) <= 0.02 * np.ptp(truth)).mean() >= 0.95
+
+
+def test_an_interrupted_survey_asks_the_same_again(plane):
+    losses, correct, labels = plane
+    order, asked = nested_order(labels, 0), []
+    for _ in range(2):
+        log: list[object] = []
+        survey = Survey((17, 17), columns(labels[order]), 0.05, 0)
+        answered(survey, losses, correct, order, log)
+        asked.append((log, survey.estimates().loss.tolist()))
+    assert asked[0] == asked[1]
+
+
+def test_heavy_tails_and_a_class_that_is_wrong_everywhere(plane):
+    losses, correct, labels = plane
+    heavy = losses * np.random.default_rng(0).lognormal(sigma=1.5, size=losses.shape[1])
+    wrong = np.where(labels == 0, losses + 6.0 * np.linspace(0, 1, 289)[:, None], losses)
+    for changed in (heavy, wrong):
+        found, truth, _ = surveyed((changed, correct, labels), 0.05)
+        error = np.abs(found.loss - truth) / np.ptp(truth)
+        assert (error <= 0.05).mean() >= 0.95 and error.max() <= 0.1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_cells_that_are_not_finite_are_found_and_change_nothing_else(plane, value):
+    losses, correct, labels = plane
+    broken = losses.copy()
+    broken[: 17 * 3] = value  # three rows
+    found, truth, cost = surveyed((broken, correct, labels), 0.05)
+    assert cost < 0.5
+    lost = ~np.isfinite(found.loss)
+    assert lost[:2].all() and not lost[3:].any()
+    error = np.abs(found.loss[3:] - truth[3:]) / np.ptp(truth[3:])
+    assert (error <= 0.05).mean() >= 0.95
+
+
+def test_a_surface_of_one_value_and_one_without_a_finite_value():
+    right = np.ones((81, 500))
+    found, _, cost = surveyed((np.full((81, 500), 2.5), right, np.arange(500) % 2), 0.01, side=9)
+    np.testing.assert_allclose(found.loss, 2.5)
+    assert cost < 1
+    found, _, _ = surveyed((np.full((81, 500), np.nan), right, np.arange(500) % 2), 0.01, side=9)
+    assert np.isnan(found.loss).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 51), (51, 1), (2, 2), (1, 1)])
+def test_any_grid(shape):
+    random = np.random.default_rng(0)
+    steps = np.linspace(0, 1, shape[0] * shape[1])[:, None]
+    losses = (random.normal(size=900) + 3 * steps) ** 2
+    survey = Survey(shape, np.zeros((900, 0)), 0.05, 0)
+    answered(survey, losses, np.ones_like(losses), np.arange(900))
+    error = np.abs(survey.estimates().loss.ravel() - losses.mean(1))
+    assert (error <= 0.05 * max(np.ptp(losses.mean(1)), 1e-9) + survey.estimates().half_width.ravel()).all()
