@@ -1,15 +1,16 @@
 """How many examples each of some cells needs, where each is predicted from those that have more.
 
-With S for the covariance of the cells' losses over the examples, S = L D L' (L with a unit diagonal after permutation)
-says what is left of each cell once those before it are known: D's entry d_j, which comes into cell c with L_cj. If cell j
-is evaluated on the first n_j of N examples and n falls along the order, the error of cell c has the variance
+With S for the covariance of the cells' losses over the examples, S = L D L' (L with a unit diagonal after
+permutation) says what is left of each cell once those before it are known: D's entry d_j, which comes into cell c with
+L_cj. If cell j is evaluated on the first n_j of N examples and n falls along the order, the error of cell c has the
+variance
 
     sum over j of L_cj^2 d_j (1 / n_j - 1 / N).
 
 The order takes the largest remaining variance first (a Cholesky factorization with pivots). The least sum of n_j that
 keeps every variance below a bound has n_j proportional to the root of sum over c of w_c L_cj^2 d_j for multipliers w
-(Neyman 1934; for levels Giles 2008, section 3); w is found by multiplicative weights, which give more to the cells whose
-bound is hit.
+(Neyman 1934; for levels Giles 2008, section 3); w is found by multiplicative weights, which give more to the cells
+whose bound is hit.
 
 C cells, k of them in the order.
 """
@@ -51,7 +52,7 @@ def factorized(covariance: np.ndarray, sample: int) -> tuple[np.ndarray, np.ndar
 
 
 def sizes(lower: np.ndarray, left: np.ndarray, total: int, variance: float, least: int) -> np.ndarray:
-    """The falling n [k] of least sum, each from ``least`` to ``total``, with which no cell's variance exceeds the bound.
+    """The falling n [k] of least sum, from ``least`` to ``total``, with which no cell's variance exceeds the bound.
 
     Args:
         lower, left: of :func:`factorized`.

@@ -50,6 +50,13 @@ class PlaneExamples:
         directions: Sequence[Mapping[str, Tensor]],
     ) -> None:
         self._evaluate, self._parameters, self._directions = evaluate, parameters, directions
+        self._taken: tuple[bytes, PlaneExamples] | None = None
+        self._count: int | None = None  # of the examples, where the origin is not needed to know it
+
+    @property
+    def divisible(self) -> bool:
+        """Whether few examples cost less than all."""
+        return hasattr(self._evaluate, "take")
 
     def __call__(self, chunk: Chunk) -> np.ndarray:
         """Loss and correctness [n, 2, m], float64; at (0, 0) the very numbers of :attr:`origin`.
@@ -57,7 +64,19 @@ class PlaneExamples:
         Raises:
             ValueError: the objective gives another number of examples than at the origin.
         """
+        if chunk.rows is not None and self.divisible:
+            return self._of(chunk.rows)(chunk._replace(rows=None))
         return np.stack([self._cell(tuple(steps), chunk.rows) for steps in chunk.steps.tolist()])
+
+    def _of(self, rows: np.ndarray) -> PlaneExamples:
+        """The same of some examples, prepared once for the chunks that follow each other."""
+        key = rows.tobytes()
+        if self._taken is None or self._taken[0] != key:
+            evaluate: Any = self._evaluate
+            taken = PlaneExamples(evaluate.take(rows), self._parameters, self._directions)
+            taken._count = len(rows)
+            self._taken = key, taken
+        return self._taken[1]
 
     @cached_property
     def strata(self) -> np.ndarray | None:
@@ -90,7 +109,7 @@ class PlaneExamples:
         if not any(steps):
             return self.origin if rows is None else self.origin[:, rows]
         values = _array(*self._at(steps[: len(self._directions)], rows))
-        expected = self.origin.shape[1] if rows is None else len(rows)
+        expected = len(rows) if rows is not None else self._count or self.origin.shape[1]
         if values.shape[1] != expected:
             raise ValueError(
                 f"the objective returned {values.shape[1]} losses, and {expected} at the origin: expected "

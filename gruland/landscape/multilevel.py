@@ -46,7 +46,7 @@ _TINY = 1e-12
 
 
 def nested_order(strata: np.ndarray, seed: int) -> np.ndarray:
-    """A random order [N] of examples whose every beginning has the strata [N] in their own proportion, to within one."""
+    """A random order [N] of examples whose every beginning has the strata [N] in proportion, to within one."""
     random, place = np.random.default_rng(np.random.SeedSequence([seed, 0x6E657374])), np.empty(len(strata))
     for stratum in np.unique(strata):
         rows = random.permutation(np.flatnonzero(strata == stratum))
@@ -107,7 +107,9 @@ def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Me
     found: list[tuple[Means, Means]] = []
     for before, level in zip([total, *map(len, levels)], levels, strict=False):
         if not 2 <= len(level) <= before:
-            raise ValueError(f"a level of {len(level)} examples after one of {before}: expected from 2 to that")
+            raise ValueError(
+                f"a level of {len(level)} examples after one of {before}: expected from 2 to that"
+            )
         if not (np.isfinite(level.losses).all() and np.isfinite(level.correct).all()):
             raise ValueError("a level has losses that are not finite: expected its finite cells alone")
         count = level.losses.shape[1]

@@ -35,6 +35,8 @@ class Objective(Protocol):
     - ``strata``: int [N], where the examples are a sample stratified by it.
     - ``on_plane(parameters, directions)``: an :data:`OnPlane` with the same values, where that is faster: a function
       ``at(steps, rows=None)``.
+    - ``take(rows)``: the objective of some of the examples, where few cost less than all. It has ``strata`` of its own
+      where this one has them.
     - ``label``: what the examples are, for pictures (``"1,000 training reviews"``).
     """
 

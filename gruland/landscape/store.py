@@ -42,6 +42,7 @@ MARKS = {"interpolated": "cell is interpolated", "done": "cell is computed"}
 #: Attributes that say how a surface came about or what was found, not which surface it is.
 _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
+    "achieved_tolerance", "evaluations",
 )  # fmt: skip
 
 
@@ -183,6 +184,8 @@ class Store:
 
     Attributes:
         surface: the data set.
+        path: as given.
+        identity: a hash of all that determines the surface.
         count: how many of its cells are done.
 
     Raises:
@@ -201,7 +204,8 @@ class Store:
     ) -> None:
         self.surface = _empty(alpha, beta, attributes)
         self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
-        self._path = None if path is None else _checked(Path(path))
+        self.identity = _identity(self.surface)
+        self.path = self._path = None if path is None else _checked(Path(path))
         self._lock: FileLock | None = None
         self._every, self._patience, self._written = every, patience, time.monotonic()
         self.count = 0
@@ -275,6 +279,9 @@ class Store:
             return False
         for name, array in self._arrays.items():
             array[:] = found[name].values  # in place: others hold these arrays
+        further = {name: found[name] for name in found.data_vars if name not in self.surface}
+        self.surface = self.surface.assign(further)
+        self._arrays = _arrays(self.surface)
         self.surface.attrs = found.attrs
         self.count = int(self.done.sum())
         return True
@@ -286,22 +293,17 @@ class Store:
             if self.surface.attrs["complete"]:
                 return
             if self.done.all():
-                known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
-                self.surface.attrs = {
-                    **self.surface.attrs,
-                    **_findings(self.surface),
-                    **known,
-                    "complete": True,
-                }
-                self._publish()
+                self.publish()
             elif self.count:
                 self.write()
         finally:
             if self._lock is not None:
                 self._lock.release()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Put the complete surface in the place of an older one. What is on its way stays until then."""
+        known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
+        self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
         if self._path is None:
             return
         with atomic_path(self._path) as temporary:

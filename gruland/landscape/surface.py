@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gruland.landscape.chunks import Chunk, PlaneExamples
 from gruland.landscape.directions import fingerprint
+from gruland.landscape.estimation import Answers, Estimation
 from gruland.landscape.objective import Objective, about, named_tensors
 from gruland.landscape.refinement import NestedGrids, refinement, spread_of
 from gruland.landscape.sample import standard_error
@@ -84,6 +85,7 @@ def compute_surface(
     *,
     size: int | Sequence[int] = 51,
     extent: float | Sequence[Any] = 1.0,
+    tolerance: float | None = None,
     interpolation: float | None = None,
     seed: int = 0,
     path: str | Path | None = None,
@@ -111,6 +113,10 @@ def compute_surface(
         size: cells of each axis, or (of alpha, of beta), from 1 on, odd or even.
         extent: an axis runs over [-extent, extent], or from low to high of (low, high). For both axes or, as a pair of
             these, for alpha and beta: 1.0, (1.0, 0.5), ((-0.5, 1.5), (-1, 1)).
+        tolerance: None evaluates every cell on every example. A share of the range of the mean loss evaluates as little
+            as it takes for every cell's mean over all N examples to lie within it (95% of the time), see
+            :mod:`gruland.landscape.survey`: few examples at most cells where the objective has ``take``, all of them at
+            few cells where it has not. A grid of up to 5 x 5 cells is not interpolated.
         interpolation: None evaluates every cell; a share of the range of the loss evaluates as many as it takes to
             interpolate the others with an error below it, see :mod:`gruland.landscape.refinement`. A grid of up to
             5 x 5 cells is evaluated whole.
@@ -143,6 +149,12 @@ def compute_surface(
         "weights": fingerprint(parameters),
         "directions": [fingerprint(direction) for direction in directions],
     }
+    if tolerance is not None:
+        if not 0 < tolerance < 1 or interpolation is not None:
+            raise ValueError(
+                f"tolerance={tolerance}: expected a share of the loss range in (0, 1), and no interpolation"
+            )
+        identity["tolerance"] = {"share": tolerance, "seed": seed}
     if interpolation is not None:
         identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
@@ -156,6 +168,8 @@ def compute_surface(
             if not store.surface.attrs["complete"]:
                 shown_as = Progress(store.done.size, label, done=store.count) if label else nullcontext()
                 with shown_as as progress, Workers(plane, workers, engine) as pool:
+                    if tolerance is not None:
+                        return _estimated(store, plane, pool, tolerance, seed, deadline, progress)
                     batches = _batches(store, interpolation, seed)
                     in_time = _evaluate(store, plane, pool, batches, deadline, progress)
                 if not in_time:
@@ -272,6 +286,32 @@ def _evaluate(
         if not all(store.done[cell] for cell in left):
             return False
     return True
+
+
+def _estimated(
+    store: Store,
+    plane: PlaneExamples,
+    workers: Workers[Chunk, np.ndarray],
+    tolerance: float,
+    seed: int,
+    deadline: float,
+    progress: Progress | None,
+) -> xarray.Dataset:
+    """Estimate all cells to a tolerance; what there is where the time is up before that."""
+    alpha, beta = (store.surface[name].values for name in ("alpha", "beta"))
+    answers = Answers(store.path, store.identity) if store.path is not None else None
+    estimation = Estimation(plane, alpha, beta, tolerance=tolerance, seed=seed, answers=answers)
+    complete = estimation.run(workers, deadline, progress)
+    if not estimation.evaluated:
+        return _interpolated(store.surface)
+    surface = estimation.dataset(store.surface)
+    if not complete:
+        return surface
+    store.complete(surface)
+    if answers is not None:
+        store.publish()
+        answers.discard()
+    return store.surface
 
 
 def _batches(store: Store, interpolation: float | None, seed: int) -> Iterable[np.ndarray]:

@@ -1,18 +1,18 @@
 """Which cells of a grid to evaluate on which examples, so that every cell's mean loss is known to a tolerance.
 
-There is one budget: half the width of a cell's 95% interval (sampling) plus the bound of its interpolation's error is at
-most the tolerance, a share of the range of the mean loss. What it takes is found out from the values themselves:
+There is one budget: half the width of a cell's 95% interval (sampling) plus the bound of its interpolation's error is
+at most the tolerance, a share of the range of the mean loss. What it takes is found out from the values themselves:
 
-1. *Sizes.* The coarse grid is evaluated on a few examples, the pilot. Their covariance says how many examples each of its
-   cells needs (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the spline through
-   it how many cells the next grid needs for the rest. The split that costs least is taken.
+1. *Sizes.* The coarse grid is evaluated on a few examples, the pilot. Their covariance says how many examples each of
+   its cells needs (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the spline
+   through it how many cells the next grid needs for the rest. The split that costs least is taken.
 2. *Cells.* A cell is evaluated, on the pilot's examples, where its interval and the estimated error of a spline through
    the others (:mod:`gruland.landscape.refinement`) exceed the budget. One whose own residual is too large gets more.
 3. *Checks.* Random cells that would be interpolated are evaluated. Where one is off by more than its bound and its
    noise, all bounds rise by as much, and the refinement goes on.
 
-Means and errors are those of :mod:`gruland.landscape.multilevel`. Where less does not do, all cells are evaluated on all
-examples. A cell with a loss that is not finite has the mean of those that were evaluated, NaN or infinite, and is asked
+Means and errors are those of :mod:`gruland.landscape.multilevel`. Where less does not do, all cells are evaluated on
+all examples. A cell with a loss that is not finite has the mean of those that were evaluated, NaN or infinite, and is asked
 for no more; as in any sample, one that no evaluated example shows is not seen.
 
 N examples, R rows, C columns, K modes.
@@ -96,10 +96,18 @@ class Survey:
         tolerance: the share of the range of the mean loss.
         seed: of the checks.
         pilot: examples of the pilot; N for a surface without sampling.
+        centre: the cell (row * columns + column) that differences are taken to; -1 where there is none.
     """
 
     def __init__(
-        self, shape: tuple[int, int], known: np.ndarray, tolerance: float, seed: int = 0, pilot: int = PILOT
+        self,
+        shape: tuple[int, int],
+        known: np.ndarray,
+        tolerance: float,
+        seed: int = 0,
+        *,
+        pilot: int = PILOT,
+        centre: int = -1,
     ) -> None:
         self._shape, self._known, self._tolerance = shape, known, tolerance
         self._total, size = len(known), shape[0] * shape[1]
@@ -111,6 +119,8 @@ class Survey:
         self._examples, self._broken = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=bool)
         self._values: dict[int, list[np.ndarray]] = {}
         self._whole = np.full((size, 2), np.nan)  # the means of cells whose values are not kept
+        self._spreads = np.full((size, 2), np.nan)  # and the standard deviations, see deviations()
+        self._centre = centre
         self._own = np.zeros(size)  # the standard error of what a cell adds to those with more examples
         self._factor = self._tighter = 1.0
 
@@ -122,7 +132,9 @@ class Survey:
             self._broken[cell] |= not np.isfinite(parts[-1][0]).all()
             if self._broken[cell] or (block.stop == self._total and not self._grids.coarse.flat[cell]):
                 with np.errstate(invalid="ignore", over="ignore"):
-                    self._whole[cell] = np.concatenate(self._values.pop(cell), axis=1).mean(1)
+                    self._whole[cell] = np.concatenate(parts, axis=1).mean(1)
+                    self._spreads[cell] = self._deviation(cell)
+                del self._values[cell]
         self._examples[block.cells] = block.stop
 
     def blocks(self) -> Iterator[Block]:
@@ -155,7 +167,9 @@ class Survey:
             for number, means in enumerate(found):
                 mean[cells, number], modes[number, cells] = means.values, means.modes
             self._own[cells] = found[0].own
-        loss, accuracy = (self._grids.predict(mean[:, number].reshape(self._shape), known) for number in (0, 1))
+        loss, accuracy = (
+            self._grids.predict(mean[:, number].reshape(self._shape), known) for number in (0, 1)
+        )
         return Estimates(
             loss.values,
             np.clip(accuracy.values, 0.0, 1.0),
@@ -165,6 +179,39 @@ class Survey:
             self._examples.reshape(self._shape).copy(),
             self._tolerance * spread_of(mean[known.ravel(), 0]),
         )
+
+    @property
+    def evaluated(self) -> int:
+        """How many cells have values."""
+        return int((self._examples > 0).sum())
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """The standard deviations over the examples of a cell's loss and of its difference to the centre [R, C].
+
+        The latter within the strata, as far as the centre is evaluated. NaN where a cell is interpolated.
+        """
+        spreads = self._spreads.copy()
+        for cell in self._values:
+            spreads[cell] = self._deviation(cell)
+        return spreads[:, 0].reshape(self._shape), spreads[:, 1].reshape(self._shape)
+
+    def _deviation(self, cell: int) -> tuple[float, float]:
+        losses = np.concatenate(self._values[cell], axis=1)[0]
+        if len(losses) < 2 or self._broken[cell]:
+            return math.nan, math.nan
+        centre = self._values.get(self._centre)
+        if self._centre < 0 or centre is None or self._broken[self._centre]:
+            return float(losses.std(ddof=1)), math.nan
+        origin = np.concatenate(centre, axis=1)[0]
+        count = min(len(losses), len(origin))
+        rest, freedom = self._within(losses[:count] - origin[:count])
+        return float(losses.std(ddof=1)), math.sqrt(float((rest**2).sum()) / freedom)
+
+    def _within(self, losses: np.ndarray) -> tuple[np.ndarray, int]:
+        """What the first examples' losses [n, ...] are beyond a linear function of what is known; its freedom."""
+        x = np.concatenate([np.ones((len(losses), 1)), self._known[: len(losses)]], axis=1)
+        rest = losses - x @ np.linalg.lstsq(x, losses, rcond=None)[0]
+        return rest, max(1, len(x) - int(np.linalg.matrix_rank(x)))
 
     def _levels(self) -> tuple[int, list[tuple[list[int], tuple[Means, Means]]]]:
         """The number of modes, and the cells of each level with their means."""
@@ -214,7 +261,9 @@ class Survey:
         if self._examples.sum() > before:
             return
         errors = now.errors.ravel()
-        heavy = np.flatnonzero(self._uncertain(now) & (self._own > 0.8 * errors) & (self._examples < self._total))
+        heavy = np.flatnonzero(
+            self._uncertain(now) & (self._own > 0.8 * errors) & (self._examples < self._total)
+        )
         heavy = heavy[self._examples[heavy] > 0]
         for cell in heavy:
             yield from self._wanted(heavy[heavy == cell], self._rung(1.4 * self._examples[cell]))
@@ -227,10 +276,8 @@ class Survey:
         if not len(cells) or self._pilot == self._total:
             return {}
         losses = np.stack([self._values[cell][0][0] for cell in cells.tolist()], axis=1)
-        x = np.concatenate([np.ones((len(losses), 1)), self._known[: len(losses)]], axis=1)
-        rest = losses - x @ np.linalg.lstsq(x, losses, rcond=None)[0]
-        freedom = max(1, len(x) - np.linalg.matrix_rank(x))
-        order, lower, left = factorized(rest.T @ rest / freedom, len(x))
+        rest, freedom = self._within(losses)
+        order, lower, left = factorized(rest.T @ rest / freedom, len(losses))
         counts = sizes(lower, left, self._total, (half_width / _NORMAL) ** 2, self._pilot)
         return {int(cells[j]): self._rung(count) for j, count in zip(order, counts, strict=True)}
 

@@ -60,6 +60,8 @@ class EvaluationLoss:
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self._model, self._labels = model, torch.as_tensor(labels)
+        self._made_of: dict[str, Any] = {"precision": precision, "batch_tokens": batch_tokens}
+        self._encoded = encoded
         self.precision = _resolved(precision, model)
         self.strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         self.reason = self._why_padded()
@@ -102,6 +104,11 @@ class EvaluationLoss:
             return (losses, correct) if rows is None else (losses[rows], correct[rows])
 
         return at
+
+    def take(self, rows: np.ndarray) -> EvaluationLoss:
+        """The loss of some of the reviews, at these positions."""
+        labels = self._labels[torch.as_tensor(rows)].numpy()
+        return type(self)(self._model, self._encoded.take(rows), labels, **self._made_of)
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         task = self._model.task

@@ -65,7 +65,8 @@ class TrainingLoss(EvaluationLoss):
         precision: str = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        self._draws = draws_of(seed, draws, np.arange(encoded.size) if keys is None else np.asarray(keys))
+        self._keys = np.arange(encoded.size) if keys is None else np.asarray(keys)
+        self._draws = draws_of(seed, draws, self._keys)
         if "agreement" in model.regularizer.hooks and draws < 2:
             raise ValueError(
                 f"draws={draws}: {model.regularizer.title} compares two draws, expected at least 2"
@@ -73,7 +74,15 @@ class TrainingLoss(EvaluationLoss):
         if not model.regularizer.random:
             self._draws = self._draws[:1]
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
+        self._made_of |= {"draws": draws, "seed": seed}
         self.about |= {"objective": "training loss", "draws": draws, "mask_seed": seed}
+
+    def take(self, rows: np.ndarray) -> TrainingLoss:
+        """The loss of some of the reviews, at these positions, which meet the masks that they meet here."""
+        labels = self._labels[torch.as_tensor(rows)].numpy()
+        return TrainingLoss(
+            self._model, self._encoded.take(rows), labels, keys=self._keys[rows], **self._made_of
+        )
 
     def _why_padded(self) -> str | None:
         return unavailable(self._model) or _why_not_projected(self._model)

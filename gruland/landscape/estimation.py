@@ -1,0 +1,212 @@
+"""A surface to a tolerance: the blocks that a survey asks for as chunks of work, kept so that a later call goes on.
+
+The answers lie beside the surface's path (``surface.answers-`` and a hash of what determines it), a file a chunk, until
+the surface is complete. A survey that begins again asks for the same chunks in the same order and finds them there.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gruland.files import atomic_path, discard
+from gruland.landscape.chunks import Chunk, PlaneExamples
+from gruland.landscape.multilevel import nested_order
+from gruland.landscape.refinement import spread_of
+from gruland.landscape.survey import PILOT, Block, Estimates, Survey
+from gruland.progress import Progress
+from gruland.workers import Workers
+
+if TYPE_CHECKING:
+    import xarray
+
+#: Values of a chunk, examples times cells: what a killed process loses.
+CHUNK = 2048
+
+
+class Estimation:
+    """The estimates of a grid's cells on their way.
+
+    Args:
+        plane: what a chunk costs.
+        alpha, beta: the grid's steps.
+        tolerance: as :class:`gruland.landscape.survey.Survey` takes it.
+        seed: of the order of the examples and of the checks.
+        answers: where chunks are kept; None = nowhere.
+
+    Attributes:
+        seconds: what the evaluations took, all processes' together.
+    """
+
+    def __init__(
+        self,
+        plane: PlaneExamples,
+        alpha: np.ndarray,
+        beta: np.ndarray,
+        *,
+        tolerance: float,
+        seed: int,
+        answers: Answers | None = None,
+    ) -> None:
+        strata = plane.strata
+        if strata is None:
+            strata = np.zeros(plane.origin.shape[1], dtype=np.int64)
+        self._order = nested_order(strata, seed)
+        known = (strata[self._order, None] == np.unique(strata)[1:]).astype(np.float64)
+        shape = (len(beta), len(alpha))
+        # Examples that have to be evaluated all or none are a census: nothing but cells can be saved.
+        pilot = PILOT if plane.divisible else len(strata)
+        rows, columns = (np.flatnonzero(steps == 0) for steps in (beta, alpha))
+        self._centre = int(rows[0] * len(alpha) + columns[0]) if rows.size and columns.size else -1
+        self._survey = Survey(shape, known, tolerance, seed, pilot=pilot, centre=self._centre)
+        self._alpha, self._beta, self._answers = alpha, beta, answers
+        self.seconds = 0.0
+
+    def run(
+        self,
+        workers: Workers[Chunk, np.ndarray],
+        deadline: float = math.inf,
+        progress: Progress | None = None,
+    ) -> bool:
+        """Evaluate what the survey asks for; False where the time was up before it was content."""
+        for block in self._survey.blocks():
+            kept, missing = self._known(block)
+            for part, values in kept:
+                self._survey.add(part, values)
+            if not self._evaluate(missing, workers, deadline):
+                return False
+            if progress:
+                progress.advance(self._survey.evaluated - progress.done)
+        return True
+
+    def estimates(self) -> Estimates:
+        """What is known so far."""
+        return self._survey.estimates()
+
+    @property
+    def evaluated(self) -> int:
+        """How many cells have values."""
+        return self._survey.evaluated
+
+    def dataset(self, empty: xarray.Dataset) -> xarray.Dataset:
+        """A surface's data set with the estimates in it.
+
+        Besides the variables of any surface it has ``half_width`` (of the 95% interval of the mean over all examples,
+        interpolation included), ``evaluated`` (examples) and ``modes`` (of the errors by sampling, with a dimension of
+        their own: a covariance of two cells is the sum of products).
+        """
+        found, surface = self.estimates(), empty.copy(deep=True)
+        spread, paired = self._survey.deviations()
+        total, units = len(self._order), surface["loss"].attrs["units"]
+        centre = divmod(self._centre, len(self._alpha)) if self._centre >= 0 else None
+        surface["loss"].values[:], surface["accuracy"].values[:] = found.loss, found.accuracy
+        surface["loss_se"].values[:] = np.sqrt(found.errors**2 + spread**2 / total)
+        if centre is not None:
+            between = found.modes - found.modes[:, *centre][:, None, None]
+            surface["difference_se"].values[:] = np.sqrt((between**2).sum(0) + paired**2 / total)
+            surface.attrs.update(
+                origin_loss=float(found.loss[centre]), origin_accuracy=float(found.accuracy[centre])
+            )
+        surface["interpolated"].values[:], surface["done"].values[:] = found.examples == 0, True
+        cells = surface["loss"].dims
+        surface = surface.assign(
+            half_width=(
+                cells,
+                found.half_width,
+                _named("half width of the 95% interval of the mean loss", units),
+            ),
+            evaluated=(cells, found.examples, _named("examples evaluated", "1")),
+            modes=(("mode", *cells), found.modes, _named("modes of the errors by sampling", units)),
+        )
+        spread_of_loss = spread_of(found.loss) or math.inf
+        surface.attrs |= {
+            "seconds": surface.attrs["seconds"] + self.seconds,
+            "achieved_tolerance": float(np.nanmax(found.half_width)) / spread_of_loss,
+            "interpolation_error": float(found.bound.max()) / spread_of_loss,
+            "evaluations": int(found.examples.sum()),
+        }
+        return surface
+
+    def _known(self, block: Block) -> tuple[list[tuple[Block, np.ndarray]], list[Block]]:
+        """The parts of a block that an earlier call evaluated, and those that are missing."""
+        size = max(1, CHUNK // (block.stop - block.start))
+        parts = [
+            Block(block.cells[first : first + size], block.start, block.stop)
+            for first in range(0, len(block.cells), size)
+        ]
+        found = [(part, None if self._answers is None else self._answers.get(part)) for part in parts]
+        return [(part, values) for part, values in found if values is not None], [
+            part for part, values in found if values is None
+        ]
+
+    def _evaluate(self, parts: list[Block], workers: Workers[Chunk, np.ndarray], deadline: float) -> bool:
+        columns = len(self._alpha)
+        asked = {part.cells.tobytes(): part for part in parts}
+
+        def chunks() -> Iterator[Chunk]:
+            for part in parts:
+                if time.monotonic() >= deadline:
+                    return
+                row, column = np.divmod(part.cells, columns)
+                steps = np.stack([self._alpha[column], self._beta[row]], axis=1)
+                yield Chunk(steps, self._order[part.start : part.stop], list(zip(row, column, strict=True)))
+
+        found: dict[bytes, np.ndarray] = {}
+        for chunk, values, seconds in workers.map(chunks()):
+            cells = np.array([row * columns + column for row, column in chunk.cells])
+            found[cells.tobytes()] = values
+            self.seconds += seconds
+            if self._answers is not None:
+                self._answers.keep(asked[cells.tobytes()], values)
+        for key, part in asked.items():  # in the order that was asked for, whoever was quicker
+            if key in found:
+                self._survey.add(part, found[key])
+        return len(found) == len(parts)
+
+
+class Answers:
+    """Chunks' values in a folder; nothing is created before the first one is kept.
+
+    Args:
+        path: the surface's.
+        identity: of the surface. Answers of others are thrown away.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._folder = path.with_name(f"{path.stem}.answers-{identity}")
+        for other in map(Path, glob.glob(f"{glob.escape(str(path.with_suffix('')))}.answers-*")):
+            if other != self._folder:
+                discard(other)
+
+    def get(self, block: Block) -> np.ndarray | None:
+        """The values [cells, 2, examples] of a chunk; None where they are not there or cannot be read."""
+        try:
+            values: np.ndarray = np.load(self._file(block), allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        return values if values.shape == (len(block.cells), 2, block.stop - block.start) else None
+
+    def keep(self, block: Block, values: np.ndarray) -> None:
+        """Write a chunk's values."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._file(block)) as temporary:
+            np.save(temporary, values, allow_pickle=False)
+
+    def discard(self) -> None:
+        """Throw all away."""
+        discard(self._folder)
+
+    def _file(self, block: Block) -> Path:
+        asked = f"{block.start} {block.stop} {block.cells.tolist()}"
+        return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npy"
+
+
+def _named(text: str, units: str) -> dict[str, str]:
+    return {"long_name": text, "units": units}
