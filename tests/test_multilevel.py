@@ -86,7 +86,8 @@ def test_intervals_cover_the_mean_and_the_bias_is_far_below_the_error():
         spreads.append(np.linalg.norm(modes[0] - modes[5]))
     off_SC, errors_SC = np.array(off), np.array(errors)
     covered = (np.abs(off_SC) <= 1.96 * errors_SC).mean(0)
-    assert (covered > 0.85).all() and 0.92 < covered.mean() < 0.985
+    assert (covered > 0.85).all()
+    assert 0.92 < covered.mean() < 0.985
     deviation = off_SC.std(0)
     assert (np.abs(off_SC.mean(0)) < 0.1 * deviation + 3 * deviation / np.sqrt(100)).all()
     np.testing.assert_allclose(errors_SC.mean(0), deviation, rtol=0.3)
@@ -115,20 +116,22 @@ def test_the_factorization_is_that_of_the_covariance():
     covariance = root @ root.T
     order, lower, left = factorized(covariance, 10**9)
     np.testing.assert_allclose((lower * left) @ lower.T, covariance, atol=1e-6)
-    assert sorted(order) == list(range(6)) and (np.diff(left) <= 1e-9).all()
+    assert sorted(order) == list(range(6))
+    assert (np.diff(left) <= 1e-9).all()
 
 
 def test_sizes_keep_the_bound_at_nearly_the_least_cost():
     random = np.random.default_rng(2)
     root = random.normal(size=(5, 5)) * 2.0 ** -np.arange(5)
-    order, lower, left = factorized(root @ root.T, 10**9)
+    _order, lower, left = factorized(root @ root.T, 10**9)
     parts, total, bound = lower**2 * left, 10_000, 0.002
 
     def variances(n):
         return parts @ (1 / n - 1 / total)
 
     found = sizes(lower, left, total, bound, 20)
-    assert (variances(found) <= bound * (1 + 1e-9)).all() and (np.diff(found) <= 0).all()
+    assert (variances(found) <= bound * (1 + 1e-9)).all()
+    assert (np.diff(found) <= 0).all()
     constraint = {"type": "ineq", "fun": lambda logs: (bound - variances(np.exp(logs))) / bound}
     best = minimize(
         lambda logs: np.exp(logs).sum() / 1000, np.log(found * 1.2), constraints=[constraint],
@@ -177,7 +180,9 @@ def test_a_survey_keeps_its_tolerance_with_a_fraction_of_the_values(plane, toler
         worst.append(error.max() / np.ptp(truth) / tolerance)
         assert (found.half_width <= found.allowed * 1.001).all()
         assert cost < 0.4
-    assert np.mean(within) >= 0.95 and np.mean(inside) >= 0.9 and max(worst) <= 2
+    assert np.mean(within) >= 0.95
+    assert np.mean(inside) >= 0.9
+    assert max(worst) <= 2
 
 
 def test_what_nothing_predicts_is_evaluated_whole():
@@ -185,13 +190,15 @@ def test_what_nothing_predicts_is_evaluated_whole():
     losses = random.exponential(size=(81, 1000))
     found, truth, _ = surveyed((losses, (losses < 0.7) * 1.0, np.arange(1000) % 2), 0.01, side=9)
     np.testing.assert_allclose(found.loss, truth)
-    assert (found.examples == 1000).all() and not found.half_width.any()
+    assert (found.examples == 1000).all()
+    assert not found.half_width.any()
 
 
 def test_few_examples_are_evaluated_whole(plane):
     losses, correct, labels = (part[..., :150] for part in plane)
     found, truth, cost = surveyed((losses, correct, labels), 0.02)
-    assert cost < 1 and set(np.unique(found.examples)) == {0, 150}
+    assert cost < 1
+    assert set(np.unique(found.examples)) == {0, 150}
     known = found.examples > 0
     np.testing.assert_allclose(found.loss[known], truth[known])
     assert (np.abs(found.loss - truth) <= 0.02 * np.ptp(truth)).mean() >= 0.95
@@ -215,7 +222,8 @@ def test_heavy_tails_and_a_class_that_is_wrong_everywhere(plane):
     for changed in (heavy, wrong):
         found, truth, _ = surveyed((changed, correct, labels), 0.05)
         error = np.abs(found.loss - truth) / np.ptp(truth)
-        assert (error <= 0.05).mean() >= 0.95 and error.max() <= 0.1
+        assert (error <= 0.05).mean() >= 0.95
+        assert error.max() <= 0.1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -226,7 +234,8 @@ def test_cells_that_are_not_finite_are_found_and_change_nothing_else(plane, valu
     found, truth, cost = surveyed((broken, correct, labels), 0.05)
     assert cost < 0.5
     lost = ~np.isfinite(found.loss)
-    assert lost[:2].all() and not lost[3:].any()
+    assert lost[:2].all()
+    assert not lost[3:].any()
     error = np.abs(found.loss[3:] - truth[3:]) / np.ptp(truth[3:])
     assert (error <= 0.05).mean() >= 0.95
 

@@ -10,7 +10,8 @@ simulation", Operations Research 56) with the regression estimator of two-phase 
 first n_c of it, so that samples are nested and differences of cells stay paired. Cells with the same n_c make a level.
 
 **Estimates.** At level l each variable y (loss and correctness of a cell) is regressed on x: strata, what else is known
-of all examples, and the losses and the probabilities exp(-loss) of all cells with more examples. With X for the
+of all examples (where the sample is four times as large as these covariates are many), and the losses and the
+probabilities exp(-loss) of all cells with more examples. With X for the
 estimated means of x over all N, the estimate is
 
     Y = X B + mean over n_l of (y_i - x_i B_i),
@@ -42,6 +43,8 @@ import numpy as np
 FOLDS = 5
 #: The penalties that a regression chooses from, as shares of the regressors' variance.
 PENALTIES = 10.0 ** np.arange(-4.0, 2.1, 0.75)
+#: Covariates enter a regression of at least so many examples for each of them.
+FEW = 4
 _TINY = 1e-12
 
 
@@ -89,12 +92,15 @@ class Means:
         return np.sqrt((self.modes**2).sum(1))
 
 
-def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Means]]:
+def estimate(
+    levels: Sequence[Level], known: np.ndarray, covariates: np.ndarray | None = None
+) -> list[tuple[Means, Means]]:
     """The mean loss and the share of right predictions of every cell.
 
     Args:
         levels: by falling n.
-        known: [N, Q] what is known of every example, in the order; its first columns tell the strata apart.
+        known: [N, S] columns that tell the strata apart, of all examples in their order.
+        covariates: [N, Q] what else is known of them.
 
     Returns:
         For each level its cells' losses and correctness. All modes have the K of the last level.
@@ -103,7 +109,7 @@ def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Me
         ValueError: levels that do not fall, or hold values that are not finite.
     """
     total = len(known)
-    regressors = _Regressors(known)
+    regressors = _Regressors(known, covariates)
     found: list[tuple[Means, Means]] = []
     for before, level in zip([total, *map(len, levels)], levels, strict=False):
         if not 2 <= len(level) <= before:
@@ -129,17 +135,25 @@ def _useful(losses: np.ndarray) -> np.ndarray:
 class _Regressors:
     """What finer levels are predicted from: columns over a beginning of the examples, their means and errors."""
 
-    def __init__(self, known: np.ndarray) -> None:
-        self.columns = [known - known.mean(0)]
-        self.freedom = int(np.linalg.matrix_rank(self.columns[0][: min(len(known), 4096)])) + 1
-        self.means, self.modes = np.zeros(known.shape[1]), np.zeros((known.shape[1], 0))
+    def __init__(self, known: np.ndarray, covariates: np.ndarray | None) -> None:
+        further = known[:, :0] if covariates is None else covariates
+        self._columns = [known - known.mean(0), further - further.mean(0)]
+        self._covariates = slice(known.shape[1], known.shape[1] + further.shape[1])
+        count = self._covariates.stop
+        self.freedom = int(np.linalg.matrix_rank(self._columns[0][:4096])) + 1 if known.size else 1
+        self.means, self.modes = np.zeros(count), np.zeros((count, 0))
 
-    def first(self, count: int) -> np.ndarray:
-        return np.concatenate([columns[:count] for columns in self.columns], axis=1)
+    def first(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The columns that a regression of the first examples uses, and their numbers."""
+        used = np.ones(len(self.means), dtype=bool)
+        if count < FEW * (self._covariates.stop - self._covariates.start):
+            used[self._covariates] = False
+        parts = self._columns if used.all() else [self._columns[0], *self._columns[2:]]
+        return np.concatenate([columns[:count] for columns in parts], axis=1), np.flatnonzero(used)
 
     def add(self, columns: np.ndarray, means: Means, count: int) -> None:
         """Take up the first ``count`` of a level's variables."""
-        self.columns.append(columns)
+        self._columns.append(columns)
         self.means = np.concatenate([self.means, means.values[:count]])
         wider = _wide(self.modes, means.modes.shape[1])
         self.modes = np.concatenate([wider, means.modes[:count]])
@@ -150,17 +164,17 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int) -> Means:
     n = len(y)
     if n == total:
         return Means(y.mean(0), np.zeros((y.shape[1], regressors.modes.shape[1])), np.zeros(y.shape[1]))
-    x = regressors.first(n)
+    x, used = regressors.first(n)
     scale = x.std(0)
     scale[scale < _TINY * (1 + np.abs(x).max(0, initial=0.0))] = np.inf  # a constant tells nothing
     residuals, slopes = _cross_fitted(x / scale, y)
     slopes /= scale[:, None]
-    values = y.mean(0) - (x.mean(0) - regressors.means) @ slopes
+    values = y.mean(0) - (x.mean(0) - regressors.means[used]) @ slopes
     own = residuals - residuals.mean(0)
     freedom = max(n - regressors.freedom, 1)
     factor = np.linalg.qr(own, mode="r") if n > y.shape[1] else own
     new = factor.T * np.sqrt((1 / n - 1 / total) / freedom)
-    modes = np.concatenate([slopes.T @ regressors.modes, new], axis=1)
+    modes = np.concatenate([slopes.T @ regressors.modes[used], new], axis=1)
     return Means(values, modes, np.sqrt((new**2).sum(1)))
 
 

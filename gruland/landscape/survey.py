@@ -12,8 +12,8 @@ at most the tolerance, a share of the range of the mean loss. What it takes is f
    noise, all bounds rise by as much, and the refinement goes on.
 
 Means and errors are those of :mod:`gruland.landscape.multilevel`. Where less does not do, all cells are evaluated on
-all examples. A cell with a loss that is not finite has the mean of those that were evaluated, NaN or infinite, and is asked
-for no more; as in any sample, one that no evaluated example shows is not seen.
+all examples. A cell with a loss that is not finite has the mean of those that were evaluated, NaN or infinite, and is
+asked for no more; as in any sample, one that no evaluated example shows is not seen.
 
 N examples, R rows, C columns, K modes.
 """
@@ -92,10 +92,11 @@ class Survey:
 
     Args:
         shape: R and C.
-        known: [N, Q] what is known of all examples, in their order: at least which stratum each is of.
+        known: [N, S] columns that tell the strata apart, of all examples in their order.
         tolerance: the share of the range of the mean loss.
         seed: of the checks.
         pilot: examples of the pilot; N for a surface without sampling.
+        covariates: [N, Q] what else is known of them.
         centre: the cell (row * columns + column) that differences are taken to; -1 where there is none.
     """
 
@@ -107,9 +108,10 @@ class Survey:
         seed: int = 0,
         *,
         pilot: int = PILOT,
+        covariates: np.ndarray | None = None,
         centre: int = -1,
     ) -> None:
-        self._shape, self._known, self._tolerance = shape, known, tolerance
+        self._shape, self._known, self._covariates, self._tolerance = shape, known, covariates, tolerance
         self._total, size = len(known), shape[0] * shape[1]
         # Of twice the pilot more than half would be evaluated: sampling saves nothing.
         self._pilot = self._total if self._total < 2 * pilot else pilot
@@ -122,7 +124,9 @@ class Survey:
         self._spreads = np.full((size, 2), np.nan)  # and the standard deviations, see deviations()
         self._centre = centre
         self._own = np.zeros(size)  # the standard error of what a cell adds to those with more examples
-        self._factor = self._tighter = 1.0
+        self._factor = 1.0
+        # Covariates take a part of the variance that the pilot cannot tell: what lacks is added later.
+        self._tighter = 1.0 if covariates is None else 1.5
 
     def add(self, block: Block, values: np.ndarray) -> None:
         """Take the losses and correctness of a block, [cells, 2, examples]."""
@@ -223,7 +227,7 @@ class Survey:
             return 0, []
         values = [[np.concatenate(self._values[cell], axis=1) for cell in group] for group in cells]
         levels = [Level(*np.stack(group, axis=-1)) for group in values]
-        found = estimate(levels, self._known)
+        found = estimate(levels, self._known, self._covariates)
         return found[-1][0].modes.shape[1], list(zip(cells, found, strict=True))
 
     # -- what is wanted
@@ -268,7 +272,7 @@ class Survey:
         for cell in heavy:
             yield from self._wanted(heavy[heavy == cell], self._rung(1.4 * self._examples[cell]))
         if not len(heavy):
-            self._tighter *= 0.85
+            self._tighter *= 0.9
 
     def _plan(self, half_width: float) -> dict[int, int]:
         """The examples of each coarse cell with which their half widths stay below a number."""
