@@ -30,8 +30,7 @@ from gruland.landscape.directions import (
 )
 from gruland.landscape.objective import Objective
 from gruland.landscape.pictures import PICTURES, Scale, trajectory_figure, write, write_pictures
-from gruland.landscape.sample import PILOT_REVIEWS, PILOT_SIZE, achieved_tolerance, reviews_needed
-from gruland.landscape.store import attributes_at
+from gruland.landscape.sample import achieved_tolerance
 from gruland.landscape.surface import compute_surface
 from gruland.landscape.trajectory import trajectory
 from gruland.objective.evaluation import PRECISIONS, EvaluationLoss
@@ -85,7 +84,6 @@ class Surface:
     reviews_seed: int | None = None
     precision: str = "auto"
     tolerance: float | None = None
-    interpolation: float | None = None
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,10 +115,11 @@ class Surface:
             self.reviews_seed is None or _whole(self.reviews_seed, 0),
             "a whole number of at least 0, or null",
         )
-        for key in ("tolerance", "interpolation"):
-            share = getattr(self, key)
-            possible = share is None or (_positive(share) and share < 1)
-            self._check(key, possible, "a share of the loss range in (0, 1), or null")
+        self._check(
+            "tolerance",
+            self.tolerance is None or (_positive(self.tolerance) and self.tolerance < 1),
+            "a share of the loss range in (0, 1), or null",
+        )
         self._check(
             "max_seconds",
             self.max_seconds is None or _positive(self.max_seconds),
@@ -353,7 +352,7 @@ def surface_of(
     Args:
         run: where the data, checkpoints and, where it is not given, the model come from.
         settings: what is wanted. With ``evaluate`` those of the objective (``split``, ``objective``, ``draws``,
-            ``reviews``, ``reviews_seed``, ``precision``, ``tolerance``) are not read: it has its own.
+            ``reviews``, ``reviews_seed``, ``precision``) are not read: it has its own.
         model: whose weights are the origin; None = the run's best checkpoint.
         plane: None = :func:`plane_of` the settings.
         evaluate: what :func:`objective_of` made of the same model; None = made from the settings.
@@ -373,19 +372,14 @@ def surface_of(
     grid = {"extent": _extent(settings.extent, plane)}
     attributes = _attributes(plane, settings)
     if evaluate is None:
-        reviews = None
-        if settings.tolerance is not None:
-            pilot = objective_of(model, run.data, settings, reviews=PILOT_REVIEWS)
-            attributes["sample"] = _sample(pilot, plane, settings, attributes, grid, path, label)
-            reviews = _bounded(attributes["sample"], pilot.about["available"], settings, _name(run))
-        evaluate = objective_of(model, run.data, settings, reviews=reviews)
+        evaluate = objective_of(model, run.data, settings)
     return compute_surface(
         evaluate,
         plane.origin,
         plane.directions,
         size=_tuples(settings.size),
         **grid,
-        interpolation=settings.interpolation,
+        tolerance=settings.tolerance,
         seed=settings.seed,
         path=path,
         attributes=attributes,
@@ -615,50 +609,6 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _sample(
-    pilot: EvaluationLoss,
-    plane: Plane,
-    settings: Surface,
-    attributes: Mapping[str, Any],
-    grid: Mapping[str, Any],
-    path: str | Path | None,
-    label: str | None,
-) -> dict[str, Any]:
-    """How many reviews the tolerance takes: found by an earlier pilot for the surface at ``path``, or by one now."""
-    about = {key: value for key, value in pilot.about.items() if key != "kernel"}
-    asked = {"tolerance": settings.tolerance, **grid, **attributes, **about}
-    tensors = [fingerprint(part) for part in (plane.origin, *plane.directions)]
-    text = json.dumps([asked, tensors], sort_keys=True)
-    question = hashlib.sha256(text.encode()).hexdigest()[:16]
-    for found in [] if path is None else attributes_at(Path(path)):
-        if (sample := found.get("sample")) and sample["question"] == question:
-            return sample
-    surface = compute_surface(
-        pilot,
-        plane.origin,
-        plane.directions,
-        size=PILOT_SIZE,
-        **grid,
-        label=label and f"{label}, pilot",
-    )
-    classes = len(set(pilot.strata.tolist()))
-    needed = reviews_needed(
-        surface, len(pilot.strata), classes, about["available"], settings.tolerance or math.nan
-    )
-    return {"tolerance": settings.tolerance, "reviews_needed": needed, "question": question}
-
-
-def _bounded(sample: Mapping[str, Any], available: int, settings: Surface, name: str) -> int:
-    """The number of reviews, at most those of the settings; says so if the tolerance takes more."""
-    limit = min(settings.reviews, available) if isinstance(settings.reviews, int) else available
-    if sample["reviews_needed"] > limit:
-        log.warning(
-            "%s: landscape.tolerance=%s takes about %s reviews, landscape.reviews=%s does not suffice",
-            name, settings.tolerance, f"{sample['reviews_needed']:,}", settings.reviews,
-        )  # fmt: skip
-    return min(sample["reviews_needed"], limit)
-
-
 def _results(surface: xarray.Dataset, settings: Surface) -> dict[str, Any]:
     loss, about = surface["loss"].values, surface.attrs
     done, interpolated = surface["done"].values, surface["interpolated"].values
@@ -676,12 +626,12 @@ def _results(surface: xarray.Dataset, settings: Surface) -> dict[str, Any]:
         "cells": int(loss.size),
         "evaluated": int((done & ~interpolated).sum()),
         "interpolated": int(interpolated.sum()),
-        "interpolation_error": about.get("interpolation_error", 0.0)
-        if guessed or settings.interpolation is not None
-        else None,
+        "interpolation_error": about.get("interpolation_error") if guessed else None,
         "reviews": about["reviews"],
-        "reviews_needed": about["sample"]["reviews_needed"] if "sample" in about else None,
-        "achieved_tolerance": achieved_tolerance(surface, about["reviews"], about["available"]),
+        "evaluations": about.get("evaluations", int((done & ~interpolated).sum()) * about["reviews"]),
+        "achieved_tolerance": about["achieved_tolerance"]
+        if "achieved_tolerance" in about
+        else achieved_tolerance(surface, about["reviews"], about["available"]),
         "split": about["split"],
         "objective": about["objective"],
         "draws": about.get("draws"),

@@ -1,4 +1,4 @@
-"""The words' projections against forward passes in float64, sampling to a tolerance, adaptive interpolation."""
+"""The words' projections against forward passes in float64, and how well cells are interpolated."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from gruland.landscape import (
     random_directions,
 )
 from gruland.landscape.directions import fingerprint
-from gruland.landscape.refinement import NestedGrids, halvings, refinement, spread_of
-from gruland.landscape.sample import achieved_tolerance, reviews_needed, standard_error
+from gruland.landscape.refinement import NestedGrids, halvings, spread_of
+from gruland.landscape.sample import achieved_tolerance, standard_error
+from gruland.landscape.survey import Survey
 from gruland.objective import EvaluationLoss
 from gruland.objective import projection as projections
 from gruland.regularizers import by_rates
@@ -298,33 +299,11 @@ def test_standard_error_of_samples_drawn_in_proportion():
     assert np.isnan(standard_error(np.array([1.0, np.inf, 2.0])))
 
 
-@pytest.mark.parametrize("tolerance", [0.02, 0.05])
-def test_the_pilot_finds_how_many_reviews_the_tolerance_takes(tolerance):
-    everything = Population(np.arange(20_000))
-    spread = everything.losses(1, 1).mean() - everything.losses(0, 0).mean()
-    # Within a class a corner's differences have a standard deviation of 1.5.
-    ideal = (1.96 * 1.5 / (tolerance * spread)) ** 2
-    ideal /= 1 + ideal / 20_000
-    kept = 0
-    for seed in range(20):
-        pilot = compute_surface(Population(subset(everything.labels, 512, seed)), PLANE, UNIT, size=5)
-        needed = reviews_needed(pilot, 512, 2, 20_000, tolerance)
-        assert 0.8 * ideal < needed < 1.6 * ideal
-        surface = compute_surface(Population(subset(everything.labels, needed, seed)), PLANE, UNIT, size=7)
-        kept += achieved_tolerance(surface, needed, 20_000) <= tolerance
-    assert kept >= 17
-
-
 def measured(loss, error):
     return xarray.Dataset({"loss": ("cell", np.array(loss)), "difference_se": ("cell", np.array(error))})
 
 
-def test_sample_sizes_at_the_ends():
-    assert reviews_needed(measured([1.0, 1.0], [0.0, 0.1]), 100, 2, 5000, 0.01) == 5000  # no range
-    assert reviews_needed(measured([np.nan, np.nan], [0.0, 0.1]), 100, 2, 5000, 0.01) == 5000
-    assert reviews_needed(measured([1.0, 2.0], [0.0, 1e-9]), 100, 2, 5000, 0.01) == 2
-    assert reviews_needed(measured([1.0, 2.0], [0.0, 1e9]), 100, 2, 5000, 0.01) == 5000
-    assert reviews_needed(measured([1.0, 2.0], [np.nan, np.nan]), 2, 2, 5000, 0.01) == 5000
+def test_the_certainty_of_a_sample():
     assert achieved_tolerance(measured([1.0, 3.0], [0.0, 0.1]), 100, 100) == 0  # every review: no sample
     assert achieved_tolerance(measured([1.0, 3.0], [0.0, 0.1]), 75, 100) == pytest.approx(0.098 / 2)
     assert achieved_tolerance(measured([1.0, 1.0], [0.0, 0.1]), 75, 100) is None
@@ -348,16 +327,14 @@ def test_nested_grids(size):
 
 
 def followed(truth, tolerance, seed=0):
-    """Values with what the refinement asked for, and which those are."""
+    """Values with what a survey of one kind of example asked for, and which those are."""
     values = np.full(truth.shape, np.nan)
-    cells = refinement(values, tolerance, seed)
-    while True:
-        try:
-            rows, columns = next(cells).T
-        except StopIteration as end:
-            return values, end.value
-        assert np.isnan(values[rows, columns]).all()  # no cell twice
-        values[rows, columns] = truth[rows, columns]
+    survey = Survey(truth.shape, np.zeros((2, 0)), tolerance, seed)
+    for block in survey.blocks():
+        assert np.isnan(values.flat[block.cells]).all()  # no cell twice
+        values.flat[block.cells] = truth.flat[block.cells]
+        survey.add(block, np.broadcast_to(truth.flat[block.cells][:, None, None], (len(block.cells), 2, 2)))
+    return values, survey.estimates().examples > 0
 
 
 def plane(size=51, columns=None):
@@ -456,12 +433,14 @@ class Hill(Asymmetric):
 def test_an_adaptive_surface_says_what_is_interpolated(tmp_path):
     evaluate, exact = Hill(), compute_surface(Hill(), PLANE, UNIT, size=25)
     path = tmp_path / "surface.zarr"
-    surface = compute_surface(evaluate, PLANE, UNIT, size=25, interpolation=0.01, path=path)
+    surface = compute_surface(evaluate, PLANE, UNIT, size=25, tolerance=0.01, path=path)
     interpolated = surface["interpolated"].values
     assert 0 < interpolated.sum() == 625 - len(evaluate.calls)
     assert bool(surface["done"].all())
     for name in ("loss", "accuracy", "loss_se", "difference_se"):
-        np.testing.assert_array_equal(surface[name].values[~interpolated], exact[name].values[~interpolated])
+        np.testing.assert_allclose(
+            surface[name].values[~interpolated], exact[name].values[~interpolated], rtol=1e-9, atol=1e-12
+        )
     assert np.isnan(surface["loss_se"].values[interpolated]).all()
     assert np.isnan(surface["difference_se"].values[interpolated]).all()
     assert ((surface["accuracy"] >= 0) & (surface["accuracy"] <= 1)).all()
@@ -477,8 +456,8 @@ def test_an_adaptive_surface_says_what_is_interpolated(tmp_path):
 
 def test_an_adaptive_surface_is_another_one_than_the_exact_one(tmp_path):
     path = tmp_path / "surface.zarr"
-    compute_surface(Hill(), PLANE, UNIT, size=25, interpolation=0.01, path=path)
-    again = compute_surface(Hill(fail_after=0), PLANE, UNIT, size=25, interpolation=0.01, path=path)
+    compute_surface(Hill(), PLANE, UNIT, size=25, tolerance=0.01, path=path)
+    again = compute_surface(Hill(fail_after=0), PLANE, UNIT, size=25, tolerance=0.01, path=path)
     assert again["interpolated"].any()
     exact = compute_surface(Hill(), PLANE, UNIT, size=25, path=path)
     assert not exact["interpolated"].any()
@@ -488,12 +467,12 @@ def test_an_adaptive_surface_is_another_one_than_the_exact_one(tmp_path):
 @pytest.mark.parametrize("after", [1, 30, 100])
 def test_a_stopped_adaptive_surface_ends_as_an_undisturbed_one(tmp_path, after):
     path, undisturbed = tmp_path / "surface.zarr", Hill()
-    whole = compute_surface(undisturbed, PLANE, UNIT, size=25, interpolation=0.005)
+    whole = compute_surface(undisturbed, PLANE, UNIT, size=25, tolerance=0.005)
     assert len(undisturbed.calls) > after
     first, second = Hill(fail_after=after), Hill()
     with pytest.raises(RuntimeError, match="stopped"):
-        compute_surface(first, PLANE, UNIT, size=25, interpolation=0.005, path=path)
-    result = compute_surface(second, PLANE, UNIT, size=25, interpolation=0.005, path=path)
+        compute_surface(first, PLANE, UNIT, size=25, tolerance=0.005, path=path)
+    result = compute_surface(second, PLANE, UNIT, size=25, tolerance=0.005, path=path)
     assert len(first.calls) + len(second.calls) == len(undisturbed.calls) + 1  # the centre twice
     for name in whole.data_vars:
         np.testing.assert_array_equal(result[name], whole[name])
@@ -529,46 +508,40 @@ def run(tmp_path, monkeypatch):
 def test_an_exact_surface_in_the_results(run):
     results = compute_run(run, SETTINGS)
     assert (results["evaluated"], results["interpolated"], results["interpolation_error"]) == (81, 0, None)
-    assert (results["reviews"], results["reviews_needed"], results["achieved_tolerance"]) == (1000, None, 0)
+    assert (results["reviews"], results["evaluations"], results["achieved_tolerance"]) == (1000, 81_000, 0)
     assert results["precision"] == "float32"
     assert results["kernel"] == "the model's own forward pass (the model's backend is eager)"
     surface = load_surface(run.path / "landscape" / "surface.zarr")
     assert surface.attrs["precision"] == "float32"
 
 
-def test_a_tolerance_picks_the_reviews_once(run, monkeypatch, caplog):
-    settings = replace(SETTINGS, tolerance=0.2)
+def test_a_tolerance_takes_few_values_and_is_not_computed_twice(run, monkeypatch):
+    exact = compute_run(run, SETTINGS)
+    settings = replace(SETTINGS, tolerance=0.1)
     results = compute_run(run, settings)
-    assert results["reviews"] == results["reviews_needed"] < 1000
-    assert 0 < results["achieved_tolerance"] <= 0.2
-    assert not caplog.text
+    assert results["reviews"] == 1000
+    assert results["evaluations"] < 0.6 * 81_000
+    assert 0 < results["achieved_tolerance"] <= 0.1
+    spread = exact["max_loss"] - exact["min_loss"]
+    for name in ("center_loss", "min_loss", "max_loss"):
+        assert results[name] == pytest.approx(exact[name], abs=0.2 * spread)
     with monkeypatch.context() as patch:
         patch.setattr(EvaluationLoss, "on_plane", lambda *_: pytest.fail("computed again"))
         assert compute_run(run, settings) == results
-    finer = compute_run(run, replace(settings, tolerance=0.1))
-    assert finer["reviews"] > results["reviews"]
-    assert finer["achieved_tolerance"] <= 0.1
-    assert compute_run(run, settings) == {**results, "seconds": run.results["landscape"]["seconds"]}
-
-
-def test_fewer_reviews_than_the_tolerance_takes(run, caplog):
-    results = compute_run(run, replace(SETTINGS, tolerance=0.1, reviews=50))
-    assert results["reviews"] == 50 < results["reviews_needed"]
-    assert results["achieved_tolerance"] > 0.1
-    assert "landscape.tolerance=0.1 takes about" in caplog.text
-    assert "landscape.reviews=50 does not suffice" in caplog.text
+        again = load_surface(run.path / "landscape" / "surface.zarr")
+    assert again["modes"].dims == ("mode", "beta", "alpha")
 
 
 def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, capsys):
     monkeypatch.setattr("gruland.runs.find", lambda *paths: list(paths))
     monkeypatch.setattr("gruland.runs.load", lambda _: run)
-    arguments = ["here", "size=17", "tolerance=0.3", "interpolation=0.05", "precision=float32"]
+    arguments = ["here", "size=17", "tolerance=0.2", "precision=float32"]
     assert command.main(arguments) == 0
     results = run.results["landscape"]
     assert results["interpolated"] == 289 - results["evaluated"] > 0
     line = capsys.readouterr().out
     assert f"{results['evaluated']} of 289 cells (the others interpolated within about" in line
-    assert "each difference to the centre within" in line
+    assert "each cell within" in line
     assert command.main(["here"]) == 0
     assert "81 cells over 1,000 reviews" in capsys.readouterr().out
 
@@ -579,8 +552,8 @@ def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, cap
         ({"precision": "double"}, "landscape.precision=double: expected one of auto, float32, bfloat16"),
         ({"tolerance": 0}, r"landscape.tolerance=0: expected a share of the loss range in \(0, 1\), or null"),
         ({"tolerance": "small"}, "landscape.tolerance=small: expected a share"),
-        ({"interpolation": 1.5}, "landscape.interpolation=1.5: expected a share"),
-        ({"interpolation": True}, "landscape.interpolation=True: expected a share"),
+        ({"tolerance": 1.5}, "landscape.tolerance=1.5: expected a share"),
+        ({"tolerance": True}, "landscape.tolerance=True: expected a share"),
         ({"precision": "bfloat16"}, r"landscape.precision=bfloat16 cannot be had here"),
     ],
 )

@@ -12,7 +12,7 @@ For a run of this package, :mod:`gruland.surfaces` or ``python -m gruland.landsc
     result = compute_surface(evaluate, parameters, random_directions(parameters, seed=0), path="surface.zarr")
     contour_figure(result).savefig("contour.png")
 
-``interpolation=0.005`` evaluates only as many cells as it takes to interpolate the others.
+``tolerance=0.01`` evaluates as little as it takes to know every cell to 1% of the loss range.
 """
 
 from __future__ import annotations

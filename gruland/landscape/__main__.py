@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Compute the loss surface of finished runs and draw it into their folders. "
         "A surface that is complete is left alone, an interrupted one goes on, and several processes share one.",
         epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
-        "few reviews as keep differences to the centre within 1% of the loss range, with interpolation=0.005 as few "
-        "cells as interpolate the others within 0.5% of it; plane=trajectory extent=null the plane of a run's epochs. "
+        "few reviews and cells as keep every cell's loss within 1% of the loss range; plane=trajectory extent=null the "
+        "plane of a run's epochs. "
         "Commands: export PATH FILE writes a run's surface for other tools, compare PATH... compares models. "
         "A folder of one of these names is given as ./export or ./compare.",
     )
@@ -117,9 +117,7 @@ def _line(path: Path, results: Mapping[str, Any]) -> str:
     if results["min_loss"] is not None:
         parts.append(f"{results['min_loss']:.3f} to {results['max_loss']:.3f} on the surface")
     if results["settings"]["tolerance"] is not None and results["achieved_tolerance"] is not None:
-        parts.append(
-            f"each difference to the centre within {results['achieved_tolerance']:.2%} of that range (95%)"
-        )
+        parts.append(f"each cell within {results['achieved_tolerance']:.2%} of that range (95%)")
     if not results["complete"]:
         parts.append("the time ran out: the same command goes on")
     return ", ".join([*parts, f"{results['seconds']:.0f} s"])

@@ -58,19 +58,19 @@ class Estimation:
         strata = plane.strata
         if strata is None:
             strata = np.zeros(plane.origin.shape[1], dtype=np.int64)
-        self._order = nested_order(strata, seed)
+        # Examples that have to be evaluated all or none are a census: nothing but cells can be saved.
+        pilot = PILOT if plane.divisible else len(strata)
+        self._order = nested_order(strata, seed) if plane.divisible else np.arange(len(strata))
         known = (strata[self._order, None] == np.unique(strata)[1:]).astype(np.float64)
         covariates = plane.covariates if plane.divisible else None
         covariates = None if covariates is None else covariates[self._order]
         shape = (len(beta), len(alpha))
-        # Examples that have to be evaluated all or none are a census: nothing but cells can be saved.
-        pilot = PILOT if plane.divisible else len(strata)
         rows, columns = (np.flatnonzero(steps == 0) for steps in (beta, alpha))
         self._centre = int(rows[0] * len(alpha) + columns[0]) if rows.size and columns.size else -1
         self._survey = Survey(
             shape, known, tolerance, seed, pilot=pilot, covariates=covariates, centre=self._centre
         )
-        self._alpha, self._beta, self._answers = alpha, beta, answers
+        self._plane, self._alpha, self._beta, self._answers = plane, alpha, beta, answers
         self.seconds = 0.0
 
     def run(
@@ -140,7 +140,7 @@ class Estimation:
 
     def _known(self, block: Block) -> tuple[list[tuple[Block, np.ndarray]], list[Block]]:
         """The parts of a block that an earlier call evaluated, and those that are missing."""
-        size = max(1, CHUNK // (block.stop - block.start))
+        size = max(1, CHUNK // (block.stop - block.start)) if self._plane.divisible else 1
         parts = [
             Block(block.cells[first : first + size], block.start, block.stop)
             for first in range(0, len(block.cells), size)

@@ -1,4 +1,4 @@
-"""Which cells of a grid to evaluate so that bicubic splines give the others to a tolerance.
+"""Cells of a grid by bicubic splines through others, and how far off they may be.
 
 The grid's rows and columns form nested grids: first the ends and the centre, then each interval halved until every
 cell is there. All cells of the coarse grid are evaluated. A cell that a finer grid adds is predicted by the spline
@@ -12,16 +12,14 @@ as the largest of
 - the estimates of predicted cells from which it was predicted;
 - 1.4 times the surpluses of the cells next to it, whatever the grid.
 
-(The factors are the ones that kept the true error of loss surfaces of trained GRUs below the estimate.) A cell is
-evaluated where the estimate exceeds the tolerance. In the end random predicted cells are evaluated, too; the cells
-around one that is off follow by the third rule, and others are checked.
+(The factors are the ones that kept the true error of loss surfaces of trained GRUs below the estimate.) Which cells are
+evaluated for it, and how the estimate is checked, says :mod:`gruland.landscape.survey`.
 
 R rows, C columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,8 +27,6 @@ import numpy as np
 
 #: Points a side of the coarse grid, but no more than half of the grid's (5 at least).
 COARSE = 9
-#: Random cells of a check. When all of them hold, fewer than 12% of the predicted cells fail (95% confidence).
-CHECKED = 24
 _DECAY, _RINGING, _RIM, _MARGIN = 3 / 16, 1 / 2, 2.0, 1.4
 
 
@@ -171,40 +167,3 @@ def _around(values: np.ndarray) -> np.ndarray:
     from scipy.ndimage import maximum_filter
 
     return maximum_filter(values, 3, mode="nearest")
-
-
-def refinement(values: np.ndarray, tolerance: float, seed: int) -> Generator[np.ndarray, None, np.ndarray]:
-    """The cells to evaluate, in batches.
-
-    Args:
-        values: [R, C]; the caller writes a batch's values into it before it asks for the next one.
-        tolerance: the largest error wanted, as a share of the range of the values evaluated so far.
-        seed: of the checks.
-
-    Yields:
-        Row and column [n, 2] of cells whose values are needed. What they are is a function of the values, the
-        tolerance and the seed alone, so that an interrupted refinement can be repeated.
-
-    Returns:
-        Which cells were asked for [R, C].
-    """
-    grids, known = NestedGrids(values.shape), np.zeros(values.shape, dtype=bool)
-    order = np.random.default_rng(seed).permutation(values.size)
-    batch, holds = grids.coarse, False
-    while True:
-        known |= batch
-        yield np.argwhere(batch)
-        predicted, allowed = grids.predict(values, known), tolerance * spread_of(values[known])
-        batch = (predicted.error > allowed) & ~known
-        if batch.any():
-            # A coarser grid's values come first: they change what the finer ones are predicted to be.
-            batch &= grids.level == grids.level[batch].min()
-            continue
-        checked = order[~known.flat[order]][:CHECKED]
-        if holds or not len(checked):
-            return known
-        rows, columns = np.unravel_index(checked, values.shape)
-        known[rows, columns] = True
-        yield np.stack([rows, columns], axis=1)
-        off = np.abs(values[rows, columns] - predicted.values[rows, columns])
-        holds = bool((off <= allowed).all())

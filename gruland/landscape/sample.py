@@ -1,14 +1,10 @@
-"""How many reviews a surface needs, and how certain it is.
+"""How certain a surface over a sample of the reviews is.
 
 A cell's loss and the centre's are means over the same n reviews, out of N that there are; what is uncertain about
 their difference is its paired difference d, review by review. The sample is stratified by label in the reviews' own
 proportion, and far from the centre a model errs on one class alone, so that d varies far less within the classes than
 over all: its variance is the mean squared distance to the class's own mean. With s for its root, the 95% interval of
 the difference over all N reviews is +- 1.96 s / sqrt(n) sqrt(1 - n / N) (Cochran 1977, sections 2.6 and 5.3).
-
-n comes from a pilot, a few hundred reviews on a coarse grid (two-stage sampling, Stein 1945). Half of all pilots would
-find too small an n (Kupper & Hafner 1989), so that the upper 95% limit of what they find is taken: the variance of
-log n is that of log s^2, 2 / freedom, and four times that of the log of the loss's range.
 """
 
 from __future__ import annotations
@@ -21,9 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray
 
-#: Reviews and cells on a side of the pilot.
-PILOT_REVIEWS, PILOT_SIZE = 512, 5
-_NORMAL, _ONE_SIDED = 1.96, 1.645  # the 97.5% and 95% quantiles of the normal distribution
+_NORMAL = 1.96  # the 97.5% quantile of the normal distribution
 
 
 def standard_error(values: np.ndarray, strata: np.ndarray | None = None) -> float:
@@ -46,31 +40,6 @@ def standard_error(values: np.ndarray, strata: np.ndarray | None = None) -> floa
     with np.errstate(over="ignore", invalid="ignore"):
         means = np.bincount(strata, values) / np.maximum(sizes, 1)
         return math.sqrt(float(((values - means[strata]) ** 2).sum()) / freedom / len(values))
-
-
-def reviews_needed(pilot: xarray.Dataset, reviews: int, strata: int, available: int, tolerance: float) -> int:
-    """How many reviews bring the half width of every cell's interval down to a share of the range of the loss.
-
-    Args:
-        pilot: a coarse surface over few reviews.
-        reviews: how many those are.
-        strata: how many strata they are from.
-        available: N, all reviews.
-        tolerance: the share.
-
-    Returns:
-        From 2 to N; N where the pilot says nothing (no finite range).
-    """
-    loss, error = pilot["loss"].values, pilot["difference_se"].values
-    finite = np.isfinite(loss) & np.isfinite(error)
-    spread = float(np.ptp(loss[finite])) if finite.any() else 0.0
-    if spread <= 0:
-        return available
-    share = float(error[finite].max()) / spread
-    uncertainty = math.sqrt(2 / (reviews - strata) + (2 * share) ** 2)
-    # Of an endless supply of reviews; a share above 1 says no more than that all are needed.
-    endless = reviews * (_NORMAL * share / tolerance) ** 2 * math.exp(_ONE_SIDED * min(uncertainty, 3.0))
-    return min(available, max(2, math.ceil(endless / (1 + endless / available))))
 
 
 def achieved_tolerance(surface: xarray.Dataset, reviews: int, available: int) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,7 +18,7 @@ from gruland.landscape.chunks import Chunk, PlaneExamples
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.estimation import Answers, Estimation
 from gruland.landscape.objective import Objective, about, named_tensors
-from gruland.landscape.refinement import NestedGrids, refinement, spread_of
+from gruland.landscape.refinement import NestedGrids, spread_of
 from gruland.landscape.sample import standard_error
 from gruland.landscape.store import Store
 from gruland.progress import Progress
@@ -86,7 +86,6 @@ def compute_surface(
     size: int | Sequence[int] = 51,
     extent: float | Sequence[Any] = 1.0,
     tolerance: float | None = None,
-    interpolation: float | None = None,
     seed: int = 0,
     path: str | Path | None = None,
     attributes: Mapping[str, Any] | None = None,
@@ -117,10 +116,7 @@ def compute_surface(
             as it takes for every cell's mean over all N examples to lie within it (95% of the time), see
             :mod:`gruland.landscape.survey`: few examples at most cells where the objective has ``take``, all of them at
             few cells where it has not. A grid of up to 5 x 5 cells is not interpolated.
-        interpolation: None evaluates every cell; a share of the range of the loss evaluates as many as it takes to
-            interpolate the others with an error below it, see :mod:`gruland.landscape.refinement`. A grid of up to
-            5 x 5 cells is evaluated whole.
-        seed: of the cells that check the interpolation.
+        seed: of the order of the examples and of the cells that check the interpolation.
         path: the zarr folder to write to and to resume from, see :class:`gruland.landscape.store.Store`; None
             for a surface in memory alone.
         attributes: what else determines the result (data, objective), JSON-able; a surface at ``path`` with other
@@ -144,19 +140,13 @@ def compute_surface(
     """
     alpha, beta = grid(size, extent)
     parameters = named_tensors(parameters)
-    _check(parameters, directions, beta, max_seconds)
+    _check(parameters, directions, beta, max_seconds, tolerance)
     identity: dict[str, Any] = {
         "weights": fingerprint(parameters),
         "directions": [fingerprint(direction) for direction in directions],
     }
     if tolerance is not None:
-        if not 0 < tolerance < 1 or interpolation is not None:
-            raise ValueError(
-                f"tolerance={tolerance}: expected a share of the loss range in (0, 1), and no interpolation"
-            )
         identity["tolerance"] = {"share": tolerance, "seed": seed}
-    if interpolation is not None:
-        identity["interpolation"] = {"tolerance": interpolation, "seed": seed}
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     with _kept(parameters, identity["weights"]) as origin:
         plane = PlaneExamples(evaluate, origin, directions)
@@ -170,12 +160,9 @@ def compute_surface(
                 with shown_as as progress, Workers(plane, workers, engine) as pool:
                     if tolerance is not None:
                         return _estimated(store, plane, pool, tolerance, seed, deadline, progress)
-                    batches = _batches(store, interpolation, seed)
-                    in_time = _evaluate(store, plane, pool, batches, deadline, progress)
+                    in_time = _evaluate(store, plane, pool, deadline, progress)
                 if not in_time:
                     return _interpolated(store.surface)
-                if not store.done.all():
-                    store.complete(_interpolated(store.surface))
         return store.surface
 
 
@@ -207,6 +194,7 @@ def _check(
     directions: Sequence[Mapping[str, Tensor]],
     beta: np.ndarray,
     max_seconds: float | None,
+    tolerance: float | None,
 ) -> None:
     """Raise ValueError for arguments that do not fit each other."""
     if len(directions) not in (1, 2):
@@ -222,6 +210,8 @@ def _check(
                 )
     if max_seconds is not None and not max_seconds >= 0:
         raise ValueError(f"max_seconds={max_seconds}: expected a number of at least 0")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ValueError(f"tolerance={tolerance}: expected a share of the loss range in (0, 1)")
 
 
 @contextmanager
@@ -257,7 +247,6 @@ def _evaluate(
     store: Store,
     plane: PlaneExamples,
     workers: Workers[Chunk, np.ndarray],
-    batches: Iterable[np.ndarray],
     deadline: float,
     progress: Progress | None,
 ) -> bool:
@@ -274,18 +263,15 @@ def _evaluate(
             rows, columns = zip(*cells, strict=True)
             yield Chunk(np.stack([alpha[list(columns)], beta[list(rows)]], 1), cells=cells)
 
-    for batch in batches:
-        left = [cell for cell in _coarse_to_fine(batch, level) if not store.done[cell]]
-        for chunk, outputs, seconds in workers.map(chunks(left)):
-            for cell, values in zip(chunk.cells, outputs, strict=True):
-                store.record(cell, _measures(values, origin, plane.strata), seconds / len(outputs))
-            if not workers.alone:  # a chunk is worth its way to another process, and soon done
-                size = max(1, min(MOST_CELLS, round(CHUNK_SECONDS * len(outputs) / seconds)))
-            if progress:
-                progress.advance(store.count - progress.done)
-        if not all(store.done[cell] for cell in left):
-            return False
-    return True
+    left = [cell for cell in _coarse_to_fine(level) if not store.done[cell]]
+    for chunk, outputs, seconds in workers.map(chunks(left)):
+        for cell, values in zip(chunk.cells, outputs, strict=True):
+            store.record(cell, _measures(values, origin, plane.strata), seconds / len(outputs))
+        if not workers.alone:  # a chunk is worth its way to another process, and soon done
+            size = max(1, min(MOST_CELLS, round(CHUNK_SECONDS * len(outputs) / seconds)))
+        if progress:
+            progress.advance(store.count - progress.done)
+    return bool(store.done.all())
 
 
 def _estimated(
@@ -314,17 +300,13 @@ def _estimated(
     return store.surface
 
 
-def _batches(store: Store, interpolation: float | None, seed: int) -> Iterable[np.ndarray]:
-    """The cells to evaluate: row and column [n, 2], the same for every worker; some may be done already."""
-    if interpolation is None:
-        return (np.argwhere(np.ones(store.done.shape, dtype=bool)),)
-    return refinement(store.surface["loss"].values, interpolation, seed)
-
-
-def _coarse_to_fine(cells: np.ndarray, level: np.ndarray) -> list[tuple[int, int]]:
+def _coarse_to_fine(level: np.ndarray) -> list[tuple[int, int]]:
     """Ever finer grids, so that what there is of an unfinished surface is evenly spaced."""
-    order = np.argsort(level[cells[:, 0], cells[:, 1]], kind="stable")
-    return [(row, column) for row, column in cells[order].tolist()]
+    order = np.argsort(level.ravel(), kind="stable")
+    return [
+        (row, column)
+        for row, column in zip(*(part.tolist() for part in np.unravel_index(order, level.shape)), strict=True)
+    ]
 
 
 def _measures(values: np.ndarray, origin: np.ndarray, strata: np.ndarray | None) -> dict[str, float]:

@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "objective": "evaluation",
     "draws": 8,
     "precision": "auto",
-    "interpolation": None,
+    "tolerance": None,
 }
 _OWN = ("directions", "curvature", "barriers", "paths")
 
