@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import ClassVar
+
 import numpy as np
 import pytest
+import torch
+import xarray
 from scipy.optimize import minimize
 
+from gruland.landscape import compute_surface, estimation, load_surface, sampling_interval
+from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Level, estimate, nested_order
 from gruland.landscape.survey import Survey
@@ -258,3 +266,97 @@ def test_any_grid(shape):
     answered(survey, losses, np.ones_like(losses), np.arange(900))
     error = np.abs(survey.estimates().loss.ravel() - losses.mean(1))
     assert (error <= 0.05 * max(np.ptp(losses.mean(1)), 1e-9) + survey.estimates().half_width.ravel()).all()
+
+
+# -- a surface of any objective
+
+
+class Bowl:
+    """N = 3,000 examples, whose loss is the squared distance to a point of their own; counts what it evaluates."""
+
+    about: ClassVar = {"data": "bowl"}
+
+    def __init__(self, rows=None, counted=None, stop_after=math.inf):
+        self.points = np.random.default_rng(0).normal(scale=0.7, size=(3000, 2)) + np.array([0.3, -0.2])
+        self.rows = np.arange(3000) if rows is None else rows
+        self.counted = [0] if counted is None else counted
+        self.stop_after = stop_after
+
+    def take(self, rows):
+        return Bowl(self.rows[rows], self.counted, self.stop_after)
+
+    def __call__(self, parameters):
+        self.counted[0] += len(self.rows)
+        if self.counted[0] > self.stop_after:
+            raise RuntimeError("stopped")
+        losses = ((parameters["w"].numpy() - self.points[self.rows]) ** 2).sum(1)
+        return torch.from_numpy(losses), torch.from_numpy(losses < 1)
+
+
+PARAMETERS = {"w": torch.zeros(2, dtype=torch.float64)}
+AXES = [
+    {"w": torch.tensor([1.0, 0.0], dtype=torch.float64)},
+    {"w": torch.tensor([0.0, 1.0], dtype=torch.float64)},
+]
+
+
+def test_any_objective_that_can_be_divided_is_estimated(tmp_path):
+    exact, objective = compute_surface(Bowl(), PARAMETERS, AXES, size=21), Bowl()
+    surface = compute_surface(objective, PARAMETERS, AXES, size=21, tolerance=0.02, path=tmp_path / "s.zarr")
+    spread = np.ptp(exact["loss"].values)
+    error = np.abs(surface["loss"] - exact["loss"]).values
+    assert (error <= 0.02 * spread).mean() >= 0.95
+    assert (error <= surface["half_width"].values + 1e-12).mean() >= 0.9
+    assert np.abs(surface["accuracy"] - exact["accuracy"]).max() < 0.1
+    assert surface.attrs["achieved_tolerance"] <= 0.021
+    assert surface.attrs["origin_loss"] == pytest.approx(exact.attrs["origin_loss"], abs=0.04 * spread)
+    # The plane's origin takes all examples once, as they are no stratified sample that tells their number.
+    assert objective.counted[0] == surface.attrs["evaluations"] + 3000 < 0.3 * 441 * 3000
+    assert load_surface(tmp_path / "s.zarr").identical(surface)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["s.zarr"]
+
+
+def test_a_killed_estimation_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    options = {"size": 21, "tolerance": 0.02}
+    whole = compute_surface(Bowl(), PARAMETERS, AXES, **options)
+    total = whole.attrs["evaluations"] + 3000
+    first, second = Bowl(stop_after=0.6 * total), Bowl()
+    with pytest.raises(RuntimeError, match="stopped"):
+        compute_surface(first, PARAMETERS, AXES, path=tmp_path / "s.zarr", **options)
+    result = compute_surface(second, PARAMETERS, AXES, path=tmp_path / "s.zarr", **options)
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(result[name], whole[name])
+    assert second.counted[0] < 0.75 * total
+
+
+def test_a_budget_of_time_ends_with_what_there_is(tmp_path, monkeypatch):
+    options = {"size": 21, "tolerance": 0.02, "path": tmp_path / "s.zarr"}
+    now = [0.0]
+
+    def clock():
+        now[0] += 1
+        return now[0]
+
+    monkeypatch.setattr(estimation, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(surfaces, "time", SimpleNamespace(monotonic=lambda: 0.0, perf_counter=lambda: 0.0))
+    stopped = compute_surface(Bowl(), PARAMETERS, AXES, max_seconds=15, **options)
+    assert stopped.attrs["complete"] is False
+    assert np.isfinite(stopped["loss"]).all()
+    assert not (tmp_path / "s.zarr").exists()
+    result = compute_surface(Bowl(), PARAMETERS, AXES, **options)
+    assert result.attrs["complete"] is True
+    whole = compute_surface(Bowl(), PARAMETERS, AXES, size=21, tolerance=0.02)
+    np.testing.assert_array_equal(result["loss"], whole["loss"])
+
+
+def test_the_interval_of_a_linear_measure_is_that_of_the_modes():
+    surface = compute_surface(Bowl(), PARAMETERS, AXES, size=9, tolerance=0.05)
+    found = sampling_interval(lambda drawn: float(drawn["loss"].mean()), surface, draws=2000)
+    half = 1.96 * np.linalg.norm(surface["modes"].values.mean((1, 2)))
+    assert found.estimate == pytest.approx(float(surface["loss"].mean()))
+    assert found.width / 2 == pytest.approx(half, rel=0.1)
+    assert found.low < found.estimate < found.high
+    certain = sampling_interval(lambda surface: 2.0, compute_surface(Bowl(), PARAMETERS, AXES, size=3))
+    assert certain.width == 0
+    with pytest.raises(ValueError, match="draws=3"):
+        sampling_interval(lambda surface: 2.0, xarray.Dataset(), draws=3)

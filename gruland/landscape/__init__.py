@@ -65,6 +65,7 @@ _EXPORTS = {
     "random_plane": "planes",
     "ripple": "measures",
     "roughness": "measures",
+    "sampling_interval": "measures.sampling",
     "save_directions": "directions",
     "spectra": "pictures",
     "spectral_density": "measures.curvature",
