@@ -351,10 +351,10 @@ def test_a_budget_of_time_ends_with_what_there_is(tmp_path, monkeypatch):
 
 def test_the_interval_of_a_linear_measure_is_that_of_the_modes():
     surface = compute_surface(Bowl(), PARAMETERS, AXES, size=9, tolerance=0.05)
-    found = sampling_interval(lambda drawn: float(drawn["loss"].mean()), surface, draws=2000)
+    found = sampling_interval(lambda drawn: float(drawn["loss"].mean()), surface, draws=300)
     half = 1.96 * np.linalg.norm(surface["modes"].values.mean((1, 2)))
     assert found.estimate == pytest.approx(float(surface["loss"].mean()))
-    assert found.width / 2 == pytest.approx(half, rel=0.1)
+    assert found.width / 2 == pytest.approx(half, rel=0.25)
     assert found.low < found.estimate < found.high
     certain = sampling_interval(lambda surface: 2.0, compute_surface(Bowl(), PARAMETERS, AXES, size=3))
     assert certain.width == 0

@@ -126,7 +126,7 @@ class Survey:
         self._own = np.zeros(size)  # the standard error of what a cell adds to those with more examples
         self._factor = 1.0
         # Covariates take a part of the variance that the pilot cannot tell: what lacks is added later.
-        self._tighter = 1.0 if covariates is None else 1.5
+        self._tighter = 1.0 if covariates is None else 2.0
 
     def add(self, block: Block, values: np.ndarray) -> None:
         """Take the losses and correctness of a block, [cells, 2, examples]."""
