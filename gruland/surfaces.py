@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gruland.data import subset
 from gruland.data.splits import NAMES as SPLITS
+from gruland.landscape.chunks import Chunk, PlaneExamples
 from gruland.landscape.directions import (
     GATES,
     check_draw,
@@ -28,10 +29,13 @@ from gruland.landscape.directions import (
     load_directions,
     save_directions,
 )
+from gruland.landscape.multilevel import nested_order
 from gruland.landscape.objective import Objective
 from gruland.landscape.pictures import PICTURES, Scale, trajectory_figure, write, write_pictures
 from gruland.landscape.sample import achieved_tolerance
 from gruland.landscape.surface import compute_surface
+from gruland.landscape.surface import grid as surface_grid
+from gruland.landscape.survey import PILOT
 from gruland.landscape.trajectory import trajectory
 from gruland.objective.evaluation import PRECISIONS, EvaluationLoss
 from gruland.objective.training import TrainingLoss
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTIVES = ("evaluation", "training")
+#: The share of a tolerance that the rounding of products may take before they are computed in float32.
+PRODUCTS = 0.1
 #: The planes that a run has by itself; any other word is the path of another run.
 PLANES = ("random", "initial", "final", "trajectory", "hessian")
 #: One or two of these, or of other runs' paths, make a plane through weights.
@@ -373,6 +379,16 @@ def surface_of(
     attributes = _attributes(plane, settings)
     if evaluate is None:
         evaluate = objective_of(model, run.data, settings)
+        if (
+            settings.tolerance is not None
+            and settings.precision == "auto"
+            and evaluate.precision != "float32"
+        ):
+            whole = objective_of(model, run.data, replace(settings, precision="float32"))
+            error, spread = error_of_products(evaluate, whole, plane, grid["extent"], seed=settings.seed)
+            if not error <= PRODUCTS * settings.tolerance * spread:
+                log.info("%s: products in float32, %s is off by %.1e", _name(run), evaluate.precision, error)
+                evaluate = whole
     return compute_surface(
         evaluate,
         plane.origin,
@@ -386,6 +402,33 @@ def surface_of(
         label=label,
         max_seconds=settings.max_seconds,
     )
+
+
+def error_of_products(
+    evaluate: Objective, whole: Objective, plane: Plane, extent: Any, *, seed: int = 0
+) -> tuple[float, float]:
+    """How far the mean losses of an objective may be off by its rounded products, and their range.
+
+    Args:
+        evaluate, whole: the same losses with rounded products and without, of examples that can be taken.
+        plane, extent: where; nine cells are compared, on the examples that a tolerance's pilot takes.
+        seed: of these examples.
+
+    Returns:
+        The upper end of the 95% interval of the mean difference at the cell where it is largest, and the range of the
+        mean losses of the nine.
+    """
+    strata = evaluate.strata  # type: ignore[attr-defined]  # both are EvaluationLosses
+    rows = nested_order(strata, seed)[:PILOT]
+    alpha, beta = surface_grid(3, extent)
+    chunk = Chunk(np.array([(a, b) for b in beta for a in alpha]), rows)
+    rounded, exact = (
+        PlaneExamples(objective, plane.origin, plane.directions)(chunk)[:, 0]
+        for objective in (evaluate, whole)
+    )
+    off = rounded - exact
+    errors = np.abs(off.mean(1)) + 1.96 * off.std(1, ddof=1) / math.sqrt(off.shape[1])
+    return float(errors.max()), float(np.ptp(exact.mean(1)))
 
 
 def _tuples(value: Any) -> Any:

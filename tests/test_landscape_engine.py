@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_landscape import PLANE, UNIT, Asymmetric
 from torch.func import functional_call
 
-from gruland import kernels
+from gruland import kernels, surfaces
 from gruland.classifier import Classifier
 from gruland.data import Encoded, subset
 from gruland.kernels import cpu
@@ -530,6 +530,38 @@ def test_a_tolerance_takes_few_values_and_is_not_computed_twice(run, monkeypatch
         assert compute_run(run, settings) == results
         again = load_surface(run.path / "landscape" / "surface.zarr")
     assert again["modes"].dims == ("mode", "beta", "alpha")
+
+
+@pytest.mark.parametrize(("error", "taken"), [(1e-6, "bfloat16"), (0.05, "float32")])
+def test_products_are_rounded_only_where_the_tolerance_allows_it(run, monkeypatch, error, taken):
+    made, rows = surfaces.objective_of, []
+
+    class Rounded(EvaluationLoss):
+        def _measured(self, logits):
+            losses, correct = super()._measured(logits)
+            rows.append(len(losses))
+            return losses + (error if self.precision == "bfloat16" else 0), correct
+
+    def rounded(model, data, settings, **options):
+        evaluate = made(model, data, settings, **options)
+        evaluate.__class__, evaluate.precision = (
+            Rounded,
+            {"auto": "bfloat16"}.get(settings.precision, "float32"),
+        )
+        evaluate.about["precision"] = evaluate.precision
+        return evaluate
+
+    monkeypatch.setattr(surfaces, "objective_of", rounded)
+    monkeypatch.setattr(
+        EvaluationLoss, "take", lambda self, rows, take=EvaluationLoss.take: _as(self, take(self, rows))
+    )
+    assert compute_run(run, replace(SETTINGS, tolerance=0.2))["precision"] == taken
+    assert max(rows) < 1000
+
+
+def _as(whole, some):
+    some.precision = whole.precision
+    return some
 
 
 def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, capsys):
