@@ -760,7 +760,7 @@ def test_many_pairs_of_one_training_are_counted_in_place_of_listed(tmp_path: Pat
         add_run(tmp_path, Cell("zoneout", rate, 128), 0, 0.4)
     page = Tables(write(collect([tmp_path]), tmp_path).read_text())
     assert {row[0] for row in page.tables["s1-losses-compared"][1:]} == {
-        "Zoneout 0.1, H=128 less No dropout, H=128",
+        "Zoneout 0.1, H=128\nless No dropout, H=128",
         "",
     }
     assert "Left out: 4 with one training in common with what they are compared with." in page.text
