@@ -35,10 +35,8 @@ from gruland.landscape import (
     write_pictures,
 )
 from gruland.landscape.pictures import PICTURES, replicate_band
-from gruland.landscape.pictures.lines import label_places
-from gruland.landscape.pictures.marks import corners
-from gruland.landscape.pictures.palette import CATEGORIES, category
-from gruland.landscape.pictures.path import readable
+from gruland.landscape.pictures.marks import corners, label_places, readable
+from gruland.landscape.pictures.scale import CATEGORIES, category
 
 STEPS = np.linspace(-1, 1, 9)
 

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.pictures.cells import axis_label, heading, is_line, named_points
-from gruland.landscape.pictures.line import draw_line
-from gruland.landscape.pictures.lines import loss_lines
-from gruland.landscape.pictures.marks import hold, mark_cells, mark_points, mark_weights
-from gruland.landscape.pictures.palette import COLORS
-from gruland.landscape.pictures.path import draw_trajectory, path_of
-from gruland.landscape.pictures.scale import Scale
+from gruland.landscape.pictures.marks import (
+    TrainingPath,
+    draw_trajectory,
+    loss_lines,
+    mark_cells,
+    mark_points,
+    mark_weights,
+    path_of,
+    widen,
+)
+from gruland.landscape.pictures.reading import axis_label, columns, heading, is_line, minimum, named_points
+from gruland.landscape.pictures.scale import CATEGORIES, COLORS, Scale, category
 
 if TYPE_CHECKING:
     import xarray
@@ -48,7 +53,7 @@ def contour_figure(
         trajectory: a table with columns alpha, beta, epoch and loss (the checkpoint's true loss), drawn as a path
             whose markers have the colours of the true losses: one that stands out lies off the plane.
         points: named weights on the plane, for instance {"initial": (-1.0, 0.2)}; None = those that the plane was made
-            from. The axes are widened to hold them.
+            from. The axes are widened to widen them.
 
     Raises:
         ValueError: no loss is finite, or the trajectory has other columns.
@@ -87,7 +92,7 @@ def draw_plane(
     mark_points(axes, named)
     if path:
         draw_trajectory(axes, path, scale)
-    hold(axes, surface, [*named.values(), *(zip(path["alpha"], path["beta"], strict=True) if path else ())])
+    widen(axes, surface, [*named.values(), *(zip(path["alpha"], path["beta"], strict=True) if path else ())])
     if _to_scale(surface):
         axes.set_aspect("equal")
     else:
@@ -130,3 +135,103 @@ def shade(axes: Axes, surface: xarray.Dataset, scale: Scale) -> Any:
     # Rasterized: as vectors each cell would be a gradient of its own.
     style: dict[str, Any] = {"cmap": COLORS, "vmin": low, "vmax": high, "rasterized": True}
     return axes.pcolormesh(alpha, beta, height, shading=shading, **style)
+
+
+# -- a surface of one row or column
+
+
+def draw_line(axes: Axes, surface: xarray.Dataset, scale: Scale) -> None:
+    """The loss along the line with its 95% interval over the examples; interpolated cells are hollow."""
+    name = "alpha" if surface.sizes["beta"] == 1 else "beta"
+    steps, loss = surface[name].values, surface["loss"].values.ravel()
+    height = scale.height(loss)
+    axes.plot(steps, height, color=CATEGORIES[0])
+    errors = 1.96 * np.nan_to_num(surface["loss_se"].values.ravel())
+    low, high = (scale.height(loss + sign * errors) for sign in (-1, 1))
+    if errors.any():
+        axes.fill_between(
+            steps, low, high, color=CATEGORIES[0], alpha=0.2, linewidth=0, label="± 1.96 standard errors"
+        )
+    for label, cells, face in (
+        ("evaluated", ~surface["interpolated"].values.ravel(), CATEGORIES[0]),
+        ("interpolated", surface["interpolated"].values.ravel(), "white"),
+    ):
+        if cells.any():
+            axes.plot(
+                steps[cells],
+                height[cells],
+                "o",
+                color=CATEGORIES[0],
+                markerfacecolor=face,
+                markersize=4,
+                label=label,
+            )
+    least = dict(zip(("alpha", "beta"), minimum(surface), strict=True))[name]
+    value = float(loss[steps == least][0])
+    axes.plot(
+        least, scale.height(value), "X", color="tab:red", markeredgecolor="black", markersize=8,
+        linestyle="none", label=f"least loss: {value:#.3g}",
+    )  # fmt: skip
+    axes.set(xlabel=axis_label(surface, name), ylabel=scale.label)
+    axes.set_yticks(list(scale.ticks), labels=list(scale.ticks.values()))
+    axes.margins(x=0.02)
+    axes.grid(alpha=0.25)
+
+
+# -- a training on a plane through its checkpoints
+
+
+def trajectory_figure(
+    surface: xarray.Dataset, table: Any, title: str = "", scale: Scale | None = None
+) -> Figure:
+    """The path of a training over the loss (left), and each checkpoint's true loss beside the plane's (right).
+
+    Where the curves part, the checkpoint lies off the plane. With a column ``residual`` (the distance from the
+    checkpoint to the plane) that distance is drawn below.
+
+    Args:
+        surface: over a plane through the checkpoints.
+        table: a row for each checkpoint, with columns alpha, beta, epoch, loss (true, nats) and perhaps residual.
+        title: the model's name.
+        scale: shared with other pictures.
+
+    Raises:
+        ValueError: the table has other columns, or no loss is finite.
+    """
+    from matplotlib.figure import Figure
+
+    path = path_of(table)
+    figure = Figure(figsize=(10.0, 5.0), dpi=150, layout="constrained")
+    figure.suptitle(heading(surface, title), fontsize="medium")
+    plane, sides = np.array(figure.subfigures(1, 2, width_ratios=(1.35, 1.0)))
+    draw_plane(plane.subplots(), surface, scale, trajectory=table)
+    plane.legend(loc="outside lower center", ncols=3, frameon=False)
+    residual = "residual" in table
+    panels = sides.subplots(1 + residual, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_losses(panels[0], surface, path)
+    if residual:
+        epoch, distance = columns(table, "epoch", "residual")
+        order = np.argsort(epoch, kind="stable")
+        _draw_epochs(panels[1], path["epoch"], distance[order], 2, "distance to the plane")
+        panels[1].set_ylabel("distance to the plane")
+    panels[-1].set_xlabel("epoch")
+    return figure
+
+
+def _draw_losses(axes: Axes, surface: xarray.Dataset, path: TrainingPath) -> None:
+    _draw_epochs(axes, path["epoch"], path["loss"], 0, "checkpoint")
+    on_plane = surface["loss"].interp(
+        alpha=("checkpoint", path["alpha"]), beta=("checkpoint", path["beta"]), method="linear"
+    )
+    _draw_epochs(axes, path["epoch"], on_plane.values, 1, "its projection on the plane")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+
+
+def _draw_epochs(axes: Axes, epochs: np.ndarray, values: np.ndarray, index: int, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.plot(epochs, values, label=label, markersize=5, **category(index))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

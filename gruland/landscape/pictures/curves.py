@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.pictures.cells import is_line, origin_loss, step_unit
-from gruland.landscape.pictures.palette import category
+from gruland.landscape.pictures.reading import is_line, origin_loss, step_unit
+from gruland.landscape.pictures.scale import category
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

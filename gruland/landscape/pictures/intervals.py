@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gruland.landscape.pictures import cells
-from gruland.landscape.pictures.palette import category
+from gruland.landscape.pictures import reading
+from gruland.landscape.pictures.scale import category
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,12 +73,12 @@ def interval_plot(
 
 
 def _read(table: Any) -> list[_Estimate]:
-    models, measures, estimate, low, high = cells.columns(
+    models, measures, estimate, low, high = reading.columns(
         table, "model", "measure", "estimate", "low", "high"
     )
-    units = cells.columns(table, "model", "unit")[1] if "unit" in table else [""] * len(models)
+    units = reading.columns(table, "model", "unit")[1] if "unit" in table else [""] * len(models)
     significant = (
-        cells.columns(table, "model", "significant")[1] if "significant" in table else [False] * len(models)
+        reading.columns(table, "model", "significant")[1] if "significant" in table else [False] * len(models)
     )
     rows = zip(models, measures, units, estimate, low, high, significant, strict=True)
     found = [

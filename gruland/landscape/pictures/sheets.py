@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gruland.landscape.pictures.cells import origin_loss, step_unit, titled
 from gruland.landscape.pictures.contours import color_bar, shade
-from gruland.landscape.pictures.lines import EXCESS_LEVELS, excess_handles, excess_lines
-from gruland.landscape.pictures.marks import hold, mark_cells, mark_weights
-from gruland.landscape.pictures.palette import ABSENT
-from gruland.landscape.pictures.scale import Scale
+from gruland.landscape.pictures.marks import (
+    EXCESS_LEVELS,
+    excess_handles,
+    excess_lines,
+    mark_cells,
+    mark_weights,
+    widen,
+)
+from gruland.landscape.pictures.reading import origin_loss, step_unit, titled
+from gruland.landscape.pictures.scale import ABSENT, Scale
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gruland.landscape.pictures.cells import Surfaces
+    from gruland.landscape.pictures.reading import Surfaces
 
     Panels = Mapping[tuple[int, int], xarray.Dataset]
 
@@ -166,7 +171,7 @@ def _draw_panel(axes: Axes, surface: xarray.Dataset, levels: Sequence[float], sc
     rim = [withStroke(linewidth=1.6, foreground="black")]
     corner: dict[str, Any] = {"ha": "left", "va": "top", "transform": axes.transAxes, "path_effects": rim}
     axes.text(0.04, 0.96, f"{origin_loss(surface):.3f}", color="white", fontsize=7.5, zorder=5, **corner)
-    hold(axes, surface)
+    widen(axes, surface)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4, prune="both"))  # no label runs into the next panel's
     return colors

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gruland.files import atomic_path
-from gruland.landscape.pictures.cells import is_line
 from gruland.landscape.pictures.contours import contour_figure
-from gruland.landscape.pictures.interactive import LINK, STILL, figure_3d
+from gruland.landscape.pictures.reading import is_line
 from gruland.landscape.pictures.scale import Scale
-from gruland.landscape.pictures.surfaces import surface_figure
+from gruland.landscape.pictures.surfaces import LINK, STILL, figure_3d, surface_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
