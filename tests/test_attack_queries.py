@@ -414,3 +414,56 @@ def test_another_model_is_asked_whole(textattack: Any) -> None:
     victim.task = Task("multilabel", ("no", "yes"))
     with pytest.raises(ValueError, match="expected a task of one label for each text"):
         attack(victim, sample)
+
+
+def test_near_words_come_from_a_file(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    victim, path = make_victim(vocabulary), tmp_path / "near.json"
+    path.write_text('{"wonderful": ["splendid", "excellent"], "film": ["picture", "movie"]}')
+    attack = TextBugger(neighbours=str(path))
+    before = attack.inputs()
+    recipe = attack.recipe(victim)
+    near = recipe.swaps[-1]
+    assert near._get_replacement_words("Wonderful") == ["Splendid", "Excellent"]
+    assert near._get_replacement_words("awful") == []
+    assert recipe.stand_ins["neighbours"] == "neighbours in near.json (2 words)"
+    path.write_text('{"film": ["picture"]}')
+    assert attack.inputs() != before
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"near\.json: expected JSON such as"):
+        attack.recipe(victim)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json: no such file"):
+        TextBugger(neighbours="nowhere.json").recipe(victim)
+
+
+def test_neighbours_by_vectors_are_the_nearest_words(vocabulary: Vocabulary) -> None:
+    near, vectors, words = VectorNeighbours(vocabulary), vocabulary.vectors[2:], vocabulary.words
+    distances = np.linalg.norm(vectors - vectors[words.index("film")], axis=1)
+    order = [words[i] for i in np.argsort(distances)]
+    assert (
+        near.near("film", 6) == [word for word in order if any(map(str.isalpha, word)) and word != "film"][:6]
+    )
+    with pytest.raises(KeyError):
+        near.near("nosuch", 3)
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda: DeepWordBug(budget=0), "budget=0: expected a whole number of at least 1"),
+        (lambda: DeepWordBug(workers=True), "workers=True: expected a whole number of at least 1"),
+        (lambda: DeepWordBug(distance=-1), "distance=-1: expected a whole number of at least 1"),
+        (lambda: Pruthi(swaps=0), "swaps=0: expected a whole number of at least 1"),
+        (lambda: TextBugger(similarity=2), r"similarity=2: expected a number in \[-1, 1\]"),
+    ],
+)
+def test_refuses_settings_that_cannot_work(attack: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attack()
+
+
+def test_the_number_of_processes_is_no_part_of_what_was_done() -> None:
+    from gruland.attack.run import _identity
+
+    assert _identity(DeepWordBug(workers=2)) == _identity(DeepWordBug())
+    assert "workers" not in _identity(DeepWordBug())["settings"]
+    assert _identity(DeepWordBug(budget=2)) != _identity(DeepWordBug())

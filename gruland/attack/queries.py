@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from gruland.attack.streams import Stream
 from gruland.attack.threat import Effort, Threat, check_whole
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
+from gruland.files import file_hash
 from gruland.progress import Progress
 from gruland.regularizers import draws_of
 
@@ -43,7 +45,7 @@ class QueryAttack(Threat):
     """
 
     budget: int = 5000
-    workers: int = 1
+    workers: int = field(default=1, compare=False)
 
     knowledge: ClassVar[str] = "queries"
 
@@ -160,6 +162,11 @@ def neighbours_of(victim: Victim, path: str | None) -> Neighbours:
             "neighbours=null takes the run's word vectors, and this model has none: give neighbours=FILE"
         )
     return VectorNeighbours(victim.data.vocabulary)
+
+
+def hashes(neighbours: str | None) -> dict[str, str]:
+    """The checksum of a file of near words, for what an attack's outcome follows from."""
+    return {} if neighbours is None else {"neighbours": file_hash(Path(neighbours).expanduser())}
 
 
 def meaning_of(victim: Victim) -> MeanVectors:

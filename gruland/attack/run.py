@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,11 @@ def _identity(attack: Attack) -> dict[str, Any]:
     """What an attack's outcome follows from, besides the run: the class, its settings and the files that it reads."""
     kind: Any = type(attack)
     fields: Any = attack
-    settings = json.loads(json.dumps(asdict(fields)))  # as results.json holds them: lists for tuples
+    compared = {
+        one.name for one in dataclass_fields(fields) if one.compare
+    }  # a number of processes changes nothing
+    own = {name: value for name, value in asdict(fields).items() if name in compared}
+    settings = json.loads(json.dumps(own))  # as results.json holds them: lists for tuples
     read = {"inputs": fields.inputs()} if hasattr(fields, "inputs") else {}
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, **read}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gruland.attack import swaps
 from gruland.attack.base import Victim
 from gruland.attack.neighbours import SimilarMeaning, embedding_of
-from gruland.attack.queries import QueryAttack, meaning_of, neighbours_of
+from gruland.attack.queries import QueryAttack, hashes, meaning_of, neighbours_of
 from gruland.attack.search import Recipe
 from gruland.attack.threat import check_number
 
@@ -30,6 +30,10 @@ class TextBugger(QueryAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("similarity", self.similarity, -1, 1)
+
+    def inputs(self) -> dict[str, str]:
+        """The checksum of the file of near words."""
+        return hashes(self.neighbours)
 
     def recipe(self, victim: Victim) -> Recipe:
         """``TextBuggerLi2018.build``."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gruland.attack import swaps
 from gruland.attack.base import Victim
 from gruland.attack.neighbours import NearWords, SamePartOfSpeech, SimilarMeaning, embedding_of
-from gruland.attack.queries import QueryAttack, meaning_of, neighbours_of
+from gruland.attack.queries import QueryAttack, hashes, meaning_of, neighbours_of
 from gruland.attack.search import Recipe
 from gruland.attack.threat import check_number
 
@@ -36,6 +36,10 @@ class TextFooler(QueryAttack):
         super().__post_init__()
         check_number("cosine", self.cosine, -1, 1)
         check_number("similarity", self.similarity, 0, 1)
+
+    def inputs(self) -> dict[str, str]:
+        """The checksum of the file of near words."""
+        return hashes(self.neighbours)
 
     def recipe(self, victim: Victim) -> Recipe:
         """``TextFoolerJin2019.build``."""
