@@ -74,10 +74,10 @@ def test_what_cannot_be_replayed_is_refused(two: list[runs.Run], make_run: Calla
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         Transfer(sources=["nowhere"])(victim, texts)
     with pytest.raises(ValueError, match="has texts of pwws: attack them with it first"):
-        replay(two, attack="pwws")(victim, texts)
+        replay(two, of="pwws")(victim, texts)
     evaluate_run(two[0], {"pgd": EmbeddingPGD(reviews=6, steps=1, restarts=1)})
     with pytest.raises(ValueError, match="has no attacked texts: pgd cannot be replayed"):
-        replay(two, attack="pgd")(victim, texts)
+        replay(two, of="pgd")(victim, texts)
     other = make_run("regularizer=none", "data.split_seed=5")
     with pytest.raises(ValueError, match="are none of this model's test reviews"):
         replay(two)(victim_of(other.model, other.data), texts_of(other.data))

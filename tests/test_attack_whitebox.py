@@ -185,7 +185,7 @@ def greedy(model: Linear, text: str, label: int, most: int) -> str:
             (place, other)
             for place, word in enumerate(words)
             for other in WORDS
-            if place not in flipped and word != "the" and other != word
+            if place not in flipped and "the" not in (word, other) and other != word
         ]
         if not tries:
             break

@@ -48,7 +48,7 @@ class EmbeddingPGD(Threat):
     """
 
     norm: str = "l2_word"
-    radii: Sequence[float] = (0.25, 0.5, 1.0)
+    radii: Sequence[float] = (0.05, 0.1, 0.25)
     steps: int = 10
     restarts: int = 2
     knowledge: ClassVar[str] = "gradients"

@@ -46,15 +46,17 @@ class HotFlip(Threat):
         units: ``words``: a word becomes one whose vector is near; ``characters``: one that differs in a single
             character, and is a word of the vocabulary, too.
         rate: the share of a review's words that may be flipped, at least one of them.
+        budget: the most texts of a review that are asked for, each with its gradient; a step asks for ``beam`` of them.
         beam: texts of a review that are kept at each step.
         similarity: the least cosine of a word's vector and its replacement's (``words`` alone; 0.8 in the paper, which
-            asks for the same part of speech besides). Function words stay.
+            asks for the same part of speech besides). Function words stay, and none is put in.
         neighbours: the most candidates of a word, the nearest first.
         vocabulary: the most frequent words of the vocabulary that may be put in; its file lists these first.
     """
 
     units: str = "words"
     rate: float = 0.2
+    budget: int = 100
     beam: int = 3
     similarity: float = 0.8
     neighbours: int = 20
@@ -67,7 +69,7 @@ class HotFlip(Threat):
             raise ValueError(f"units={self.units}: expected {' or '.join(UNITS)}")
         check_number("rate", self.rate, 0, 1)
         check_number("similarity", self.similarity, -1, 1)
-        for key in ("beam", "neighbours", "vocabulary"):
+        for key in ("budget", "beam", "neighbours", "vocabulary"):
             check_whole(key, getattr(self, key), 1)
 
     def __call__(self, victim: Victim, texts: Texts) -> Outcome:
@@ -135,7 +137,7 @@ class HotFlip(Threat):
             done = review.wrong or len(review.beam[0].flipped) >= review.most
             different = {member.rows.tobytes(): member for member in offers[review.place]}
             ranked = sorted(different.values(), key=lambda member: -member.expected)
-            review.beam = [] if done else ranked[: self.beam]
+            review.beam = [] if done else ranked[: min(self.beam, self.budget - review.queries)]
 
     def _open(self, here: Sequence[tuple[Review, Member]], tokens_BT: Tensor) -> Tensor:
         """[B, T] of bool, the places that are not flipped yet."""
@@ -147,21 +149,21 @@ class HotFlip(Threat):
     def _flips(self, victim: OpenVictim, words: set[str]) -> Flips:
         """What each of the words may become."""
         offered = victim.vocabulary.words[: self.vocabulary]
-        # A word that the model would read as two, or as another, cannot be put into a text.
-        plain = [read == [word] for word, read in zip(offered, victim.words(offered), strict=True)]
-        rows_M = np.flatnonzero(plain) + UNKNOWN + 1
-        known = sorted(words)
+        stop = set(STOPWORDS.read_text(encoding="utf-8").split()) if self.units == "words" else set[str]()
+        # Only plain words are put in: one that the model would read as two, or as another, has no place in a text.
+        whole = [read == [word] for word, read in zip(offered, victim.words(offered), strict=True)]
+        fit = [
+            kept and word.isalpha() and word not in stop for kept, word in zip(whole, offered, strict=True)
+        ]
+        rows_M = np.flatnonzero(fit) + UNKNOWN + 1
+        known = sorted(word for word in words if word not in stop and any(map(str.isalpha, word)))
         ids = victim.vocabulary.ids(known)
         by_row = {int(row): word for row, word in zip(ids, known, strict=True) if row > UNKNOWN}
         if self.units == "characters":
-            texts = [offered[row - UNKNOWN - 1] for row in rows_M]
-            near = _one_character(by_row, dict(zip(texts, rows_M.tolist(), strict=True)), self.neighbours)
+            into = {offered[row - UNKNOWN - 1]: int(row) for row in rows_M}
+            near = _one_character(by_row, into, self.neighbours)
         else:
-            stop = set(STOPWORDS.read_text(encoding="utf-8").split())
-            content = [
-                row for row, word in by_row.items() if word not in stop and any(map(str.isalpha, word))
-            ]
-            near = _nearest(content, rows_M, victim.vectors, self.similarity, self.neighbours)
+            near = _nearest(list(by_row), rows_M, victim.vectors, self.similarity, self.neighbours)
         return Flips.of(near, len(victim.vectors), victim.vectors.device)
 
 

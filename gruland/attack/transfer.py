@@ -34,23 +34,23 @@ class Transfer(Threat):
         reviews: of the texts that are replayed, a stratified part; all where there are fewer.
         sources: folders of runs, or folders that contain some, whose texts are replayed; the one that is attacked may
             be among them, and is no part of the worst.
-        attack: whose texts, by the name that it has in the sources.
+        of: the attack whose texts these are, by its name in the sources.
     """
 
     sources: Sequence[str] = ()
-    attack: str = "hotflip"
+    of: str = "hotflip"
     knowledge: ClassVar[str] = "transfer"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.sources, str) or not all(isinstance(path, str) for path in self.sources):
             raise ValueError(f"sources={self.sources}: expected a list of folders, e.g. [outputs/reviews]")
-        if not isinstance(self.attack, str) or not self.attack:
-            raise ValueError(f"attack={self.attack}: expected the name of an attack, e.g. hotflip")
+        if not isinstance(self.of, str) or not self.of:
+            raise ValueError(f"of={self.of}: expected the name of an attack, e.g. hotflip")
 
     def inputs(self) -> dict[str, str]:
         """The checksums of what is replayed, by run."""
-        return {run.path.name: run.results["attacks"][self.attack]["texts"] for run in self._runs()}
+        return {run.path.name: run.results["attacks"][self.of]["texts"] for run in self._runs()}
 
     def __call__(self, victim: Victim, texts: Texts) -> Outcome:
         """Scores on reviews as they are (``raw``) and on the worst of the others' texts for each (``attacked``).
@@ -66,7 +66,7 @@ class Transfer(Threat):
         common = set.intersection(*(set(table.index) for table in tables.values()))
         rows = [row for row, key in enumerate(texts.ids.tolist()) if key in common]
         if not rows:
-            raise ValueError(f"the sources of {self.attack} have no review in common: attack the same ones")
+            raise ValueError(f"the sources of {self.of} have no review in common: attack the same ones")
         sample = self.sample(Texts(texts.ids[rows], [texts.texts[row] for row in rows], texts.labels[rows]))
         own, by_source, worst = getattr(victim, "folder", None), {}, _Worst(victim, sample)
         for path, table in tables.items():
@@ -97,10 +97,10 @@ class Transfer(Threat):
         if missing := [path for path in self.sources if not Path(path).is_dir()]:
             raise FileNotFoundError(f"sources: {missing[0]} does not exist: expected folders of runs")
         found = [Run(path) for source in self.sources for path in folders(Path(source), "results.json")]
-        runs = {run.path.resolve(): run for run in found if self.attack in run.results.get("attacks", {})}
+        runs = {run.path.resolve(): run for run in found if self.of in run.results.get("attacks", {})}
         if not runs:
             raise ValueError(
-                f"no run below {', '.join(self.sources)} has texts of {self.attack}: attack them with it first"
+                f"no run below {', '.join(self.sources)} has texts of {self.of}: attack them with it first"
             )
         return list(runs.values())
 
@@ -112,12 +112,12 @@ class Transfer(Threat):
         """
         import pandas as pd
 
-        path = run.verified(f"attack/{self.attack}") / "texts.csv"
+        path = run.verified(f"attack/{self.of}") / "texts.csv"
         table = pd.read_csv(path, keep_default_na=False, encoding="utf-8").set_index("id")
         rights = [name for name in table.columns if name.startswith("right_")]
         form = rights[-1].removeprefix("right_") if rights else ""
         if form not in table.columns or "raw" not in table.columns:
-            raise ValueError(f"{path} has no attacked texts: {self.attack} cannot be replayed")
+            raise ValueError(f"{path} has no attacked texts: {self.of} cannot be replayed")
         known = dict(zip(texts.ids.tolist(), texts.texts, strict=True))
         if strangers := [key for key, text in table["raw"].items() if known.get(key) != text]:
             raise ValueError(

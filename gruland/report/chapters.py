@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gruland.report import defences, differences, figures, paper, tables
+from gruland.report import attacks, defences, differences, figures, paper, tables
 from gruland.report.collect import Model, Study, surface_path, typing_errors
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
@@ -179,11 +179,14 @@ def _attacks(study: Study, rows: Sequence[Any]) -> Section:
         f"{study.key}-attacks-compared", "Differences of adversarial losses", rows
     )
     blocks: list[Block | None] = [tables.adversarial(study), compared, tables.test_time_dropout(study)]
-    text = []
     attacked = [run for run in _foremost(study) if typing_errors(run)]
     if attacked:
         blocks += [tables.robustness(study), examples(attacked[0], f"{study.key}-examples")]
-    else:
+    blocks += attacks.blocks(study)
+    shown = {name: run for run, name, _ in attacks.judged(study) if name != "typing_errors"}
+    blocks += [examples(run, f"{study.key}-examples-{name}", 2, name) for name, run in shown.items()]
+    text = []
+    if not attacked and not shown:
         text = ["No run has an adversarial evaluation yet: python -m gruland.attack makes up for it."]
     kept = [block for block in blocks if block]
     return Section(f"{study.key}-attack", "Adversarial robustness", kept, text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from gruland.report.chapters import Chapter
+from gruland.report.examples import Example, Examples
 from gruland.report.figures import Picture, Surfaces
 from gruland.report.tables import Table
 
@@ -55,7 +57,24 @@ def _media(block: Any, wandb: Any) -> dict[str, Any]:
         columns = [head.replace("\n", " ") or f"({i})" for i, head in enumerate(block.columns)]
         unique = [head if head not in columns[:i] else f"{head} ({i})" for i, head in enumerate(columns)]
         return {block.title: wandb.Table(columns=unique, data=rows)}
+    if isinstance(block, Examples):
+        rows = [
+            [item.identity, item.label, item.raw, wandb.Html(_marked(item), inject=False)]
+            for item in block.items
+        ]
+        return {block.title: wandb.Table(columns=["review", "label", "as written", "changed"], data=rows)}
     return {}
+
+
+def _marked(item: Example) -> str:
+    """The words of a review as HTML, those that changed marked with what they were."""
+    words = [
+        escape(word.text)
+        if word.original is None
+        else f'<mark title="{escape(word.original)}">{escape(word.text)}</mark>'
+        for word in item.perturbed
+    ]
+    return f"<p>{' '.join(words)}</p>"
 
 
 def _image(png: bytes, caption: str, wandb: Any) -> Any:

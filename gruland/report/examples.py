@@ -1,16 +1,17 @@
-"""A few of the perturbed reviews, with the words that changed."""
+"""A few of the attacked reviews, with the words that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import ClassVar, NamedTuple
 
 from gruland.report.collect import place_of
 from gruland.runs import Run
 
-#: Words of a review that are shown.
-WORDS = 60
+#: Words of a review that are shown, and reviews among which those to show are looked for.
+WORDS, SEARCHED = 60, 200
 
 
 class Word(NamedTuple):
@@ -25,7 +26,8 @@ class Example:
     """A review as written and as perturbed, each cut to :data:`WORDS` words.
 
     Args:
-        probabilities: of the right label, as written, stripped and perturbed; empty where not recorded.
+        probabilities: of the right label, for each form of the text, such as ``stripped 0.812``; empty where not
+            recorded.
     """
 
     identity: str
@@ -46,14 +48,25 @@ class Examples:
     kind: ClassVar[str] = "examples"
 
 
-def examples(run: Run, key: str, count: int = 3) -> Examples | None:
-    """The first reviews that typing errors were put into; None where they are absent or broken."""
+def examples(run: Run, key: str, count: int = 3, attack: str = "typing_errors") -> Examples | None:
+    """The first reviews that an attack turned, or changed; None where its texts are absent or broken."""
     import pandas as pd  # whose reader takes a review of any length
 
-    path = run.path / "attack" / "typing_errors" / "texts.csv"
+    path = run.path / "attack" / attack / "texts.csv"
     try:
-        table = pd.read_csv(path, nrows=count, dtype=str, keep_default_na=False, encoding="utf-8")
-        items = [_example({str(k): str(v) for k, v in row.items()}) for row in table.to_dict("records")]
+        table = pd.read_csv(path, nrows=SEARCHED, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+        forms = [
+            name.removeprefix("probability_")
+            for name in map(str, table.columns)
+            if name.startswith("probability_")
+        ]
+        forms = forms or ["raw", "stripped", "perturbed"]
+        if len(forms) < 2 or not set(forms) <= set(table.columns):
+            return None
+        # Where right answers are recorded, those that became wrong are shown; else whatever changed.
+        turned = [row for row in rows if row[forms[-1]] != row[forms[-2]] and _turned(row, forms)] or rows
+        items = [_example(row, forms) for row in turned[:count]]
     except (OSError, ValueError, KeyError):
         return None
     model = place_of(run).label
@@ -61,21 +74,36 @@ def examples(run: Run, key: str, count: int = 3) -> Examples | None:
         f"The first {len(items)} of the perturbed test reviews, at most {WORDS} words of each; changed words "
         f"are marked. Probability: what {model}, seed {run.results['seed']}, gives the right label."
     )
-    return Examples(key, "Perturbed reviews", caption, items) if items else None
+    heading = (
+        "Perturbed reviews" if attack == "typing_errors" else f"Reviews under {attack.replace('_', ' ')}"
+    )
+    return Examples(key, heading, caption, items) if items else None
 
 
-def _example(row: dict[str, str]) -> Example:
-    probabilities = [row.get(f"probability_{form}") for form in ("raw", "stripped", "perturbed")]
-    shown = [f"{float(p):.3f}" for p in probabilities if p] if all(probabilities) else []
-    words = _changes(row["stripped"].split(), row["perturbed"].split())
-    return Example(row["id"], row["label"], _cut(row["raw"].split()), words, shown)
+def _turned(row: dict[str, str], forms: Sequence[str]) -> bool:
+    before, after = (row.get(f"right_{form}") for form in (forms[0], forms[-1]))
+    return before is None or after is None or (float(before) >= 0.5 > float(after))
+
+
+def _example(row: dict[str, str], forms: Sequence[str]) -> Example:
+    probabilities = [(form, row.get(f"probability_{form}")) for form in forms]
+    shown = [f"{'as written' if form == 'raw' else form} {float(p):.3f}" for form, p in probabilities if p]
+    words = _changes(row[forms[-2]].split(), row[forms[-1]].split())
+    written = _cut(row[forms[0]].split())
+    return Example(row["id"], row["label"], written, words, shown if len(shown) == len(forms) else [])
 
 
 def _changes(before: list[str], after: list[str]) -> list[Word]:
-    """Word by word: a swap neither parts nor joins words."""
-    if len(before) != len(after):
-        raise ValueError(f"{len(after)} perturbed words of {len(before)}: expected as many")
-    words = [Word(new, None if new == old else old) for old, new in zip(before, after, strict=True)]
+    """Word by word; where words were parted, joined, put in or left out, what stands in the place of what."""
+    if len(before) == len(after):
+        words = [Word(new, None if new == old else old) for old, new in zip(before, after, strict=True)]
+    else:
+        words = []
+        for kind, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+            if kind == "equal":
+                words += [Word(word, None) for word in after[c:d]]
+            else:
+                words.append(Word(" ".join(after[c:d]) or "∅", " ".join(before[a:b])))
     return words[:WORDS] + ([Word("…", None)] if len(words) > WORDS else [])
 
 

@@ -1,0 +1,335 @@
+"""What attacks did to a study's models: every one by name, with intervals, tests on the same reviews, curves and flags.
+
+:mod:`gruland.report.tables` has the paper's own tables of typing errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gruland.report import differences
+from gruland.report.collect import Study, attacks
+from gruland.report.figures import Picture, literal, picture
+from gruland.report.tables import NOTHING, Row, Table, number, percent, run_label
+from gruland.runs import Run
+from gruland.stats import LEVEL, Difference, crossed_interval, holm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The measures of the table: their key, their head, and whether they are a share.
+MEASURES = (
+    ("clean_accuracy", "Clean\naccuracy", True),
+    ("accuracy_under_attack", "Accuracy\nunder attack", True),
+    ("success", "Success", True),
+    ("queries_median", "Queries,\nmedian", False),
+    ("words_changed", "Words\nchanged", True),
+    ("similarity", "Similarity", False),
+    ("calibration_clean", "ECE,\nclean", False),
+    ("calibration_attacked", "ECE,\nattacked", False),
+)
+#: What a curve's budget is called.
+BUDGETS = {
+    "queries": "queries a review",
+    "words_changed": "share of the words changed",
+    "radius": "radius of the ball",
+    "rate": "swaps as a share of the words",
+}
+
+
+def blocks(study: Study) -> list[Table | Picture]:
+    """Everything about a study's attacks that reports measures; nothing where none does."""
+    found = [measured(study), random(study), compared(study), transfers(study), flagged(study)]
+    return [*(block for block in found if block is not None), *curves(study)]
+
+
+def judged(study: Study) -> Iterator[tuple[Run, str, dict[str, Any]]]:
+    """Each run, attack and entry of results.json with measures, the attacks of a kind together."""
+    names = dict.fromkeys(name for run in study.runs for name in attacks(run))
+    for name in names:
+        for run in study.runs:
+            entry = attacks(run).get(name)
+            if entry is not None and "measures" in entry:
+                yield run, name, entry
+
+
+def measured(study: Study) -> Table | None:
+    """The measures of every attack of every run, and their means over trainings."""
+    rows = [
+        Row(
+            f"{_title(name)}\n{run_label(run, study)}",
+            [
+                str(entry["reviews"]),
+                *(_cell(entry["measures"].get(key), share) for key, _, share in MEASURES),
+            ],
+        )
+        for run, name, entry in judged(study)
+    ]
+    rows += _over_seeds(study)
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-attacks",
+        "Every attack of every run",
+        ["Attack, run", "Reviews", *(head for _, head, _ in MEASURES)],
+        rows,
+        [
+            "Value [95% interval over the reviews]: Wilson’s for shares, the bootstrap’s otherwise; of several "
+            "trainings the mean [Student’s t over the seeds].",
+            "Success: of the reviews that were right, those that are wrong under attack. Queries: over the reviews "
+            "that the attack had to work on, a text each, however many draws of the masks. Words changed and "
+            "similarity (1 less the Levenshtein distance of the characters over the longer text’s length): where the "
+            "attack reached its goal.",
+            "ECE: expected calibration error, 15 bins. Accuracy with dropout at test time: expected over fresh draws.",
+            "Another checkpoint than the best is named behind the attack.",
+        ],
+    )
+
+
+def _over_seeds(study: Study) -> list[Row]:
+    """A row for each attack of each model with several trainings."""
+    rows = []
+    names = dict.fromkeys(name for _, name, _ in judged(study))
+    for name in names:
+        for model in study.models:
+            entries = [e for run in model.runs.values() if "measures" in (e := attacks(run).get(name, {}))]
+            if len(entries) < 2:
+                continue
+            cells = [NOTHING]
+            for key, _, share in MEASURES:
+                values = [m["estimate"] for entry in entries if (m := entry["measures"].get(key))]
+                found = crossed_interval([[v] for v in values]) if len(values) > 1 else None
+                ends = {"estimate": found.estimate, "low": found.low, "high": found.high} if found else None
+                cells.append(_cell(ends, share))
+            rows.append(Row(f"{_title(name)}\n{model.label}, mean of {len(entries)} trainings", cells))
+    return rows
+
+
+def random(study: Study) -> Table | None:
+    """How models with dropout at test time stand on draws that the attack did not see."""
+    keys = (
+        ("accuracy", "expected"),
+        ("majority", "majority vote"),
+        ("worst", "right in all"),
+        ("loss", "loss"),
+    )
+    rows = []
+    for run, name, entry in judged(study):
+        if not entry["verdict"]["draws"]:
+            continue
+        own = entry.get("own_draws") or {}
+        cells = [
+            f"{_cell(entry['verdict']['clean'][key], key != 'loss')}\n→ "
+            f"{_cell(entry['verdict']['attacked'][key], key != 'loss')}"
+            for key, _ in keys
+        ]
+        rows.append(
+            Row(
+                f"{_title(name)}\n{run_label(run, study)}",
+                [
+                    f"{entry['draws']} / {entry['verdict']['draws']}",
+                    *cells,
+                    _cell(own.get("success"), True),
+                    _cell(own.get("success_fresh"), True),
+                ],
+            )
+        )
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-random",
+        "Dropout at test time under attack",
+        [
+            "Attack, run",
+            "Draws: attack\n/ fresh",
+            *(f"{head.capitalize()},\nclean → attacked" for _, head in keys),
+            "Success on\nits own draws",
+            "Success on\nfresh draws",
+        ],
+        rows,
+        [
+            "The attack takes the expectation over its draws of the masks (EOT); all accuracies are on fresh ones, the "
+            "same for a review and for what became of it. The last two columns judge by the mean probability.",
+        ],
+    )
+
+
+def compared(study: Study) -> Table | None:
+    """Models against their references on the same reviews, under the same attack, seed by seed."""
+    found: list[tuple[str, str, int, Difference]] = []
+    for model, reference in study.references.items():
+        for seed in sorted(set(model.runs) & set(reference.runs)):
+            pair = model.runs[seed], reference.runs[seed]
+            for name in attacks(pair[0]):
+                difference = _difference(*pair, name)
+                if difference is not None:
+                    heads = f"{model.label}, seed {seed}\nless {reference.label}"
+                    found.append((heads, _title(name), difference[0], difference[1]))
+    corrected = holm([difference for *_, difference in found])
+    rows = [
+        Row(
+            heads,
+            [
+                attack,
+                str(reviews),
+                differences.signed(difference.interval),
+                differences.p_value(difference.p),
+                differences.p_value(difference.corrected),
+                _verdict(difference),
+            ],
+        )
+        for (heads, attack, reviews, _), difference in zip(found, corrected, strict=True)
+    ]
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-attacks-paired",
+        "Accuracy under attack on the same reviews",
+        ["Models", "Attack", "Reviews", "Difference\n[95% interval]", "p", "Corrected\np", "Says"],
+        rows,
+        [
+            "p: McNemar’s exact test, or sign flips of the reviews’ differences where dropout is on; corrected for the "
+            f"{len(rows)} tests of this table after Holm. A difference is called one where the corrected p is at most "
+            f"{LEVEL}. It is one between these two trained models: the table of differences of trainings "
+            "says what other seeds would do.",
+        ],
+    )
+
+
+def _difference(a: Run, b: Run, name: str) -> tuple[int, Difference] | None:
+    """How many reviews both were attacked on, and the difference; None where that is not the same attack."""
+    entries = [attacks(run).get(name, {}) for run in (a, b)]
+    if any("measures" not in entry for entry in entries):
+        return None
+    settings = [(e.get("class"), e.get("settings"), e["verdict"]["draws"] > 0) for e in entries]
+    if settings[0] != settings[1]:
+        return None
+    from gruland import sampling
+    from gruland.attack.run import read_rights
+
+    try:
+        rights = [read_rights(run, name) for run in (a, b)]
+    except (OSError, ValueError, KeyError):
+        return None
+    common = rights[0].index.intersection(rights[1].index)
+    if len(common) < 2:
+        return None
+    return len(common), sampling.compare(*(found[common].to_numpy() for found in rights))
+
+
+def _verdict(difference: Difference) -> str:
+    if not difference.significant:
+        return "not distinguishable"
+    return "better" if difference.interval.estimate > 0 else "worse"
+
+
+def transfers(study: Study) -> Table | None:
+    """How often the texts that turned one model turn the others: a row for each source, a column for each target."""
+    targets = [(run, entry["sources"]) for run, _, entry in judged(study) if "sources" in entry]
+    if not targets:
+        return None
+    names = {run.path.name: run_label(run, study) for run in study.runs}
+    sources = list(dict.fromkeys(name for _, found in targets for name in found))
+    rows = [
+        Row(
+            names.get(source, source),
+            [_cell((found.get(source) or {}).get("transfer"), True) for _, found in targets],
+        )
+        for source in sources
+    ]
+    return Table(
+        f"{study.key}-transfer",
+        "Texts made against one model, read to another",
+        ["Made against", *(run_label(run, study).replace(", seed", "\nseed") for run, _ in targets)],
+        rows,
+        [
+            "Of the texts that turned the model of the row, the share that turns that of the column, over reviews that "
+            "the latter gets right, paired by review; [Wilson’s 95% interval]. On the diagonal a model reads its own.",
+        ],
+    )
+
+
+def flagged(study: Study) -> Table | None:
+    """What makes an attack's numbers suspect."""
+    rows = [
+        Row(f"{_title(name)}\n{run_label(run, study)}", [f"{flag.replace('_', ' ')}: {sentence}"])
+        for run, name, entry in judged(study)
+        for flag, sentence in entry.get("flags", {}).items()
+    ]
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-flags", "Suspicious numbers", ["Attack, run", "Flag"], rows, ["See docs/robustness.md."]
+    )
+
+
+def curves(study: Study) -> list[Picture]:
+    """For each attack, the accuracy against what it may spend, a panel for each kind of budget."""
+    pictures = []
+    for attack in dict.fromkeys(name for _, name, _ in judged(study)):
+        found = {
+            run_label(run, study): {key: c for key, c in entry["curves"].items() if key in BUDGETS}
+            for run, name, entry in judged(study)
+            if name == attack
+        }
+        found = {label: drawn for label, drawn in found.items() if drawn}
+        if found:
+            caption = (
+                "Accuracy against what the attack may spend on a review; band: 95% interval over the reviews. A review "
+                "on which more was spent counts as it was."
+            )
+            title = f"Accuracy under {_title(attack)}"
+            key = f"{study.key}-curve-{attack}"
+            pictures.append(picture(key, title, caption, lambda found=found: _draw(found)))
+    return pictures
+
+
+def _draw(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in BUDGETS if any(kind in drawn for drawn in found.values())]
+    figure = Figure(figsize=(1 + 3.6 * len(kinds), 3.2 + 0.18 * len(found)), layout="constrained")
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        for number_, (label, drawn) in enumerate(found.items()):
+            if kind in drawn:
+                curve, colour = drawn[kind], f"C{number_ % 10}"
+                axes.plot(
+                    curve["at"], curve["accuracy"], ".-", color=colour, label=literal(label), linewidth=1
+                )
+                axes.fill_between(
+                    curve["at"], curve["low"], curve["high"], color=colour, alpha=0.12, linewidth=0
+                )
+        if kind == "queries":
+            axes.set_xscale("log", base=2)
+        axes.set_xlabel(BUDGETS[kind])
+        axes.set_ylim(0, 1)
+    panels[0].set_ylabel("accuracy")
+    handles = {
+        text: handle
+        for axes in panels
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: Mapping[str, Any] | None, share: bool) -> str:
+    """``54.0% [44.2, 63.4]``, or a number with three decimals."""
+    if not value:
+        return NOTHING
+    text = percent(value["estimate"]) if share else _short(value["estimate"])
+    low, high = value.get("low"), value.get("high")
+    if low is None or high is None or abs(low) == float("inf"):
+        return text
+    ends = f"{100 * low:.1f}, {100 * high:.1f}" if share else f"{_short(low)}, {_short(high)}"
+    return f"{text} [{ends}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else number(value)
