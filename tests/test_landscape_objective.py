@@ -233,16 +233,3 @@ def test_some_reviews_have_the_losses_that_they_have_among_all(kind, options):
     for whole, part in zip(evaluate(moved(model)), some(moved(model)), strict=True):
         torch.testing.assert_close(part, whole[torch.from_numpy(rows)], rtol=1e-6, atol=1e-7)
     assert some.strata.tolist() == evaluate.strata[rows].tolist()
-
-
-def test_covariates_are_weighted_means_of_the_words_vectors():
-    model = classifier()
-    found = EvaluationLoss(model, REVIEWS, LABELS).covariates
-    vectors = model.vectors.double().numpy()
-    for n in range(len(LABELS)):
-        words = vectors[REVIEWS.sequence(n)]
-        back = np.arange(len(words))[::-1]
-        expected = [np.log(len(words))]
-        for memory in (np.inf, 64, 16):
-            expected += np.average(words, axis=0, weights=np.exp(-back / memory)).tolist()
-        np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-6)

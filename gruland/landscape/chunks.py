@@ -83,12 +83,6 @@ class PlaneExamples:
         """The stratum of each example [N]; None where they are no stratified sample."""
         return strata(self._evaluate)
 
-    @property
-    def covariates(self) -> np.ndarray | None:
-        """What is known of each example without evaluating it [N, Q]."""
-        found: np.ndarray | None = getattr(self._evaluate, "covariates", None)
-        return found
-
     @cached_property
     def origin(self) -> np.ndarray:
         """Loss and correctness [2, N] at (0, 0), evaluated once."""

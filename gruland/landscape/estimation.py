@@ -62,14 +62,10 @@ class Estimation:
         pilot = PILOT if plane.divisible else len(strata)
         self._order = nested_order(strata, seed) if plane.divisible else np.arange(len(strata))
         known = (strata[self._order, None] == np.unique(strata)[1:]).astype(np.float64)
-        covariates = plane.covariates if plane.divisible else None
-        covariates = None if covariates is None else covariates[self._order]
         shape = (len(beta), len(alpha))
         rows, columns = (np.flatnonzero(steps == 0) for steps in (beta, alpha))
         self._centre = int(rows[0] * len(alpha) + columns[0]) if rows.size and columns.size else -1
-        self._survey = Survey(
-            shape, known, tolerance, seed, pilot=pilot, covariates=covariates, centre=self._centre
-        )
+        self._survey = Survey(shape, known, tolerance, seed, pilot=pilot, centre=self._centre)
         self._plane, self._alpha, self._beta, self._answers = plane, alpha, beta, answers
         self.seconds = 0.0
 

@@ -9,10 +9,9 @@ simulation", Operations Research 56) with the regression estimator of two-phase 
 **Samples.** The examples have one random order, stratified in each of its beginnings. A cell c is evaluated on the
 first n_c of it, so that samples are nested and differences of cells stay paired. Cells with the same n_c make a level.
 
-**Estimates.** At level l each variable y (loss and correctness of a cell) is regressed on x: strata, what else is known
-of all examples (where the sample is four times as large as these covariates are many), and the losses and the
-probabilities exp(-loss) of all cells with more examples. With X for the
-estimated means of x over all N, the estimate is
+**Estimates.** At level l each variable y (loss and correctness of a cell) is regressed on x: strata, the losses of all
+cells with more examples and, where the sample has enough for it, the probabilities exp(-loss). With X for the estimated
+means of x over all N, the estimate is
 
     Y = X B + mean over n_l of (y_i - x_i B_i),
 
@@ -43,8 +42,8 @@ import numpy as np
 FOLDS = 5
 #: The penalties that a regression chooses from, as shares of the regressors' variance.
 PENALTIES = 10.0 ** np.arange(-4.0, 2.1, 0.75)
-#: Covariates enter a regression of at least so many examples for each of them.
-FEW = 4
+#: Probabilities enter a regression that has at least so many examples for each regressor.
+ENOUGH = 4
 _TINY = 1e-12
 
 
@@ -92,15 +91,12 @@ class Means:
         return np.sqrt((self.modes**2).sum(1))
 
 
-def estimate(
-    levels: Sequence[Level], known: np.ndarray, covariates: np.ndarray | None = None
-) -> list[tuple[Means, Means]]:
+def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Means]]:
     """The mean loss and the share of right predictions of every cell.
 
     Args:
         levels: by falling n.
         known: [N, S] columns that tell the strata apart, of all examples in their order.
-        covariates: [N, Q] what else is known of them.
 
     Returns:
         For each level its cells' losses and correctness. All modes have the K of the last level.
@@ -109,7 +105,7 @@ def estimate(
         ValueError: levels that do not fall, or hold values that are not finite.
     """
     total = len(known)
-    regressors = _Regressors(known, covariates)
+    regressors = _Regressors(known)
     found: list[tuple[Means, Means]] = []
     for before, level in zip([total, *map(len, levels)], levels, strict=False):
         if not 2 <= len(level) <= before:
@@ -121,7 +117,7 @@ def estimate(
         count = level.losses.shape[1]
         useful = _useful(level.losses)
         means = _regressed(regressors, np.concatenate([useful, level.correct], axis=1), total)
-        regressors.add(useful, means, useful.shape[1])
+        regressors.add(useful, means)
         found.append((_part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))))
     width = regressors.modes.shape[1]
     return [(_widened(losses, width), _widened(correct, width)) for losses, correct in found]
@@ -135,25 +131,25 @@ def _useful(losses: np.ndarray) -> np.ndarray:
 class _Regressors:
     """What finer levels are predicted from: columns over a beginning of the examples, their means and errors."""
 
-    def __init__(self, known: np.ndarray, covariates: np.ndarray | None) -> None:
-        further = known[:, :0] if covariates is None else covariates
-        self._columns = [known - known.mean(0), further - further.mean(0)]
-        self._covariates = slice(known.shape[1], known.shape[1] + further.shape[1])
-        count = self._covariates.stop
-        self.freedom = int(np.linalg.matrix_rank(self._columns[0][:4096])) + 1 if known.size else 1
-        self.means, self.modes = np.zeros(count), np.zeros((count, 0))
+    def __init__(self, known: np.ndarray) -> None:
+        self._columns = [known - known.mean(0)]
+        self._plain = [np.ones(known.shape[1], dtype=bool)]  # which columns are no probabilities
+        self.freedom = int(np.linalg.matrix_rank(self._columns[0])) + 1 if known.size else 1
+        self.means, self.modes = np.zeros(known.shape[1]), np.zeros((known.shape[1], 0))
 
     def first(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The columns that a regression of the first examples uses, and their numbers."""
-        used = np.ones(len(self.means), dtype=bool)
-        if count < FEW * (self._covariates.stop - self._covariates.start):
-            used[self._covariates] = False
-        parts = self._columns if used.all() else [self._columns[0], *self._columns[2:]]
-        return np.concatenate([columns[:count] for columns in parts], axis=1), np.flatnonzero(used)
+        """The columns [count, P] that a regression of the first examples uses, and their numbers [P]."""
+        columns = np.concatenate([part[:count] for part in self._columns], axis=1)
+        used = np.concatenate(self._plain)
+        if count >= ENOUGH * len(used):
+            used[:] = True
+        return columns[:, used], np.flatnonzero(used)
 
-    def add(self, columns: np.ndarray, means: Means, count: int) -> None:
-        """Take up the first ``count`` of a level's variables."""
+    def add(self, columns: np.ndarray, means: Means) -> None:
+        """Take up the losses and probabilities of a level, the first of the variables whose means are given."""
+        count = columns.shape[1]
         self._columns.append(columns)
+        self._plain.append(np.arange(count) < count // 2)
         self.means = np.concatenate([self.means, means.values[:count]])
         wider = _wide(self.modes, means.modes.shape[1])
         self.modes = np.concatenate([wider, means.modes[:count]])

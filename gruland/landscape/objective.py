@@ -37,8 +37,6 @@ class Objective(Protocol):
       ``at(steps, rows=None)``.
     - ``take(rows)``: the objective of some of the examples, where few cost less than all. It has ``strata`` of its own
       where this one has them.
-    - ``covariates``: float [N, Q], what is known of each example without evaluating it and its loss may go with (a
-      text's length, its mean word vector). A surface to a tolerance then takes fewer examples.
     - ``label``: what the examples are, for pictures (``"1,000 training reviews"``).
     """
 

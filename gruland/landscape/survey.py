@@ -40,6 +40,8 @@ SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 #: Everything is evaluated where the plan takes more than this share of it.
 MOST = 0.6
 _NORMAL = 1.96  # the 97.5% quantile of the normal distribution
+# The pilot's plan may be too large, since it knows of no probabilities: it begins with this multiple of the half width.
+_LOOSE = 1.2
 _LEAST_MODE = 1e-3  # of the largest: what less adds to a standard error is not seen in three digits
 
 
@@ -96,7 +98,6 @@ class Survey:
         tolerance: the share of the range of the mean loss.
         seed: of the checks.
         pilot: examples of the pilot; N for a surface without sampling.
-        covariates: [N, Q] what else is known of them.
         centre: the cell (row * columns + column) that differences are taken to; -1 where there is none.
     """
 
@@ -108,10 +109,9 @@ class Survey:
         seed: int = 0,
         *,
         pilot: int = PILOT,
-        covariates: np.ndarray | None = None,
         centre: int = -1,
     ) -> None:
-        self._shape, self._known, self._covariates, self._tolerance = shape, known, covariates, tolerance
+        self._shape, self._known, self._tolerance = shape, known, tolerance
         self._total, size = len(known), shape[0] * shape[1]
         # Of twice the pilot more than half would be evaluated: sampling saves nothing.
         self._pilot = self._total if self._total < 2 * pilot else pilot
@@ -124,9 +124,7 @@ class Survey:
         self._spreads = np.full((size, 2), np.nan)  # and the standard deviations, see deviations()
         self._centre = centre
         self._own = np.zeros(size)  # the standard error of what a cell adds to those with more examples
-        self._factor = 1.0
-        # Covariates take a part of the variance that the pilot cannot tell: what lacks is added later.
-        self._tighter = 1.0 if covariates is None else 2.0
+        self._factor, self._tighter = 1.0, _LOOSE
 
     def add(self, block: Block, values: np.ndarray) -> None:
         """Take the losses and correctness of a block, [cells, 2, examples]."""
@@ -227,7 +225,7 @@ class Survey:
             return 0, []
         values = [[np.concatenate(self._values[cell], axis=1) for cell in group] for group in cells]
         levels = [Level(*np.stack(group, axis=-1)) for group in values]
-        found = estimate(levels, self._known, self._covariates)
+        found = estimate(levels, self._known)
         return found[-1][0].modes.shape[1], list(zip(cells, found, strict=True))
 
     # -- what is wanted
@@ -272,7 +270,7 @@ class Survey:
         for cell in heavy:
             yield from self._wanted(heavy[heavy == cell], self._rung(1.4 * self._examples[cell]))
         if not len(heavy):
-            self._tighter *= 0.9
+            self._tighter *= 0.95
 
     def _plan(self, half_width: float) -> dict[int, int]:
         """The examples of each coarse cell with which their half widths stay below a number."""
@@ -286,9 +284,9 @@ class Survey:
         return {int(cells[j]): self._rung(count) for j, count in zip(order, counts, strict=True)}
 
     def _rung(self, count: float) -> int:
-        """The next one of pilot * 2^(k/2), so that cells share levels; N where that is near."""
-        steps = math.ceil(2 * math.log2(max(count / self._pilot, 1.0)) - 1e-9)
-        rung = round(self._pilot * 2 ** (steps / 2))
+        """The next one of pilot * 2^(k/4), so that cells share levels; N where that is near."""
+        steps = math.ceil(4 * math.log2(max(count / self._pilot, 1.0)) - 1e-9)
+        rung = round(self._pilot * 2 ** (steps / 4))
         return self._total if rung > 0.85 * self._total else rung
 
     def _split(self) -> float:

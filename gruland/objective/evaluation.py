@@ -7,16 +7,13 @@ N reviews, K outputs, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from gruland.classifier import Classifier
 from gruland.data import Encoded
@@ -25,8 +22,6 @@ from gruland.landscape.directions import displace
 from gruland.landscape.objective import OnPlane
 from gruland.objective.projection import ProjectedReviews, kernel_of, precisions, unavailable
 
-#: Words after which a word's weight in the means of :attr:`EvaluationLoss.covariates` falls by 1/e.
-MEMORIES = (math.inf, 64.0, 16.0)
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -114,27 +109,6 @@ class EvaluationLoss:
         """The loss of some of the reviews, at these positions."""
         labels = self._labels[torch.as_tensor(rows)].numpy()
         return type(self)(self._model, self._encoded.take(rows), labels, **self._made_of)
-
-    @cached_property
-    def covariates(self) -> np.ndarray:
-        """The logarithm of each review's length and means of its words' vectors: of all, and of the last ones [N, Q].
-
-        Weights fall by 1/e each :data:`MEMORIES` words from the end, as a recurrent network forgets.
-        """
-        tokens, offsets = (
-            torch.as_tensor(part).long() for part in (self._encoded.tokens, self._encoded.offsets)
-        )
-        lengths = offsets.diff()
-        back = (offsets[1:] - 1).repeat_interleave(lengths) - torch.arange(len(tokens))
-        vectors, columns = self._model.vectors.detach().cpu().float(), [lengths.double().log()[:, None]]
-        for memory in MEMORIES:
-            weights = torch.exp(-back / memory)
-            sums = F.embedding_bag(tokens, vectors, offsets[:-1], mode="sum", per_sample_weights=weights)
-            total = torch.zeros(len(lengths)).index_add_(
-                0, torch.arange(len(lengths)).repeat_interleave(lengths), weights
-            )
-            columns.append((sums / total[:, None]).double())
-        return torch.cat(columns, 1).numpy()
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         task = self._model.task
