@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_every_make_target_of_the_readme_exists():
     assert {"study", "test", "paper"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_hands_names_with_spaces_on_whole():
+    given = ["paper", "DATA=IMDB Dataset.csv", "GLOVE=my vectors.txt", "OUT=my runs"]
+    said = subprocess.run(["make", "-n", *given], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(said.splitlines()[-1])
+    assert {"data.path=IMDB Dataset.csv", "embedding.path=my vectors.txt", "output_dir=my runs"} <= set(words)
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("python -m gruland.train")])

@@ -138,6 +138,8 @@ def print_table(title: str, entry: Mapping[str, Any]) -> None:
     rows = [["", "loss", "accuracy", "loss with dropout", "accuracy with dropout"]]
     for text, scores in entry["scores"].items():
         rows.append([text, *_cells(scores["plain"]), *_cells(scores["dropout"])])
+    if not any(row[3] for row in rows[1:]):  # a model without masks
+        rows = [row[:3] for row in rows]
     print("\n".join(f"  {line}" for line in lines(rows, 78)))
     if "measures" in entry:
         measured = [
