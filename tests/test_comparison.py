@@ -376,7 +376,7 @@ def test_a_part_of_the_plane_and_of_the_parameters(trained, tmp_path, monkeypatc
         ("size=4", "size=4: expected an odd number from 5 on"),
         ("extent=[[-1,2],[-1,1]]", "extent=[[-1, 2], [-1, 1]]: expected a positive number"),
         ("direktions=3", "direktions is unknown: did you mean directions?"),
-        ("plane=hessian", "plane is unknown: expected one of directions"),
+        ("plane=hessian", "plane is unknown: did you mean"),
         ("size=[5,7]", "size=[5, 7]: expected an odd number"),
         ("paths=3", "paths=3: expected true or false"),
         ("reviews=0", "landscape.reviews=0"),

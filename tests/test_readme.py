@@ -104,6 +104,7 @@ def test_every_link_leads_somewhere(page):
 def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypatch):
     """They take hours and data that is not here: what can be checked is that every word of them means something."""
     monkeypatch.chdir(tmp_path)
+    from gruland.attack.__main__ import _attacks
     from gruland.report.landscapes import compare
     from gruland.surfaces import Surface
 
@@ -113,7 +114,8 @@ def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypa
         _, _, module, *words = shlex.split(line)
         overrides = [word for word in words if "=" in word]
         if module == "gruland.train":
-            several = [word for word in overrides if "," in word and "=[" not in word]
+            parsed = config.parse(config.typed(overrides))
+            several = [word for word, o in zip(overrides, parsed, strict=True) if o.is_sweep_override()]
             make_files(overrides)
             assert ("-m" in words) == bool(several), line
             config.check(
@@ -121,6 +123,8 @@ def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypa
             )
         elif module == "gruland.landscape" and words[0] == "compare":
             compare._check(config.over(compare.SETTINGS, overrides, "comparison"))
+        elif module == "gruland.attack":
+            _attacks({}, [word for word in overrides if not word.startswith("gate.")])
         elif module == "gruland.landscape":
             Surface.of(config.over(Surface().to_dict(), overrides, "landscape"))
 

@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "words", nargs="+", metavar="PATH or key=value",
-        help="runs' folders, or folders of runs; directions, curvature, barriers or paths, or a setting of a surface "
-        "(size, reviews, objective, ...)",
+        help="runs' folders, or folders of runs; directions, curvature, barriers or paths, a setting of a surface "
+        "(size, reviews, objective, ...) or another key of conf/comparison.yaml",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", help="where to write (default: comparison, beside the runs)"

@@ -7,7 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gruland.config import unknown
+from omegaconf import OmegaConf
+
+from gruland.config import CONF, unknown
 from gruland.progress import Progress
 from gruland.report.collect import Collection, Model, models
 from gruland.report.landscapes.measurements import Bench, Measured, benches
@@ -15,27 +17,9 @@ from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
 from gruland.surfaces import Surface
 
-#: What a comparison can be asked, and what it does unasked. Planes are random ones, whole and over the same reviews.
+#: What a comparison can be asked, and what it does unasked.
 SETTINGS: dict[str, Any] = {
-    "directions": 10,  # planes of each run
-    "curvature": 256,  # reviews of the Hessian, ten minutes a run at 128 units and more above; 0: none
-    "barriers": True,  # between the seeds of a model
-    "paths": True,  # of trainings that kept their epochs
-    # Of each surface, as in conf/landscape:
-    "size": 13,
-    "extent": 1.0,
-    "normalization": "filter",
-    "vectors": "ignore",
-    "only": None,
-    "gate": None,
-    "seed": 0,  # of the first plane's directions; the next one's is one more
-    "reviews": 1000,
-    "reviews_seed": 0,
-    "split": "train",
-    "objective": "evaluation",
-    "draws": 8,
-    "precision": "auto",
-    "tolerance": None,
+    str(key): value for key, value in OmegaConf.load(CONF / "comparison.yaml").items()
 }
 _OWN = ("directions", "curvature", "barriers", "paths")
 
