@@ -1,120 +1,106 @@
-"""How far a long piece of work is, and how long it will still take."""
+"""How far a long piece of work is, and how long it will still take: a line of tqdm's."""
 
 from __future__ import annotations
 
-import json
-import os
+import logging
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TextIO
+from typing import Any, ClassVar, TextIO
 
-#: A job of a sweep writes its progress to this file instead of the terminal; the sweep reads it.
-FILE_VARIABLE = "GRULAND_PROGRESS_FILE"
+from tqdm import tqdm
 
-
-def clock(seconds: float) -> str:
-    """``75`` -> ``1:15``; ``4000`` -> ``1:06:40``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+#: ``75`` -> ``"01:15"``; ``4000`` -> ``"1:06:40"``.
+clock = tqdm.format_interval
+#: Where this is 1 in the environment of a process when it starts, it has no progress lines: tqdm's own variable.
+QUIET = "TQDM_DISABLE"
 
 
-_part = (0.0, 1.0)
+class Progress(tqdm):
+    """One line: ``with Progress(total=25, label="loss surface") as progress: ... progress.advance()``.
 
-
-@contextmanager
-def part(start: float, end: float) -> Iterator[None]:
-    """What happens inside is this part of the whole job, for the time left of a sweep."""
-    global _part
-    before, _part = _part, (start, end)
-    try:
-        yield
-    finally:
-        _part = before
-
-
-class Progress:
-    """A context manager that reports how much of ``total`` is done.
-
-    On a terminal one line is redrawn; elsewhere a new line appears every ``every`` seconds; in a job of a
-    sweep the state goes to the file that the environment names.
+    On a terminal it is redrawn, and removed at the end. Elsewhere a plain line appears every 15 seconds. What took a
+    second or more leaves a line that says how long. A loop within another one has no line of its own: the outer line
+    names it, so that there is one time left.
 
     Args:
-        total: the amount of work, in any unit.
+        total: the amount of work, in any unit; what turns out to be more raises it.
         label: what is being done, a few words.
-        done: work that an earlier, interrupted run did; it does not count for the time left.
-        every: seconds between two lines where the output is not a terminal.
+        done: work that an earlier, interrupted run did; it does not count for the pace.
+        stream: None = stderr.
     """
 
-    def __init__(
-        self, total: float, label: str, *, done: float = 0, every: float = 15.0, stream: TextIO | None = None
-    ) -> None:
-        self.total, self.label, self.done, self.detail = total, label, done, ""
-        self._resumed, self._stream = done, stream or sys.stderr
-        self._file = os.environ.get(FILE_VARIABLE)
-        self._redraw = not self._file and self._stream.isatty()
-        self._every = 0.1 if self._redraw else 0.5 if self._file else every
-        self._start = self._shown = time.monotonic()
-        self._visible = False
+    monitor_interval = 0  # no thread that redraws
+    total: float
+    _outer: ClassVar[Progress | None] = None
 
-    def __enter__(self) -> Progress:
-        if self._redraw or self._file:
-            self._show()
-        return self
+    def __init__(self, total: float, label: str, *, done: float = 0, stream: TextIO | None = None) -> None:
+        stream, self.label = stream or sys.stderr, label
+        redrawn, self._inner = stream.isatty(), Progress._outer is not None
+        left = "{desc}: {percentage:3.0f}%, {remaining} left{postfix}"
+        options: dict[str, Any] = {"disable": True} if self._inner else {}
+        super().__init__(
+            total=total,
+            desc=label,
+            initial=done,
+            file=stream if redrawn else _Lines(stream),
+            bar_format=f"{left} {{bar:12}}"
+            if redrawn
+            else left,  # at the end, where a narrow terminal cuts it off
+            mininterval=0.1 if redrawn else 15,
+            delay=0 if redrawn else 15,
+            miniters=0,
+            smoothing=0,
+            dynamic_ncols=redrawn,
+            leave=False,
+            **options,
+        )
+        if not self.disable:
+            Progress._outer = self
+
+    @property
+    def done(self) -> float:
+        """How much is done, with what an earlier run did."""
+        return self.n
 
     def advance(self, amount: float = 1, detail: str | None = None) -> None:
         """Count ``amount`` more as done; ``detail`` (a loss, an epoch) stands beside it."""
-        self.done += amount
         if detail is not None:
-            self.detail = detail
-        if time.monotonic() - self._shown >= self._every:
-            self._show()
+            self.set_postfix_str(detail, refresh=False)
+        self.total = max(self.total, self.n + amount)
+        if not self.disable:
+            self.update(amount)
+            return
+        self.n += amount
+        if self._inner and Progress._outer is not None:
+            share = self.n / self.total if self.total else 1
+            Progress._outer.advance(0, f"{self.label} {share:.0%}")
 
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate from the pace so far; None before anything is done, 0 where more was done than was expected."""
-        worked, left = self.done - self._resumed, max(0.0, self.total - self.done)
-        return (time.monotonic() - self._start) / worked * left if worked > 0 else None
-
-    def line(self) -> str:
-        """The state in one line."""
-        share = min(1.0, self.done / self.total) if self.total else 1.0
-        left = self.seconds_left
-        parts = [f"{self.label}: {share:4.0%}", self.detail]
-        parts.append(f"{clock(left)} left" if left is not None else "")
-        return ", ".join(part for part in parts if part)
-
-    def _show(self) -> None:
-        self._shown = time.monotonic()
-        if self._file:
-            start, end = _part
-            share = min(1.0, self.done / self.total) if self.total else 1.0
-            _write_state(self._file, self.line(), start + (end - start) * share)
-        elif self._redraw:
-            self._stream.write(f"\r\x1b[K{self.line()}")
-            self._stream.flush()
-            self._visible = True
-        else:
-            print(self.line(), file=self._stream, flush=True)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._visible:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-        if kind is None and not self._file:
-            took = time.monotonic() - self._start
-            if took >= 1:
-                print(f"{self.label}: done in {clock(took)}", file=self._stream, flush=True)
+    def close(self) -> None:
+        """Remove the line; what is done to the end and took a second leaves another."""
+        if self.disable:
+            return
+        Progress._outer = None
+        super().close()
+        took = self.format_dict["elapsed"]
+        if took >= 1 and self.n >= self.total:
+            print(f"{self.label}: done in {clock(took)}", file=self.fp, flush=True)
 
 
-def _write_state(path: str, label: str, share: float) -> None:
-    """Not durable on purpose: a lost state is replaced within a second."""
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w") as file:
-        json.dump({"label": label, "share": share}, file)
-    os.replace(temporary, path)
+class Terminal(logging.Handler):
+    """Messages on stderr, above the progress line where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        Progress.write(self.format(record), file=sys.stderr)
+
+
+class _Lines:
+    """A stream that is no terminal: each state is a line, and what clears a line is nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self._stream.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import os
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
-from gruland.progress import clock
+from gruland.progress import QUIET, Progress, clock
 from gruland.terminal import lines, needed
 
 log = logging.getLogger("gruland")
@@ -52,7 +51,8 @@ def check(configs: Sequence[DictConfig]) -> None:
         config.check(cfg)
         other = places.setdefault(runs.folder(cfg), cfg)
         if other is not cfg:
-            before, now = (runs.flat(OmegaConf.to_container(c)) for c in (other, cfg))  # type: ignore[arg-type]
+            plain: list[Any] = [OmegaConf.to_container(c) for c in (other, cfg)]
+            before, now = map(runs.flat, plain)
             key = next((key for key in now if now[key] != before.get(key)), "nothing")
             raise ValueError(
                 f"two jobs of the sweep would share the folder {runs.folder(cfg)}: they differ in {key}, which does "
@@ -70,7 +70,8 @@ def launch(launcher: Launcher, jobs: Sequence[Sequence[str]], configs: Sequence[
         SystemExit: a job failed, with status 1 after what it said.
     """
     os.environ[_SWEEP] = str(os.getpid())
-    with _Watch(configs), _terminable():
+    os.environ.setdefault(QUIET, "1")  # of the workers, which inherit it: the sweep has a line of its own
+    with _watched(configs), _terminable():
         try:
             returns: Sequence[JobReturn] = launcher.launch(jobs, initial_job_idx=0)
             errors = [said for said in map(_error_of, returns) if said]
@@ -94,28 +95,6 @@ def _error_of(ended: JobReturn) -> str | None:
     except Exception as failure:
         return one_line(failure)
     return None
-
-
-def threads_per_job() -> int:
-    """The cores of a run, divided among the jobs that the launcher runs side by side on this machine."""
-    cores = config.cores()
-    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return cores
-    launcher = HydraConfig.get().launcher
-    if "n_jobs" in launcher:  # joblib: a negative number counts back from all cores
-        jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
-        return max(1, cores // max(1, jobs))
-    if "cpus_per_task" in launcher:  # submitit
-        return min(cores, launcher.cpus_per_task or cores)
-    if "ray" in launcher:
-        remote = launcher.ray.get("remote") or {}
-        return max(1, int(remote.get("num_cpus") or 1))
-    return cores
-
-
-def progress_file(folder: Path) -> Path:
-    """Where a job tells the sweep how far it is: beside its folder, so that a refused job makes none."""
-    return folder.parent / f".{folder.name}.progress"
 
 
 def cost(cfg: DictConfig) -> float:
@@ -156,101 +135,96 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Watch:
-    """While a sweep runs, say how far it is: one redrawn line on a terminal, a line now and then elsewhere."""
+@dataclass
+class _Job:
+    """A job of a sweep, seen from outside: what it wrote into its run's folder."""
 
-    def __init__(self, configs: Sequence[DictConfig]) -> None:
-        self._folders = [runs.folder(cfg) for cfg in configs]
-        self._asked = dict(zip(self._folders, map(runs.requested, configs), strict=True))
-        self._costs = [cost(cfg) for cfg in configs]
-        self._terminal = sys.stderr.isatty()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._ended: set[Path] = set()
-        self._start = time.monotonic()
-        self._first = 0.0
+    folder: Path
+    requested: dict[str, Any]
+    epochs: int
+    cost: float
 
-    def __enter__(self) -> _Watch:
-        for folder in self._folders:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            progress_file(folder).unlink(missing_ok=True)
-        self._before = {folder: _stamp(folder) for folder in self._folders}
-        self._ended |= {folder for folder, asked in self._asked.items() if _is_finished(folder, asked)}
-        self._first = self._share()
-        finished = f", {len(self._ended)} of them finished already" if self._ended else ""
-        print(f"sweep: {len(self._folders)} jobs{finished}", file=sys.stderr, flush=True)
-        self._thread.start()
-        return self
+    def __post_init__(self) -> None:
+        self._stamp = _modified(self.folder / "results.json")
+        self.ended = _has(_read_or_nothing(self.folder), self.requested)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._report_ended()
-        if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-        took = time.monotonic() - self._start
-        print(f"sweep: {len(self._folders)} jobs ended in {clock(took)}", file=sys.stderr, flush=True)
+    @classmethod
+    def of(cls, cfg: DictConfig) -> _Job:
+        return cls(runs.folder(cfg), runs.requested(cfg), cfg.trainer.max_epochs, cost(cfg))
 
-    def _loop(self) -> None:
-        shown = 0.0
-        while not self._stop.wait(1.0):
-            self._report_ended()
-            if self._terminal or time.monotonic() - shown >= 15:
-                shown = time.monotonic()
-                end = "" if self._terminal else "\n"
-                start = "\r\x1b[K" if self._terminal else ""
-                width = shutil.get_terminal_size().columns - 1 if self._terminal else None
-                print(f"{start}{self._line()[:width]}", end=end, file=sys.stderr, flush=True)
+    @property
+    def work(self) -> float:
+        """All that it has to do; what follows the training counts as one more epoch."""
+        return self.cost * (self.epochs + 1)
 
-    def _report_ended(self) -> None:
-        for folder in self._folders:
-            if (
-                folder in self._ended
-                or _stamp(folder) == self._before[folder]
-                or progress_file(folder).exists()
-            ):
-                continue
-            results = runs.Run(folder).results
-            if results.get("status") in ("finished", "failed"):
-                self._ended.add(folder)
-                clear = "\r\x1b[K" if self._terminal else ""
-                print(
-                    f"{clear}[{len(self._ended)}/{len(self._folders)}] {_summary(results)}", file=sys.stderr
-                )
-
-    def _state(self, folder: Path) -> tuple[float, str]:
-        if folder in self._ended:
-            return 1.0, ""
+    @property
+    def done(self) -> float:
+        """How much of it is done: metrics.csv has a row an epoch."""
+        if self.ended:
+            return self.work
         try:
-            state = json.loads(progress_file(folder).read_text())
-            return float(state["share"]), str(state["label"])
-        except (OSError, ValueError):
-            return 0.0, ""
+            rows = (self.folder / "metrics.csv").read_bytes().count(b"\n") - 1
+        except OSError:
+            rows = 0
+        return self.cost * min(max(rows, 0), self.epochs)
 
-    def _share(self) -> float:
-        done = sum(
-            cost * self._state(folder)[0] for cost, folder in zip(self._costs, self._folders, strict=True)
-        )
-        return done / sum(self._costs)
-
-    def _line(self) -> str:
-        share, elapsed = self._share(), time.monotonic() - self._start
-        left = f", {clock(elapsed * (1 - share) / (share - self._first))} left" if share > self._first else ""
-        now = "; ".join(label for _, label in map(self._state, self._folders) if label)
-        return f"sweep: {len(self._ended)} of {len(self._folders)} jobs, {share:.0%}{left}{f' [{now}]' if now else ''}"
+    def look(self) -> dict[str, Any] | None:
+        """Its results, once: at the first look after it ended."""
+        stamp = _modified(self.folder / "results.json")
+        if self.ended or stamp == self._stamp:
+            return None
+        self._stamp, results = stamp, _read_or_nothing(self.folder)
+        self.ended = _has(results, self.requested) or bool(results.get("error"))
+        return results if self.ended else None
 
 
-def _is_finished(folder: Path, requested: dict[str, Any]) -> bool:
-    """Whether the job has nothing to do."""
+@contextmanager
+def _watched(configs: Sequence[DictConfig]) -> Iterator[None]:
+    """While the jobs run, one line says how far all of them are, and one more who ended."""
+    jobs, start, stop = [_Job.of(cfg) for cfg in configs], time.monotonic(), threading.Event()
+    known = sum(job.ended for job in jobs)
+    finished = f", {known} of them finished already" if known else ""
+    print(f"sweep: {len(jobs)} jobs{finished}", file=sys.stderr, flush=True)
+    with Progress(sum(job.work for job in jobs), "sweep", done=sum(job.done for job in jobs)) as line:
+
+        def look() -> None:
+            for job in jobs:
+                if results := job.look():
+                    ended = sum(job.ended for job in jobs)
+                    line.write(f"[{ended}/{len(jobs)}] {_summary(results)}", file=sys.stderr)
+            ended = sum(job.ended for job in jobs)
+            line.advance(sum(job.done for job in jobs) - line.done, f"{ended} of {len(jobs)} jobs ended")
+
+        def loop() -> None:
+            while not stop.wait(1.0):
+                look()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            look()
+    took = clock(time.monotonic() - start)
+    print(f"sweep: {len(jobs)} jobs ended in {took}", file=sys.stderr, flush=True)
+
+
+def _has(results: dict[str, Any], requested: dict[str, Any]) -> bool:
+    """Whether a run holds what is asked of it, so that its job has nothing to do."""
+    return results.get("status") == "finished" and results.get("requested") == requested
+
+
+def _read_or_nothing(folder: Path) -> dict[str, Any]:
     try:
-        return runs.Run(folder).results.get("requested") == requested
+        return runs.Run(folder).results
     except ValueError:  # a broken file is the job's to report
-        return False
+        return {}
 
 
-def _stamp(folder: Path) -> float:
-    path = folder / "results.json"
-    return path.stat().st_mtime if path.exists() else 0.0
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _summary(results: dict[str, Any]) -> str:

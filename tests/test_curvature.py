@@ -409,7 +409,7 @@ def test_without_curvlinops_there_is_one_line(monkeypatch):
 
 
 def test_progress_says_how_many_products(capsys, monkeypatch):
-    monkeypatch.setattr("gruland.progress.Progress.__exit__", lambda self, *_: print(self.line()))
+    monkeypatch.setattr("gruland.progress.Progress.__exit__", lambda self, *_: (print(self), self.close()))
     loss, parameters, *_ = quadratic(SPECTRUM)
     trace(hessian(loss, parameters), 3, label="trace")
-    assert "trace: 100%, 3 products" in capsys.readouterr().out
+    assert "trace: 100%, 00:00 left, 3 products" in capsys.readouterr().out

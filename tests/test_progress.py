@@ -1,10 +1,12 @@
 import io
-import json
+import os
+import subprocess
+import sys
 
 import pytest
+import tqdm.std
 
-from gruland import progress
-from gruland.progress import Progress, clock, part
+from gruland.progress import QUIET, Progress, clock
 
 
 @pytest.fixture
@@ -12,61 +14,103 @@ def time(monkeypatch):
     class Clock:
         now = 0.0
 
-    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(tqdm.std, "time", lambda: Clock.now)
     return Clock
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (4000, "1:06:40")])
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (75, "01:15"), (4000, "1:06:40")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(time):
     stream = io.StringIO()
-    with Progress(100, "surface", every=10, stream=stream) as shown:
+    with Progress(100, "surface", stream=stream) as shown:
         for _ in range(50):
             time.now += 1
             shown.advance()
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 6  # one each 10 seconds, one at the end
-    assert lines[0] == "surface:  10%, 1:30 left"
-    assert lines[-1] == "surface: done in 0:50"
+        shown.advance(50)
+    assert stream.getvalue().splitlines() == [
+        "surface:  15%, 01:25 left",
+        "surface:  30%, 01:10 left",
+        "surface:  45%, 00:55 left",
+        "surface: done in 00:50",
+    ]
 
 
 def test_resumed_work_does_not_count_for_the_time_left(time):
-    shown = Progress(100, "x", done=80, stream=io.StringIO())
-    time.now = 10
-    shown.advance(10)
-    assert shown.seconds_left == pytest.approx(10)
+    stream = io.StringIO()
+    with Progress(100, "x", done=80, stream=stream) as shown:
+        time.now = 20
+        shown.advance(10)
+    assert stream.getvalue() == "x:  90%, 00:20 left\n"  # not to its end: nothing says that it is done
 
 
 def test_a_terminals_line_is_redrawn_and_removed(time):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     stream = Terminal()
     with Progress(2, "x", stream=stream) as shown:
         time.now = 0.5
         shown.advance(1, "loss 0.3")
     assert "\n" not in stream.getvalue()
-    assert "x:  50%, loss 0.3, 0:00 left" in stream.getvalue() or "0:01 left" in stream.getvalue()
-    assert stream.getvalue().endswith("\r\x1b[K")
-
-
-def test_a_job_of_a_sweep_writes_its_share_to_the_file(time, tmp_path, monkeypatch):
-    monkeypatch.setenv(progress.FILE_VARIABLE, str(tmp_path / "state"))
-    stream = io.StringIO()
-    with part(0.5, 1.0), Progress(4, "x", stream=stream) as shown:
-        time.now = 1
-        shown.advance(2)
-        assert json.loads((tmp_path / "state").read_text())["share"] == 0.75
-    assert stream.getvalue() == ""
+    assert "x:  50%, 00:00 left, loss 0.3" in stream.getvalue()
+    *_, last, end = stream.getvalue().split("\r")
+    assert last.isspace()
+    assert end == ""
 
 
 def test_more_work_than_was_expected_leaves_no_negative_time(time):
-    shown = Progress(10, "eigenvalues", stream=io.StringIO())
-    time.now = 12
-    shown.advance(12)
-    assert shown.seconds_left == 0
-    assert shown.line() == "eigenvalues: 100%, 0:00 left"
+    stream = io.StringIO()
+    with Progress(10, "eigenvalues", stream=stream) as shown:
+        time.now = 20
+        shown.advance(12)
+    assert stream.getvalue() == "eigenvalues: 100%, 00:00 left\neigenvalues: done in 00:20\n"
+
+
+def test_a_loop_in_another_is_told_by_the_outer_line(time):
+    stream, inner = io.StringIO(), io.StringIO()
+    with Progress(2, "comparison", stream=stream) as whole:
+        time.now = 20
+        whole.advance()
+        with Progress(4, "plane", stream=inner) as part:
+            time.now = 40
+            part.advance(3)
+    assert inner.getvalue() == ""
+    assert stream.getvalue().splitlines()[-1] == "comparison:  50%, 00:40 left, plane 75%"
+    assert part.done == 3
+    with Progress(1, "alone", stream=inner):
+        time.now = 80
+    assert whole._outer is None  # the next one has a line again
+
+
+CODE = """
+import sys, time
+from gruland.progress import Progress
+with Progress(3, "a label that is longer than the terminal is wide") as shown:
+    for _ in range(3):
+        time.sleep(0.11)
+        shown.advance(1, "and more")
+"""
+
+
+def test_a_process_whose_environment_says_so_is_quiet():
+    done = subprocess.run([sys.executable, "-c", CODE], env=os.environ | {QUIET: "1"}, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_a_narrow_terminal_keeps_the_line_on_one_row():
+    pty, fcntl, termios, struct = (
+        pytest.importorskip(name) for name in ("pty", "fcntl", "termios", "struct")
+    )
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    subprocess.run([sys.executable, "-c", CODE], stderr=its, check=True)
+    os.close(its)
+    written = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "\n" not in written
+    assert 0 < max(map(len, written.split("\r"))) <= 20

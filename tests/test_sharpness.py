@@ -197,6 +197,6 @@ def test_settings_that_cannot_work(measure, setting, message):
 
 
 def test_progress_names_what_is_done(capsys, monkeypatch):
-    monkeypatch.setattr("gruland.progress.Progress.__exit__", lambda self, *_: print(self.line()))
+    monkeypatch.setattr("gruland.progress.Progress.__exit__", lambda self, *_: (print(self), self.close()))
     adaptive_sharpness(linear, WEIGHTS, steps=3, label="sharpness")
-    assert "sharpness: 100%, loss" in capsys.readouterr().out
+    assert "sharpness: 100%, 00:00 left, loss" in capsys.readouterr().out

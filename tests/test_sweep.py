@@ -13,7 +13,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
-from gruland import config, runs, sweep
+from gruland import config, experiment, runs, sweep
 from hydra_plugins.gruland_sweeper import GridSweeper
 
 
@@ -106,14 +106,30 @@ def test_jobs_that_are_finished_count_as_done(tmp_path, capsys):
     configs = [config.compose(f"output_dir={tmp_path}", f"seed={seed}") for seed in range(4)]
     for cfg in configs[:3]:
         run = runs.prepare(cfg)
-        run.update_results(status="finished", requested=runs.requested(cfg))
-    runs.Run(runs.folder(configs[2])).update_results(requested={})  # another surface is asked for now
-    watch = sweep._Watch(configs)
-    with watch:
-        line = watch._line()
-    assert line.startswith("sweep: 2 of 4 jobs, 50%")
-    assert "left" not in line  # nothing was done yet that tells how long the rest takes
-    assert "sweep: 4 jobs, 2 of them finished already" in capsys.readouterr().err
+        run.update_results(**results(name=run.path.name), requested=runs.requested(cfg))
+    run.update_results(requested={})  # another surface is asked for now
+    with sweep._watched(configs):
+        (run.path / "metrics.csv").write_text("epoch\n1\n2\n3\n4\n5\n")
+        run.update_results(requested=runs.requested(configs[2]))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "sweep: 4 jobs, 2 of them finished already"
+    assert said[1].startswith(f"[3/4] {run.path.name}: validation loss 0.500")
+    assert said[-1].startswith("sweep: 4 jobs ended in")
+
+
+def test_what_a_job_has_done_is_read_from_its_folder(tmp_path):
+    cfg = config.compose(f"output_dir={tmp_path}", "trainer.max_epochs=4", "model.hidden_size=64")
+    job = sweep._Job.of(cfg)
+    run = runs.prepare(cfg)
+    assert job.done == 0
+    (run.path / "metrics.csv").write_text("epoch,train_loss\n1,0.7\n")
+    assert job.done / job.work == pytest.approx(1 / 5)  # four epochs, and what follows them
+    run.update_results(status="running")
+    assert job.look() is None
+    run.update_results(status="failed", error="no space left")
+    assert job.look()["error"] == "no space left"
+    assert job.look() is None  # it is told once
+    assert job.done == job.work
 
 
 def test_a_setting_that_only_some_regularizers_have_may_be_given():
@@ -145,9 +161,9 @@ def test_the_cores_are_divided_by_what_the_launcher_runs_at_once(monkeypatch, la
         initialized = staticmethod(lambda: True)
         get = staticmethod(lambda: OmegaConf.create({"mode": RunMode.MULTIRUN, "launcher": launcher}))
 
-    monkeypatch.setattr(sweep, "HydraConfig", Multirun)
+    monkeypatch.setattr(experiment, "HydraConfig", Multirun)
     monkeypatch.setattr(config, "cores", lambda: 8)
-    assert sweep.threads_per_job() == threads
+    assert experiment.threads_per_job() == threads
 
 
 def results(loss=0.5, **changes):

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from gruland import runs
 from gruland.evaluation import evaluate
-from gruland.progress import Progress, part
+from gruland.progress import Progress
 
 
 class SplitScores(pl.Callback):
@@ -24,7 +24,7 @@ class SplitScores(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
         training = run.results["training"]
         metrics: dict[str, Any] = {}
-        with part(0.75, 0.8), Progress(2 * len(data.splits), f"{run.path.name}: scores") as progress:
+        with Progress(2 * len(data.splits), f"{run.path.name}: scores") as progress:
             for which in ("best", "last"):
                 if which == "last" and training["best_epoch"] == training["epochs"]:
                     metrics[which] = metrics["best"]

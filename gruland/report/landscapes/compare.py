@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from gruland.config import CONF, unknown
 from gruland.progress import Progress
 from gruland.report.collect import Collection, Model, models
-from gruland.report.landscapes.measurements import Bench, Measured, benches
+from gruland.report.landscapes.measurements import BARRIER_POINTS, Bench, Measured, benches
 from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
 from gruland.surfaces import Surface
@@ -21,6 +22,10 @@ from gruland.surfaces import Surface
 SETTINGS: dict[str, Any] = {
     str(key): value for key, value in OmegaConf.load(CONF / "comparison.yaml").items()
 }
+#: Products with the Hessian that the curvature of a run takes, about.
+PRODUCTS = 200
+#: Reviews where all are asked for, about; for the time left alone.
+ALL_REVIEWS = 25_000
 _OWN = ("directions", "curvature", "barriers", "paths")
 
 
@@ -47,20 +52,27 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
     ]
     places = {run.path: (model.label, seed) for model in measured.models for seed, run in model.runs.items()}
     repeated = [model for model in measured.models if len(model.runs) > 1] if asked["barriers"] else []
-    with Progress(len(named) * (2 if asked["curvature"] else 1) + len(repeated), "comparison") as whole:
+    # The unit is a pass over a review: a point of a plane takes one, a product with the Hessian about five.
+    reviews = asked["reviews"] if isinstance(asked["reviews"], int) else ALL_REVIEWS
+    plane, line = surface.size**2 * reviews, 2 * BARRIER_POINTS * reviews
+    hessian = 5 * PRODUCTS * asked["curvature"]
+    pairs = sum(comb(len(model.runs), 2) for model in repeated)
+    with Progress(len(named) * (asked["directions"] * plane + hessian) + pairs * line, "comparison") as whole:
         for bench in benches(named, surface):
             label, seed = places[bench.run.path]
-            measured.surfaces.setdefault(label, {})[seed] = bench.surfaces(asked["directions"])
+            found = measured.surfaces.setdefault(label, {}).setdefault(seed, [])
+            for one in bench.surfaces(asked["directions"]):
+                found.append(one)
+                whole.advance(plane)
             if asked["paths"] and (path := bench.path()):
                 measured.paths.setdefault(label, {})[seed] = path
-            whole.advance(detail=f"planes of {label}, seed {seed}")
         for model in repeated:
             measured.barriers[model.label] = _barriers(model, surface)
-            whole.advance(detail=f"barriers of {model.label}")
+            whole.advance(comb(len(model.runs), 2) * line, f"barriers of {model.label}")
         for bench in benches(named, surface) if asked["curvature"] else ():
             label, seed = places[bench.run.path]
             measured.curvature.setdefault(label, {})[seed] = bench.curvature(asked["curvature"])
-            whole.advance(detail=f"curvature of {label}, seed {seed}")
+            whole.advance(hessian)
     return write_page(measured, Path(folder))
 
 

@@ -75,24 +75,20 @@ class Bench:
 
         return objective_of(self.model, self.run.data, self.settings)
 
-    def surfaces(self, directions: int) -> list[xarray.Dataset]:
-        """The surface over the plane of each direction seed."""
+    def surfaces(self, directions: int) -> Iterator[xarray.Dataset]:
+        """The surface over the plane of each direction seed, one after the other."""
         from gruland.surfaces import surface_of
 
         folder = self.folder / f"planes-{_hash(self.settings.to_dict())}"
-        surfaces = []
         for index in range(directions):
             seed = self.settings.seed + index
-            surfaces.append(
-                surface_of(
-                    self.run,
-                    replace(self.settings, seed=seed),
-                    evaluate=self.evaluate,
-                    path=folder / f"seed-{seed}.zarr",
-                    label=f"{self.name}: plane {index + 1}/{directions}",
-                )
+            yield surface_of(
+                self.run,
+                replace(self.settings, seed=seed),
+                evaluate=self.evaluate,
+                path=folder / f"seed-{seed}.zarr",
+                label=f"{self.name}: plane {index + 1}/{directions}",
             )
-        return surfaces
 
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
