@@ -16,7 +16,7 @@ ALLOWED = {
     "kernels": {"files", "errors"},
 }
 #: Entry points: what starts a command may reach everything.
-COMMANDS = {"__main__.py"}
+COMMANDS = {"__main__.py", "job.py"}
 
 
 def sources(room: str) -> list[Path]:

@@ -1,0 +1,70 @@
+"""The folder of a run that is about to begin: made, or taken up where it holds the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from gruland import trust
+from gruland.config import resolved
+from gruland.files import atomic_path
+from gruland.runs.identity import FILES, flat, folder, identity
+from gruland.runs.objects import build_data
+from gruland.runs.run import Run
+
+
+def prepare(cfg: DictConfig) -> Run:
+    """The run of this configuration: its folder is made, or an earlier run's is taken up.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
+    run = Run(folder(cfg), allow=trust.targets(cfg))  # whoever composes a configuration trusts it
+    run.path.mkdir(parents=True, exist_ok=True)
+    if (run.path / "config.yaml").exists():
+        _refuse_other(Run(run.path, run.allow), cfg)
+    run.config = _with_absolute_paths(cfg)
+    return run
+
+
+def write_config(run: Run, cfg: DictConfig) -> None:
+    """Write config.yaml into the folder of :func:`prepare`, which the caller has locked.
+
+    Where it names other files than an earlier one did, they must hold the data that the run has seen: files are no
+    part of a run's identity, so that they may be moved.
+
+    Raises:
+        ValueError: they hold other data; or the epochs' weights are asked for, and it was trained without keeping them.
+    """
+    if "epoch_weights" in cfg.callbacks and run.is_scored and 0 not in run.epochs:
+        raise ValueError(
+            f"{run.path} is trained already, without callbacks=[default,epoch_weights]: move it away or give "
+            "another output_dir"
+        )
+    file, new = run.path / "config.yaml", _with_absolute_paths(cfg)
+    if file.exists():
+        before = Run(run.path, run.allow).config
+        if any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in FILES):
+            run.check_data(build_data(new))
+    with atomic_path(file) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(new, resolve=True))
+
+
+def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
+    """A copy that can be loaded from another folder."""
+    copy = resolved(cfg)
+    for key in FILES:
+        if OmegaConf.select(copy, key):
+            OmegaConf.update(copy, key, str(Path(OmegaConf.select(copy, key)).expanduser().absolute()))
+    return copy
+
+
+def _refuse_other(run: Run, cfg: DictConfig) -> None:
+    before, now = flat(identity(run.config)), flat(identity(cfg))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{run.path} holds a run of another configuration ({key}={before.get(key)}, now {now.get(key)}): "
+                "move it away or give another output_dir"
+            )
