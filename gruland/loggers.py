@@ -99,6 +99,7 @@ class WeightsAndBiases(WandbLogger):
         import wandb
 
         mode, regularizer = wandb_mode(self._mode), config.instantiate(cfg.regularizer)
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
         begun: Any = wandb.init(
             **self._options,
             dir=self._folder,
@@ -115,7 +116,7 @@ class WeightsAndBiases(WandbLogger):
                 f"seed:{cfg.seed}",
                 *([f"defence:{defence.name}"] if (defence := runs.build_defence(cfg)).hooks else []),
             ],
-            config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+            config=settings,
             settings=wandb.Settings(silent=True, console="off"),
         )
         begun.define_metric("epoch")
@@ -168,12 +169,13 @@ def attached(loggers: Sequence[Logger], cfg: DictConfig, run: Run) -> Iterator[N
 
     A logger of somebody else's gets the settings and nothing more.
     """
-    own: list[Any] = [logger for logger in loggers if isinstance(logger, TensorBoard | WeightsAndBiases)]
+    own = [logger for logger in loggers if isinstance(logger, TensorBoard | WeightsAndBiases)]
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in loggers:
-        if logger in own:
-            logger.describe(cfg)  # type: ignore[attr-defined]
+        if isinstance(logger, TensorBoard | WeightsAndBiases):
+            logger.describe(cfg)
         else:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            logger.log_hyperparams(settings)
     code = 1
     try:
         yield

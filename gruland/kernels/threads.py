@@ -39,14 +39,14 @@ class once(Generic[T]):
     """
 
     def __init__(self, function: Callable[..., T]) -> None:
-        self._lock, self._results = Lock(), dict[Hashable, T]()
+        self._function, self._lock, self._results = function, Lock(), dict[Hashable, T]()
         wraps(function)(self)
 
     def __call__(self, *arguments: Hashable) -> T:
         if arguments not in self._results:
             with self._lock:
                 if arguments not in self._results:
-                    self._results[arguments] = self.__wrapped__(*arguments)  # type: ignore[attr-defined]
+                    self._results[arguments] = self._function(*arguments)
         return self._results[arguments]
 
     def cache_clear(self) -> None:

@@ -43,12 +43,13 @@ class Composed(Regularizer):
         }.items():
             if len(names) > 1:
                 raise ValueError(f"parts={', '.join(names)}: expected at most one part that has {what}")
-        self.name = "_".join(part.name for part in self._parts)  # type: ignore[misc]
-        self.title = " + ".join(part.title for part in self._parts)  # type: ignore[misc]
+        # Constants of the class elsewhere; a composed one has them of its parts.
+        self.name = "_".join(part.name for part in self._parts)  # type: ignore[misc]  # as said above
+        self.title = " + ".join(part.title for part in self._parts)  # type: ignore[misc]  # as said above
         self.kept = max(part.kept for part in self._parts)
 
     @property
-    def grid(self) -> Mapping[str, Sequence[Any]]:  # type: ignore[override]
+    def grid(self) -> Mapping[str, Sequence[Any]]:  # type: ignore[override]  # as said above
         """The parts' grids; what is ``regularizer.rate`` of a part is ``regularizer.parts.<name>.rate`` here."""
         own = {
             key.replace("regularizer.", f"regularizer.parts.{name}.", 1): values

@@ -25,7 +25,7 @@ class Zoneout(Regularizer):
         self.rate = check_rate(rate)
 
     @property
-    def kept(self) -> float:  # type: ignore[override]
+    def kept(self) -> float:  # type: ignore[override]  # computed here, a constant of the class elsewhere
         """The rate."""
         return self.rate
 

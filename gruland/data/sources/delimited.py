@@ -9,6 +9,7 @@ import csv
 import io
 import sys
 from pathlib import Path
+from typing import Literal
 
 from gruland.data.sources.table import Table
 from gruland.text_files import read_utf8
@@ -38,9 +39,9 @@ def read(path: Path) -> Table:
         raise
 
 
-def _parse(path: Path, text: str, delimiter: str, quoting: int) -> Table:
+def _parse(path: Path, text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
     csv.field_size_limit(sys.maxsize)  # the module's own limit is 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []  # where each row begins, from 1
     blank = end = 0
