@@ -117,8 +117,9 @@ class Study:
         self._run("gruland.attack", *self._measured(), *self._attacks())
 
     def report(self) -> None:
-        """Write report.html and report.md."""
-        self._run("gruland.report", str(self.folder))
+        """Write report.html and report.md; where the trainings went to Weights & Biases, they go there, too."""
+        logged = self._composed.logger.get("wandb")
+        self._run("gruland.report", str(self.folder), *(["--wandb", logged.project] if logged else []))
 
     # ---- what they share ----
 

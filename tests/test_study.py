@@ -96,6 +96,12 @@ def test_the_stages_train_choose_and_measure(tmp_path: Path, commands: Commands)
     assert "attack=smoke" in dict(commands.lines)["gruland.attack"]
 
 
+def test_a_report_goes_where_the_trainings_went(tmp_path: Path, commands: Commands) -> None:
+    run(tmp_path, "stages=[report]")
+    run(tmp_path, "stages=[report]", "logger=wandb", "logger.wandb.project=gates")
+    assert [words[1:] for _, words in commands.lines] == [[], ["--wandb", "gates"]]
+
+
 def test_a_second_time_trains_nothing_but_what_is_missing(tmp_path: Path, commands: Commands) -> None:
     run(tmp_path, "stages=[sweep,select,repeat]", "seeds=2")
     commands.lines.clear()

@@ -17,7 +17,7 @@ def publish(chapters: list[Chapter], page: Path, project: str) -> None:
 
     Args:
         page: report.html.
-        project: the W&B project; WANDB_MODE=offline keeps the run on disk.
+        project: the W&B project; without a key or a network the run is kept on disk.
 
     Raises:
         ImportError: wandb is not installed.
@@ -26,6 +26,8 @@ def publish(chapters: list[Chapter], page: Path, project: str) -> None:
         import wandb
     except ImportError as error:
         raise ImportError("--wandb needs wandb: pip install 'gruland[wandb]'") from error
+    from gruland.loggers import wandb_mode
+
     media: dict[str, Any] = {"report/page": wandb.Html(str(page))}
     for chapter in chapters:
         for section in chapter.sections:
@@ -36,6 +38,7 @@ def publish(chapters: list[Chapter], page: Path, project: str) -> None:
         project=project,
         job_type="report",
         dir=page.parent,
+        mode=wandb_mode("auto"),
         settings=wandb.Settings(silent=True, console="off"),
     )
     try:
