@@ -56,8 +56,8 @@ class _Stopwatch(pl.Callback):
 def _fit(context: Context, steps: int) -> Seconds:
     """A part of an epoch by the trainer of ``python -m gruland.train``; its own start does not count."""
     stopwatch = _Stopwatch(context.settings.clock)
-    callbacks = [TrainingProgress(), stopwatch]
-    trainer: Any = build_trainer(context.config.trainer, callbacks, [], Path("epoch"))
+    callbacks = {"progress": TrainingProgress(), "stopwatch": stopwatch}
+    trainer: Any = build_trainer(context.config, callbacks, [], Path("epoch"))
     trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
     trainer.fit_loop.max_epochs = 1
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]

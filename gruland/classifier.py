@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gruland.defence import Defence, NoDefence
 from gruland.defence.base import DELETION, Rewriting
 from gruland.gru import BETWEEN_LAYERS, GRU, WORDS
+from gruland.metrics import SplitMetrics
 from gruland.regularizers import Draw, Regularizer, mix
 from gruland.task import Task
 
@@ -40,8 +41,8 @@ class Classifier(pl.LightningModule):
         precision: of the GRU's matrix products, ``"float32"`` or ``"bfloat16"``, see :class:`gruland.GRU`.
         freeze: keep the word vectors as they are (the default); else they are trained.
         optimizer: from parameters to an optimizer; Adam with default parameters in the paper.
-        seed: of training's masks, which are a function of it, the epoch, the batch, the process and the place in the
-            batch: a resumed training repeats an undisturbed one.
+        seed: of training's masks, which are a function of it, the epoch, the batch and the place in the batch: a
+            resumed training repeats an undisturbed one, and several processes one.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Classifier(pl.LightningModule):
             precision=precision,
         )
         self.head = nn.Linear(hidden_size, task.num_outputs)
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
+        self.metrics = nn.ModuleDict({"val": SplitMetrics(task), "test": SplitMetrics(task)})
 
     @property
     def regularizer(self) -> Regularizer:
@@ -167,21 +168,6 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._optimizer(self.trainable().values())
 
-    def _remember(self, stage: str, logits: Tensor, labels: Tensor) -> None:
-        self._seen[stage].append((logits.detach().float().cpu(), labels.cpu()))
-
-    def _log_scores(self, stage: str) -> None:
-        logits, labels = (torch.cat(parts) for parts in zip(*self._seen[stage], strict=True))
-        self._seen[stage].clear()
-        loss, probabilities = self.task.loss(logits, labels), self.task.probabilities(logits)
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"{stage}/loss is {float(loss)} in epoch {self.current_epoch + 1}: try a lower optimizer.lr"
-            )
-        self.log(f"{stage}/loss", loss)
-        self.log(f"{stage}/accuracy", self.task.correct(probabilities, labels).mean().float())
-        self.log(f"{stage}/f1", self.task.f1(probabilities, labels))
-
     def setup(self, stage: str) -> None:
         """Before a training the defence gets to see the reviews and may change what is read of them.
 
@@ -198,24 +184,39 @@ class Classifier(pl.LightningModule):
             data.rewrite = Rewriting(self.defence, self.seed)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        draw = Draw(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        # The process is no part of it: a review's masks follow its place in the batch that all processes share.
+        draw = Draw(mix(self.seed, self.current_epoch, batch_idx, 0), batch.places)
         here = draw.of_batch(len(batch.labels), batch.tokens.device).at(DELETION)
         tokens, lengths = self.defence.words(batch.tokens, batch.lengths, here)
         losses, logits = self.defence.losses(self, tokens, lengths, batch.labels, draw)
-        loss = losses.mean()
+        loss = losses.mean() * batch.weight  # the processes' mean is then that over the batch that they share
         right = self.task.correct(self.task.probabilities(logits.detach()), batch.labels).mean().float()
-        seen = {"train/loss": loss.detach(), "train/accuracy": right}
-        self.log_dict(seen, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        seen = {"train/loss": loss.detach(), "train/accuracy": right * batch.weight}
+        size = batch.shared or len(batch.labels)
+        self.log_dict(seen, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._remember("val", self(batch.tokens, batch.lengths), batch.labels)
+        self._score("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._remember("test", self(batch.tokens, batch.lengths), batch.labels)
+        self._score("test", batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
+
+    def _score(self, stage: str, batch: Any) -> None:
+        count = len(batch.labels) if batch.weight else 0  # every process takes part when they are gathered
+        self.metrics[stage].update(self(batch.tokens, batch.lengths)[:count], batch.labels[:count])
+
+    def _log_scores(self, stage: str) -> None:
+        metrics = self.metrics[stage]
+        scores = metrics.compute()
+        metrics.reset()
+        if not torch.isfinite(scores["loss"]):
+            loss, epoch = float(scores["loss"]), self.current_epoch + 1
+            raise ValueError(f"{stage}/loss is {loss} in epoch {epoch}: try a lower optimizer.lr")
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True)

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from gruland import attack, config, loggers, runs
+from gruland.processes import Processes
 from gruland.task import Task
 
 #: Callbacks without which a folder is no run, by their name in conf/callbacks/default.yaml.
@@ -41,26 +44,88 @@ def build_callbacks(cfg: DictConfig) -> dict[str, pl.Callback]:
 
 
 def build_trainer(
-    node: DictConfig, callbacks: list[pl.Callback], attached: list[Logger], folder: Path
+    cfg: DictConfig, callbacks: dict[str, pl.Callback], attached: list[Logger], folder: Path
 ) -> pl.Trainer:
     """Lightning's trainer, whose callbacks write below ``folder``.
 
     Raises:
         ValueError: an argument that it refuses, or an accelerator that this machine lacks.
     """
-    clip, epochs, devices = (node.get(key) for key in ("gradient_clip_val", "max_epochs", "devices"))
+    node = cfg.trainer
+    clip, epochs, strategy = (node.get(key) for key in ("gradient_clip_val", "max_epochs", "strategy"))
     if isinstance(clip, int | float) and not clip > 0:  # Lightning would leave the gradients as they are
         raise ValueError(f"trainer.gradient_clip_val={clip}: expected a number above 0, or null")
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
-    trainer = config.instantiate(
-        node, callbacks=callbacks, logger=attached or False, default_root_dir=str(folder)
-    )
-    if trainer.num_devices > 1:
-        raise ValueError(
-            f"trainer.devices={devices}: a run trains on one device; give seed=0,1 -m for runs side by side"
+
+    def build(node: DictConfig, **more: Any) -> pl.Trainer:
+        return config.instantiate(
+            node,
+            **more,
+            callbacks=list(callbacks.values()),
+            logger=attached or False,
+            default_root_dir=str(folder),
+            use_distributed_sampler=False,  # the data module gives each process its share
         )
-    return trainer
+
+    trainer = build(node)
+    if trainer.world_size == 1:
+        return trainer
+    if strategy not in (None, "auto", "ddp_spawn"):
+        raise ValueError(f"trainer.strategy={strategy}: expected ddp_spawn or auto with several devices")
+    if trainer.num_nodes > 1:
+        raise ValueError(f"trainer.num_nodes={trainer.num_nodes}: a run trains on the devices of one machine")
+    if cfg.data.get("batch_size", math.inf) < trainer.num_devices:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size}: expected at least a review for each of the "
+            f"{trainer.num_devices} devices that share a batch"
+        )
+    if any(isinstance(logger, loggers.WeightsAndBiases) for logger in attached):
+        raise ValueError(
+            f"trainer.devices={node.devices}: logger=wandb follows one process alone, give logger=tensorboard or csv"
+        )
+    return build(_without(node, "strategy"), strategy=Processes(threads(cfg, trainer.num_devices)))
+
+
+def build_tester(
+    trainer: pl.Trainer,
+    cfg: DictConfig,
+    callbacks: dict[str, pl.Callback],
+    attached: list[Logger],
+    folder: Path,
+) -> pl.Trainer:
+    """What tests the model that ``trainer`` has trained: itself, or after several processes one for this process."""
+    if trainer.world_size == 1:
+        return trainer
+    alone = OmegaConf.merge(cfg, {"trainer": {"devices": 1}})
+    alone.trainer = _without(alone.trainer, "strategy")
+    return build_trainer(alone, callbacks, attached, folder)
+
+
+def _without(node: DictConfig, key: str) -> DictConfig:
+    return OmegaConf.masked_copy(node, [name for name in node if name != key])
+
+
+def threads(cfg: DictConfig, processes: int = 1) -> int:
+    """Of each process of a run; unasked, the cores divided among them and the jobs of a sweep."""
+    return int(cfg.threads or max(1, threads_per_job() // processes))
+
+
+def threads_per_job() -> int:
+    """The cores of a run, divided among the jobs that the launcher runs side by side on this machine."""
+    cores = config.cores()
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return cores
+    launcher = HydraConfig.get().launcher
+    if "n_jobs" in launcher:  # joblib: a negative number counts back from all cores
+        jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
+        return max(1, cores // max(1, jobs))
+    if "cpus_per_task" in launcher:  # submitit
+        return min(cores, launcher.cpus_per_task or cores)
+    if "ray" in launcher:
+        remote = launcher.ray.get("remote") or {}
+        return max(1, int(remote.get("num_cpus") or 1))
+    return cores
 
 
 def check_objects(cfg: DictConfig) -> None:
@@ -80,7 +145,7 @@ def check_objects(cfg: DictConfig) -> None:
         config.instantiate(cfg.landscape)
         callbacks = build_callbacks(cfg)
         folder = runs.folder(cfg)
-        build_trainer(cfg.trainer, list(callbacks.values()), loggers.build(cfg, folder), folder)
+        build_trainer(cfg, callbacks, loggers.build(cfg, folder), folder)
     _check_plane(cfg)
 
 

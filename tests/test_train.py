@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,7 +49,6 @@ def test_what_a_run_leaves_behind(smoke_run):
         "config.yaml",
         "metrics.csv",
         "results.json",
-        "log.txt",
         "checkpoints/best.safetensors",
         "checkpoints/last.safetensors",
         "checkpoints/last.ckpt",
@@ -132,7 +132,6 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(tmp_path
     run = runs.Run(runs.folder(plain(tmp_path / "cut", *overrides)))
     assert run.results["status"] == "failed"
     assert run.results["error"] == "power cut"
-    assert "power cut" in (run.path / "log.txt").read_text()
     with pytest.raises(ValueError, match="not finished"):
         runs.load(run.path)
     resumed = train(plain(tmp_path / "cut", *overrides))
@@ -188,7 +187,8 @@ def test_what_was_trained_where_stays_after_a_later_measurement(tmp_path, monkey
     run.update_results(environment={"device": "cuda:0"})
     assert train(smoke(tmp_path, "landscape.size=3")).results["environment"] == {"device": "cuda:0"}
     model = runs.build_model(run.config, run.data)
-    described = runs.describe(run.config, model, 1, torch.device("meta"))
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")), num_devices=1)
+    described = runs.describe(run.config, model, trainer)
     assert described["environment"]["device"] == "meta"
 
 
@@ -322,6 +322,53 @@ def test_a_loss_that_is_no_number_is_noticed(tmp_path, monkeypatch):
         train(plain(tmp_path))
 
 
+def test_a_training_loss_that_is_no_number_keeps_its_batch(tmp_path, monkeypatch):
+    losses, met = Classifier.losses, []
+
+    def second(self, tokens, lengths, labels, draw=None):
+        met.append(tokens.clone())
+        found, logits = losses(self, tokens, lengths, labels, draw)
+        return found * (float("nan") if len(met) == 2 else 1), logits
+
+    monkeypatch.setattr(Classifier, "losses", second)
+    cfg = plain(tmp_path)
+    with pytest.raises(ValueError, match=r"train/loss is nan in epoch 1, batch 2: .*not_finite\.safetensors"):
+        train(cfg)
+    run = runs.Run(runs.folder(cfg))
+    kept, split = load_file(run.path / "not_finite.safetensors"), runs.build_data(cfg).splits["train"]
+    assert torch.equal(kept["tokens"], met[1])
+    rows = [split.ids.tolist().index(number) for number in kept["ids"].tolist()]
+    assert torch.equal(torch.from_numpy(split.labels[rows]), kept["labels"])
+    assert torch.equal(split.encoded.take(np.array(rows)).padded()[0], kept["tokens"])
+    assert all(weights.isfinite().all() for name, weights in kept.items() if name.startswith("weights."))
+    monkeypatch.undo()
+    assert not (train(cfg).path / "not_finite.safetensors").exists()
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    # 67 reviews in batches of 8: the last one is too small to be shared evenly; of 33 the last is one review.
+    settings = (
+        "regularizer=zoneout",
+        "model.hidden_size=4",
+        "data.limit={train: 65, validation: 9, test: 8}",
+    )
+    settings = (*settings, "data.batch_size=8", "trainer.max_epochs=1", "callbacks=[default,epoch_weights]")
+    one = train(plain(tmp_path / "one", *settings))
+    two = train(plain(tmp_path / "two", *settings, "trainer.devices=2"))
+    assert two.path.name == one.path.name  # how many train it is no part of what is trained
+    assert two.results["environment"]["devices"] == 2
+    for column in MetricsFile.COLUMNS:
+        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), rel=2e-6)
+    assert not torch.equal(weights(two)["head.weight"], load_file(two.checkpoint("epoch-0"))["head.weight"])
+    for which in ("best", "last", "epoch-0", "epoch-1"):
+        theirs = weights(two, which)
+        for name, mine in weights(one, which).items():
+            torch.testing.assert_close(theirs[name], mine, rtol=1e-4, atol=1e-6)
+    assert two.results["metrics"]["best"]["test"]["loss"] == pytest.approx(
+        one.results["metrics"]["best"]["test"]["loss"], rel=1e-5
+    )
+
+
 def test_trained_vectors_are_part_of_the_checkpoint(tmp_path):
     run = train(plain(tmp_path, "embedding.freeze=false"))
     trained, start = weights(run)["vectors"], torch.from_numpy(np.array(run.data.vocabulary.vectors))
@@ -389,8 +436,11 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
     assert "Traceback" not in done.stderr
     assert "limit" in done.stderr
     assert "(validation loss" in done.stdout  # of the only run that finished
-    statuses = sorted(runs.Run(path).results["status"] for path in runs.find(tmp_path))
-    assert statuses == ["failed", "finished"]
+    said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in runs.find(tmp_path)}
+    assert sorted(said) == ["failed", "finished"]
+    assert "Traceback" in said["failed"]
+    assert "ValueError: data.limit=1000000" in said["failed"]
+    assert "data: reviews, 64 of" in said["finished"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 """
 
 from gruland.callbacks.checkpoints import BestWeights, EpochWeights, LastCheckpoint
+from gruland.callbacks.finite_loss import FiniteLoss
 from gruland.callbacks.loss_surface import LossSurface
 from gruland.callbacks.metrics_file import MetricsFile
 from gruland.callbacks.robustness import AdversarialEvaluation
@@ -14,6 +15,7 @@ __all__ = [
     "AdversarialEvaluation",
     "BestWeights",
     "EpochWeights",
+    "FiniteLoss",
     "LastCheckpoint",
     "LossSurface",
     "MetricsFile",

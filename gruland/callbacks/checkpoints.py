@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor, nn
 
+from gruland.errors import one_line
 from gruland.files import atomic_path
 from gruland.weights import save_weights
+
+log = logging.getLogger("gruland")
 
 
 def _folder(trainer: pl.Trainer) -> Path:
@@ -57,13 +64,17 @@ class BestWeights(pl.Callback):
             with _as_validated(trainer, pl_module):
                 weights = {key: part.cpu().clone() for key, part in pl_module.state_dict().items()}
             self._least, self._weights = value, weights
-            save_weights(self._weights, self._path)
+            self._save()
 
     def state_dict(self) -> dict[str, Any]:
         return {"least": self._least, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._least, self._weights = state_dict["least"], state_dict["weights"]
+        self._save()
+
+    @rank_zero_only
+    def _save(self) -> None:
         save_weights(self._weights, self._path)
 
 
@@ -75,8 +86,33 @@ class LastCheckpoint(Checkpoint):
     """
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with atomic_path(_folder(trainer) / "last.ckpt") as temporary:
+        path = _folder(trainer) / "last.ckpt"
+        # Every process takes part; the first one writes.
+        with atomic_path(path) if trainer.is_global_zero else nullcontext(path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+def resumable(path: Path, model: nn.Module) -> Path | None:
+    """The checkpoint that a training goes on from; one that is broken is removed, with a line that says so.
+
+    Args:
+        path: where :class:`LastCheckpoint` wrote it; it need not be there.
+        model: with the weights' names and shapes.
+    """
+    if not path.exists():
+        return None
+    try:
+        with ZipFile(path) as parts:  # torch does not look at the checksums that it writes
+            if broken := parts.testzip():
+                raise ValueError(f"{broken} is damaged")
+        found = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise ValueError("it is of another model")
+    except Exception as error:  # torch raises many types for a broken file, each naming its own internals
+        log.warning("%s cannot be read (%s): the training starts anew", path, one_line(error)[:200])
+        path.unlink()
+        return None
+    return path
 
 
 class EpochWeights(pl.Callback):
@@ -90,5 +126,6 @@ class EpochWeights(pl.Callback):
         self._save(trainer.current_epoch + 1, trainer, pl_module)
 
     @staticmethod
+    @rank_zero_only
     def _save(epoch: int, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         save_weights(pl_module.state_dict(), _folder(trainer) / f"epoch-{epoch}.safetensors")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gruland import runs
-from gruland.progress import part
 
 if TYPE_CHECKING:
     import xarray
@@ -79,14 +78,13 @@ class LossSurface(pl.Callback):
         if not isinstance(pl_module, Classifier) or not (root / "config.yaml").exists():
             self._look(trainer, pl_module, trainer.test_dataloaders, "")
         elif self.surface.enabled:
-            with part(0.8, 0.95):
-                compute_run(runs.at(root), self.surface, device=pl_module.device)
+            compute_run(runs.at(root), self.surface, device=pl_module.device)
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loaders: Any, where: str) -> None:
         from gruland.landscape import compute_surface, gates_of, random_plane
         from gruland.landscape.pictures import write_pictures
 
-        if not self.surface.enabled:
+        if not self.surface.enabled or not trainer.is_global_zero:
             return
         chosen, folder = self.surface, Path(trainer.default_root_dir) / "landscape" / where
         with _undisturbed(pl_module):
@@ -150,7 +148,8 @@ def _undisturbed(module: pl.LightningModule) -> Iterator[None]:
     modes = {part: part.training for part in module.modules()}
     devices = [module.device] if module.device.type == "cuda" else []
     module.eval()
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+    # On this object alone, beside the class's methods, until they are deleted below.
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]  # on purpose
     try:
         with torch.random.fork_rng(devices=devices):
             yield

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
 
 from gruland.files import atomic_path
 
@@ -34,21 +35,12 @@ class MetricsFile(pl.Callback):
         self.rows.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
         self._write()
 
+    @rank_zero_only
     def _write(self) -> None:
         import pandas as pd
 
         with atomic_path(self._path) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """The ``training`` entry of results.json."""
-        best = min(self.rows, key=lambda row: row["validation_loss"])
-        return {
-            "epochs": len(self.rows),
-            "best_epoch": int(best["epoch"]),
-            "seconds": round(sum(row["seconds"] for row in self.rows), 3),
-        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from gruland import runs
-from gruland.progress import part
 
 if TYPE_CHECKING:
     from gruland.attack import Attack, Outcome
@@ -66,12 +65,18 @@ class AdversarialEvaluation(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         every = self.every_n_epochs
-        if every is None or trainer.sanity_checking or (trainer.current_epoch + 1) % every:
+        if (
+            every is None
+            or trainer.sanity_checking
+            or not trainer.is_global_zero
+            or (trainer.current_epoch + 1) % every
+        ):
             return
         for name, outcome in self._attack(trainer, pl_module, "validation"):
             for form, scores in outcome.results["scores"].items():
                 for metric in ("loss", "accuracy"):
-                    pl_module.log(f"attack/{name}/{form}/{metric}", scores["plain"][metric])
+                    key, value = f"attack/{name}/{form}/{metric}", scores["plain"][metric]
+                    pl_module.log(key, value, rank_zero_only=True)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.attack import evaluate_run
@@ -80,8 +85,8 @@ class AdversarialEvaluation(pl.Callback):
 
         folder, data = Path(self.folder or trainer.default_root_dir), getattr(trainer, "datamodule", None)
         if isinstance(pl_module, Classifier) and (folder / "config.yaml").exists():
-            with part(0.95, 1.0):  # the weights are those of the best checkpoint, which was tested
-                evaluate_run(runs.at(folder), self.attacks, model=pl_module, data=data)
+            # The weights are those of the best checkpoint, which was tested.
+            evaluate_run(runs.at(folder), self.attacks, model=pl_module, data=data)
             return
         for name, outcome in self._attack(trainer, pl_module, "test"):
             write_outcome(outcome, self.attacks[name], folder / "attack" / name)

@@ -25,22 +25,54 @@ EVALUATED_WORDS = 2**20
 
 
 class Batch(NamedTuple):
-    """Reviews side by side, the longest first."""
+    """Reviews side by side, the longest first; where several processes share a batch, those of one process."""
 
     tokens: Tensor  # int64 [B, T], 0 = padding
     lengths: Tensor  # int64 [B]
     labels: Tensor  # int64 [B], or float32 [B, C] of a multilabel task
+    rows: Tensor | None = None  # int64 [B]: places in the split
+    places: Tensor | None = None  # int64 [B]: places in the shared batch; None: 0 to B - 1
+    shared: int | None = None  # reviews of the shared batch
+    #: What the mean over B counts beside those of the other processes, 1 on average: B * processes / shared.
+    weight: float = 1.0
+
+
+class Share(NamedTuple):
+    """Which of several processes asks for a batch: each has every so many-th review of it."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, encoded: Encoded, order: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> Batch:
+        """This process's part of a batch. One that is left without has the first review, with the weight 0.
+
+        Args:
+            encoded: reviews, of which the batch has those at ``order``, the longest first.
+            rows: their places in the split, by which ``labels`` are found.
+        """
+        places = np.arange(self.rank, len(rows), self.processes)
+        weight = len(places) * self.processes / len(rows)
+        places = places if len(places) else np.zeros(1, np.int64)
+        tokens, lengths = encoded.take(order[places]).padded()
+        rows_B = rows[places]
+        batch = Batch(tokens, lengths, torch.from_numpy(labels[rows_B]), torch.from_numpy(rows_B))
+        if self.processes == 1:
+            return batch
+        return batch._replace(places=torch.from_numpy(places), shared=len(rows), weight=weight)
+
+
+#: One process has every batch to itself.
+WHOLE = Share()
 
 
 class Batches(Dataset[Batch]):
-    """A data set whose item is a whole batch: index it with an array of review numbers."""
+    """A data set whose item is a whole batch, or a process's share: index it with an array of review numbers."""
 
-    def __init__(self, encoded: Encoded, labels: np.ndarray) -> None:
-        self.encoded, self.labels = encoded, labels
+    def __init__(self, encoded: Encoded, labels: np.ndarray, share: Share = WHOLE) -> None:
+        self.encoded, self.labels, self.share = encoded, labels, share
 
     def __getitem__(self, indices: np.ndarray) -> Batch:
-        tokens, lengths = self.encoded.take(indices).padded()
-        return Batch(tokens, lengths, torch.from_numpy(self.labels[indices]))
+        return self.share.of(self.encoded, indices, indices, self.labels)
 
 
 class RewrittenBatches(Dataset[Batch]):
@@ -60,15 +92,16 @@ class RewrittenBatches(Dataset[Batch]):
         ids: np.ndarray,
         rewrite: Callable[[Sequence[str], np.ndarray, int], Sequence[str]],
         encode: Callable[[Sequence[str]], Encoded],
+        share: Share = WHOLE,
     ) -> None:
         self.texts, self.labels, self.ids, self.rewrite, self.encode = texts, labels, ids, rewrite, encode
+        self.share = share
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
         epoch, indices = item
         written = self.encode(self.rewrite([self.texts[i] for i in indices], self.ids[indices], epoch))
         order = np.argsort(-written.lengths, kind="stable")
-        tokens, lengths = written.take(order).padded()
-        return Batch(tokens, lengths, torch.from_numpy(self.labels[indices[order]]))
+        return self.share.of(written, order, indices[order], self.labels)
 
 
 class LengthBuckets(Sampler[np.ndarray]):

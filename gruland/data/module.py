@@ -20,12 +20,14 @@ from torch.utils.data import DataLoader
 
 from gruland.cache import cache_folder, cached, content_hash, digest_of
 from gruland.data.batches import (
+    WHOLE,
     Batch,
     Batches,
     EpochBuckets,
     LengthBuckets,
     LengthSorted,
     RewrittenBatches,
+    Share,
     loader,
     padding,
 )
@@ -92,7 +94,7 @@ class TextDataModule(LightningDataModule):
         limit: reviews to take (:func:`gruland.data.splits.limit_sizes`).
         max_length: words of a review that are kept, from its start; None keeps all.
         clean: ``none``, or ``breaks`` to drop ``<br />``.
-        batch_size: training reviews side by side.
+        batch_size: training reviews of a step, which several devices share.
         eval_batch_size: validation or test reviews side by side; no result depends on it beyond the
             rounding of the linear layer (2e-7 of a logit).
         num_workers: processes that make batches; 0 makes them where they are used.
@@ -139,9 +141,14 @@ class TextDataModule(LightningDataModule):
         check_text("cache_dir", cache_dir)
         check_text("exclude", exclude)
         self.vocabulary = vocabulary
-        columns = {"text": text, "label": label, "split_column": split_column, "classes": classes}
+        columns: dict[str, Any] = {
+            "text": text,
+            "label": label,
+            "split_column": split_column,
+            "classes": classes,
+        }
         if path is not None:
-            self.source: Source = File(path, **columns, incomplete=incomplete)  # type: ignore[arg-type]
+            self.source: Source = File(path, **columns, incomplete=incomplete)
         else:
             self.source = _checked(Reviews() if source is None else source, columns, incomplete)
         self.settings = Settings(split, fractions, split_seed, limit, max_length, clean)
@@ -155,6 +162,9 @@ class TextDataModule(LightningDataModule):
     @cached_property
     def _corpus(self) -> Corpus:
         return self.source.read(self.source.files(cache_folder(self.cache_dir)))
+
+    def _read(self) -> Corpus:
+        return self._corpus
 
     def setup(self, stage: str | None = None) -> None:
         """Read, divide and encode the reviews, or map what an earlier call left in the cache.
@@ -181,7 +191,7 @@ class TextDataModule(LightningDataModule):
             ),
         )
         self.task = prepared.task
-        self.splits = {name: Split(*part, lambda: self._corpus) for name, part in prepared.parts.items()}
+        self.splits = {name: Split(*part, self._read) for name, part in prepared.parts.items()}
         self.report = self._report(prepared)
         log.info("%s", self.summary())
 
@@ -253,8 +263,10 @@ class TextDataModule(LightningDataModule):
         sampler.set_epoch(self._epoch if self.trainer is None else _epoch_of(self.trainer))
         self._samplers.append(sampler)
         if self.rewrite is None:
-            return loader(Batches(part.encoded, part.labels), sampler, self.num_workers)
-        batches = RewrittenBatches(part.texts, part.labels, part.ids, self.rewrite, self._encoder())
+            return loader(Batches(part.encoded, part.labels, self._share), sampler, self.num_workers)
+        batches = RewrittenBatches(
+            part.texts, part.labels, part.ids, self.rewrite, self._encoder(), self._share
+        )
         # At least one process: the next texts are written while the model learns from the last.
         return loader(batches, sampler, max(1, self.num_workers))
 
@@ -269,7 +281,12 @@ class TextDataModule(LightningDataModule):
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         part = self.splits[name]
         sampler = LengthSorted(part.encoded.lengths, self.eval_batch_size)
-        return loader(Batches(part.encoded, part.labels), sampler, self.num_workers)
+        return loader(Batches(part.encoded, part.labels, self._share), sampler, self.num_workers)
+
+    @property
+    def _share(self) -> Share:
+        """What this process has of each batch."""
+        return WHOLE if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
 
 
 def _checked(source: Any, columns: dict[str, Any], incomplete: str) -> Source:
