@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+
+from gruland.orphans import end_with
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -29,6 +32,7 @@ class Processes(DDPStrategy):
         self._threads, self._log = threads, files[0] if files else None
 
     def setup_environment(self) -> None:
+        end_with(os.getppid())
         torch.set_num_threads(self._threads)
         if self._log:  # as conf/hydra/job_logging/run.yaml has it in the first process
             logging.basicConfig(

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from gruland import config, runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
+from gruland.orphans import end_with
 from gruland.progress import QUIET, Progress, clock
 from gruland.terminal import lines, needed
 
@@ -36,8 +37,6 @@ log = logging.getLogger("gruland")
 KINDS = ("regularizer", "defence")
 #: The environment variable by which a worker knows the sweep's own process.
 _SWEEP = "GRULAND_SWEEP_PROCESS"
-#: Seconds between two looks whether that process lives.
-_LOOK = 0.5
 
 
 def check(configs: Sequence[DictConfig]) -> None:
@@ -106,19 +105,12 @@ def cost(cfg: DictConfig) -> float:
 def end_with_sweep() -> None:
     """In a worker process of a sweep: end as soon as the sweep's own process is gone.
 
-    A sweep that is killed (SIGKILL, out of memory) cannot tell its workers, and joblib's would finish the queue and
-    then stay for ever. A thread looks after it. Another launcher's jobs have parents of their own.
+    joblib's workers would finish the queue and then stay for ever. Another launcher's jobs have parents of their own.
     """
     sweep = int(os.environ.get(_SWEEP, "0"))
     if "joblib" not in str(HydraConfig.get().launcher._target_).lower() or sweep in (0, os.getpid()):
         return
-
-    def look() -> None:
-        while os.getppid() == sweep:
-            time.sleep(_LOOK)
-        os.kill(os.getpid(), signal.SIGKILL)  # what is half-written is written anew by the next command
-
-    threading.Thread(target=look, daemon=True).start()
+    end_with(sweep)
 
 
 @contextmanager

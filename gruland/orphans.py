@@ -1,0 +1,25 @@
+"""A worker process ends as soon as the process that started it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+#: Seconds between two looks whether that process lives.
+_LOOK = 0.5
+
+
+def end_with(parent: int) -> None:
+    """End this process once ``parent`` is its parent no longer; what is half-written the next command writes anew.
+
+    A process that is killed (SIGKILL, out of memory) cannot tell its workers. A thread looks after it.
+    """
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, daemon=True).start()
