@@ -157,7 +157,7 @@ def test_what_it_will_take_is_said_before(
     for path in sorted((tmp_path / "smoke").glob("zoneout-*-h256-s0"))[:2]:
         (path / "results.json").unlink()
     assert (
-        "sweep     2 trainings, about 0:"
+        "sweep     2 trainings, about 00:"
         in study.parse(["experiment=smoke", f"output_dir={tmp_path}", "seeds=2"]).estimate()
     )
 
