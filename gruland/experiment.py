@@ -80,6 +80,10 @@ def build_trainer(
             f"data.batch_size={cfg.data.batch_size}: expected at least a review for each of the "
             f"{trainer.num_devices} devices that share a batch"
         )
+    if (cfg.get("defence") or {}).get("unlabelled"):
+        raise ValueError(
+            f"trainer.devices={node.devices}: defence.unlabelled is drawn for a whole batch, give one device"
+        )
     if any(isinstance(logger, loggers.WeightsAndBiases) for logger in attached):
         raise ValueError(
             f"trainer.devices={node.devices}: logger=wandb follows one process alone, give logger=tensorboard or csv"
