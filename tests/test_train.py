@@ -439,7 +439,7 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
     said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in runs.find(tmp_path)}
     assert sorted(said) == ["failed", "finished"]
     assert "Traceback" in said["failed"]
-    assert "ValueError: data.limit=1000000" in said["failed"]
+    assert "ValueError: data.limit asks for 1000000" in said["failed"]
     assert "data: reviews, 64 of" in said["finished"]
 
 
