@@ -166,9 +166,13 @@ def test_certified_numbers_of_edits_and_what_is_spent_on_them() -> None:
     bound = 0.001 ** (1 / 500)
     assert outcome.columns["lower_bound"][0] == pytest.approx(bound)
     assert outcome.columns["certified_edits"] == [radius(bound, 0.8), None, 0]
-    summary = outcome.results["certificate"]
-    assert summary["accuracy"] == pytest.approx(2 / 3)
-    assert summary["curves"]["edits"]["accuracy"] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    results = outcome.results
+    assert results["certificate"] == {"wrong": pytest.approx(1 / 3), "defence": None}
+    assert results["curves"]["edits"]["accuracy"] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    shares = {name: value["estimate"] for name, value in results["measures"].items()}
+    assert shares == pytest.approx(
+        {"certified_0": 2 / 3, "certified_1": 1 / 3, "certified_2": 1 / 3, "certified_4": 0}
+    )
     assert outcome.results["scores"]["raw"]["plain"]["accuracy"] == pytest.approx(1 / 3)
     assert outcome.columns["label"] == ["positive"] * 3
 

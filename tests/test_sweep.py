@@ -82,9 +82,10 @@ def test_several_regularizers_run_the_grid_of_each_the_longest_first():
 
 
 def test_defences_cross_the_grids_and_take_the_settings_that_they_have():
-    words = ["defence=none,fgm", "regularizer=none,zoneout", "model.hidden_size=8", "regularizer.rate=0.1"]
+    words = ["defence=none,fgm", "regularizer=none,zoneout", "model.hidden_size=8"]
     made = sweeper(*words)
-    found = [made.compose(job) for job in made.jobs([*words, "defence.epsilon=1,2"])]
+    jobs = made.jobs([*words, "regularizer.rate=0.1", "defence.epsilon=1,2"])
+    found = [made.compose(job) for job in jobs]
     names = {(c.regularizer.get("rate"), c.defence.get("epsilon")) for c in found}
     assert len(found) == 6
     assert names == {(rate, epsilon) for rate in (None, 0.1) for epsilon in (None, 1, 2)}

@@ -29,8 +29,8 @@ class Tiny(pl.LightningModule):
         return (self.w - 1).pow(2).sum()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.validated.append(float(self.w))
-        self.losses.append((float(self.w) - 0.4) ** 2)
+        self.validated.append(float(self.w.detach()))
+        self.losses.append((self.validated[-1] - 0.4) ** 2)
         self.log("val/loss", self.losses[-1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -62,7 +62,7 @@ def test_the_best_weights_are_the_average_that_was_validated(tmp_path: Path) -> 
     trained = [1 - 0.9 ** (4 * (epoch + 1)) for epoch in range(6)]
     assert all(average < plain - 0.01 for average, plain in zip(whole.validated[:3], trained, strict=False))
     # The last weights are the average, too, and a training that was cut goes on as if it had not been.
-    assert float(whole.w) == whole.validated[-1]
+    assert float(whole.w.detach()) == whole.validated[-1]
     fit(tmp_path / "cut", 3)
     resumed = fit(tmp_path / "cut", 6, tmp_path / "cut" / "checkpoints" / "last.ckpt")
     assert resumed.validated == whole.validated[3:]

@@ -26,7 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland import sampling
 from gruland.attack.base import Outcome, Texts, Victim, score_forms
+from gruland.attack.threat import check_whole
+from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.data import Encoded, encode_texts
 from gruland.embedding import UNKNOWN
@@ -41,6 +44,8 @@ EDITS: dict[str, Callable[[float, float, int], bool]] = {
     "deletions": lambda q, p, r: p**r > 2 * (1 - q),
     "insertions": lambda q, p, r: 2 * q * p**r > 1,
 }
+#: The numbers of edits that the measures speak of.
+SHOWN = (0, 1, 2, 4)
 #: No more edits are counted: q = 1, which no sample shows, would allow any number of deletions.
 _MOST = 1_000_000
 #: From which words of a text are kept [S, T] to the predicted classes [S].
@@ -78,9 +83,7 @@ class Certificate:
     def __post_init__(self) -> None:
         check_rate(self.rate)
         for key, low in (("reviews", 1), ("samples", 2), ("selection", 1), ("seed", 0)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{key}={value}: expected a whole number of at least {low}")
+            check_whole(key, getattr(self, key), low)
         if self.selection >= self.samples:
             raise ValueError(f"selection={self.selection}: expected fewer than samples={self.samples}")
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, float) or not 0 < self.alpha < 1:
@@ -90,9 +93,11 @@ class Certificate:
         """Certify (a part of) the labelled texts.
 
         Returns:
-            Besides the scores of the model itself: ``certificate`` with the vote's ``accuracy`` (certified for no edit
-            at all), its ``curves`` and what they are of. For each review the vote's class, its share of the samples,
-            the lower bound of q and the greatest certified numbers of edits, deletions alone and insertions alone.
+            Besides the scores of the model itself: ``measures``, the shares of the reviews that are certified for 0
+            (their vote is right), 1, 2, 4 edits; ``curves`` of these shares for any edits, deletions alone and
+            insertions alone; ``certificate``, the share of ``wrong`` votes and the model's ``defence``. For each review
+            the vote's class, its share of the samples, the lower bound of q, and the greatest certified numbers of
+            edits, deletions alone and insertions alone.
 
         Raises:
             ValueError: a multilabel task, which has no one vote.
@@ -107,7 +112,7 @@ class Certificate:
                 progress.advance()
             scored = score_forms(victim, sample, {"raw": sample.texts}, columns=self._columns(victim, votes))
             progress.advance()
-        return Outcome({**scored.results, "certificate": self._summary(victim, votes)}, scored.columns)
+        return Outcome({**scored.results, **self._summary(victim, votes)}, scored.columns)
 
     @property
     def deleted(self) -> float:
@@ -147,28 +152,25 @@ class Certificate:
     def _radius(self, vote: Vote, kind: str) -> int | None:
         return None if vote.lower is None else radius(vote.lower, self.deleted, kind)
 
-    def _summary(self, victim: Victim, votes: Sequence[Vote]) -> dict[str, Any]:
-        from statsmodels.stats.proportion import proportion_confint
+    def _radii(self, votes: Sequence[Vote], kind: str) -> np.ndarray:
+        """The certified numbers of edits [N]; -1 for none."""
+        found = [self._radius(vote, kind) for vote in votes]
+        return np.array([-1 if edits is None else edits for edits in found])
 
+    def _summary(self, victim: Victim, votes: Sequence[Vote]) -> dict[str, Any]:
         curves = {}
         for kind in EDITS:
-            radii = [self._radius(vote, kind) for vote in votes]
-            certified = np.array([-1 if found is None else found for found in radii])
-            at = list(range(max(0, int(certified.max())) + 1))
-            counts = [int((certified >= r).sum()) for r in at]
-            bounds = [proportion_confint(n, len(votes), method="wilson") for n in counts]
-            curves[kind] = {
-                "at": at,
-                "accuracy": [n / len(votes) for n in counts],
-                "low": [float(low) for low, _ in bounds],
-                "high": [float(high) for _, high in bounds],
-            }
+            certified = self._radii(votes, kind)
+            at = range(max(0, int(certified.max())) + 1)
+            curves[kind] = curve(at, [certified >= r for r in at])
+        edits = self._radii(votes, "edits")
         model = victim.model if isinstance(victim, ClassifierVictim) else None
         return {
-            "accuracy": curves["edits"]["accuracy"][0],
-            "wrong": sum(vote.lower is None for vote in votes) / len(votes),
-            "alpha": self.alpha,
-            "defence": None if model is None else str(model.defence),
+            "certificate": {
+                "wrong": sum(vote.lower is None for vote in votes) / len(votes),
+                "defence": None if model is None else str(model.defence),
+            },
+            "measures": {f"certified_{r}": sampling.plain(sampling.mean(edits >= r)) for r in SHOWN},
             "curves": curves,
         }
 

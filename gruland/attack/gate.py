@@ -18,6 +18,10 @@ LEAST = (
     "majority",
     "worst",
     "similarity",
+    "certified_0",
+    "certified_1",
+    "certified_2",
+    "certified_4",
     "queries_mean",
     "queries_median",
 )

@@ -59,9 +59,10 @@ def measures(study: Study) -> dict[str, Measure]:
             called = name.replace("_", " ")
             if len(entry.get("scores") or {}) > 1:
                 found.setdefault(f"Accuracy under {called}", partial(_under_attack, name))
-            if entry.get("certificate"):
-                for edits in (0, 1, 2, 4):
-                    found.setdefault(f"Certified for {edits} edits", partial(_certified, name, edits))
+            for key in entry.get("measures") or {}:
+                if key.startswith("certified"):
+                    said = key.replace("_", " for ")
+                    found.setdefault(f"{said.capitalize()} edits", partial(_measured, name, key))
     return found
 
 
@@ -71,13 +72,10 @@ def _under_attack(name: str, run: Run) -> float | None:
     return list(forms.values())[-1]["plain"]["accuracy"] if len(forms) > 1 else None
 
 
-def _certified(name: str, edits: int, run: Run) -> float | None:
-    """The share of the reviews that are certified for so many edits."""
-    certificate = (attacks(run).get(name) or {}).get("certificate")
-    if certificate is None:
-        return None
-    curve = certificate["curves"]["edits"]
-    return dict(zip(curve["at"], curve["accuracy"], strict=True)).get(edits, 0.0)
+def _measured(name: str, key: str, run: Run) -> float | None:
+    """A measure of an attack."""
+    measured = ((attacks(run).get(name) or {}).get("measures") or {}).get(key)
+    return measured["estimate"] if measured else None
 
 
 def _cell(model: Model | None, measure: Measure) -> str:
