@@ -50,7 +50,7 @@ def fit(folder: Path, epochs: int, checkpoint: Path | None = None) -> Tiny:
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(module, batches, batches, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(module, batches, DataLoader(torch.zeros(1, 1)), ckpt_path=checkpoint, weights_only=True)
     return module
 
 
