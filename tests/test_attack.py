@@ -567,7 +567,7 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["{run}", "rate=half"], "attack.typing_errors.rate=half: expected a number in [0, 1]"),
         (["{run}", "rate=0.1,0.2"], "rate=0.1,0.2: expected one value"),
-        (["{run}", "attack=nosuch"], "attack=nosuch is unknown: expected one of "),
+        (["{run}", "attack=zzzz"], "attack=zzzz is unknown: expected one of "),
         (["{run}", "attack=none"], "attack=none: expected an attack"),
         (["{run}", "attack=[smoke,mine]"], "attack=mine is unknown"),
         (["{run}/nowhere"], "does not exist"),
