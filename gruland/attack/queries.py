@@ -122,8 +122,9 @@ class QueryAttack(Threat):
                 label = int(sample.labels[place])
                 yield search(recipe, sample.texts[place], label, budget=self.budget, stream=stream)
 
-        answer = self.answer(victim, sample, taken)
-        for number, result in side_by_side(searches(), answer, WIDTH // (4 if self.random(victim) else 1)):
+        # Fewer where each has the states of several draws, or a step the candidates of all words.
+        width = WIDTH // (4 if self.random(victim) else 1) // (8 if recipe.ranking is None else 1)
+        for number, result in side_by_side(searches(), self.answer(victim, sample, taken), width):
             yield taken[number], result
 
     def why_asked_anew(self, victim: Victim) -> str | None:
