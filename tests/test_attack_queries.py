@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rapidfuzz.distance import Levenshtein
 
 from gruland.attack import PWWS, DeepWordBug, Pruthi, TextBugger, TextFooler, Texts, swaps
 from gruland.attack.answers import EncodedText, Encoder, ReusedStates
+from gruland.attack.deepwordbug import EditDistance
 from gruland.attack.edits import EditedText
 from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
 from gruland.attack.queries import QueryAttack
@@ -202,9 +204,9 @@ def test_recipes_are_textattacks(
         pytest.skip("needs NLTK's WordNet and tagger (nltk_data beside GRULAND_DATA)")
     offline(monkeypatch, textattack, victim)
     recipe, model = getattr(textattack.attack_recipes, name), wrapped(textattack, Whole(victim))
-    # Pruthi's step has all words' errors: short reviews.
-    short = [" ".join(review.split()[:4]) for review in REVIEWS]
-    sample = labelled(victim, short if name == "Pruthi2019" else REVIEWS[1:])
+    # Pruthi's step has all words' errors; TextFooler compares 15 words around each change.
+    short, long = [" ".join(review.split()[:4]) for review in REVIEWS], [" ".join(REVIEWS[1:]), REVIEWS[2]]
+    sample = labelled(victim, {"Pruthi2019": short, "TextFoolerJin2019": long}.get(name, REVIEWS[1:]))
     expected = theirs(recipe, model, sample, 3, np.inf)
     assert ours(RECIPES[name](seed=3), victim, sample) == expected
     assert any(success for _, _, success in expected)
@@ -256,6 +258,21 @@ def test_edits_are_those_of_attacked_text(textattack: Any) -> None:
             )
             assert candidate.text == other.text
             own = candidate.taken()
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_the_bound_on_the_distance_changes_no_answer(most: int) -> None:
+    rng, constraint = random.Random(most), EditDistance(most)
+    for _ in range(40):
+        original = text = EditedText("one two three four five six", str.split)
+        for _ in range(5):
+            candidates = [
+                text.replace(rng.randrange(6), rng.choice(["tow", "x", "three", "one", "fours"]))
+                for _ in range(3)
+            ]
+            near = [c for c in candidates if Levenshtein.distance(original.text, c.text) <= most]
+            assert constraint(candidates, original) == near
+            text = candidates[0].taken()
 
 
 # ---- the answers are a function of the text ----
