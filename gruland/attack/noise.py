@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +72,9 @@ class Noise(Threat):
         before = [strip(text) for text in sample.texts] if self.letters else list(sample.texts)
         mixtures = {"rate": tuple(self.swaps)}
         mixtures |= {f"rate_{name}": (name,) for name in self.swaps if len(self.swaps) > 1}
-        curves, noisy, untouched = {}, list[Perturbed](), None
+        curves: dict[str, Any] = {}
+        noisy: list[Perturbed] = []
+        untouched: np.ndarray | None = None
         with Progress(len(mixtures) * len(self.rates), "noise") as progress:
             for number, (name, mixture) in enumerate(mixtures.items()):
                 paths = [

@@ -81,8 +81,8 @@ class QueryAttack(Threat):
         needed = [one.queries if one.enough is None else one.enough for one in found]
         judged = self.judge(victim, sample, forms, effort, columns={"queries_needed": needed})
         if (spent := judged.results["curves"].get("queries")) is not None:
-            right = [np.array(judged.columns[f"right_{form}"]) for form in ("attacked", "raw")]
-            rights = [np.where(np.array(needed) <= budget, *right) for budget in spent["at"]]
+            attacked, raw = (np.array(judged.columns[f"right_{form}"]) for form in ("attacked", "raw"))
+            rights = [np.where(np.array(needed) <= budget, attacked, raw) for budget in spent["at"]]
             judged.results["curves"]["queries"] = curve(spent["at"], rights)
         about = {
             "budget": self.budget,
