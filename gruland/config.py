@@ -137,7 +137,7 @@ def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
     chosen = [o for o in parsed if o.key_or_group == group or o.is_hydra_override()]
     if any(o.key_or_group == group for o in chosen):
         own = compose(*(str(o.input_line) for o in chosen))[group]
-    whole = OmegaConf.create({group: OmegaConf.to_container(own) if OmegaConf.is_config(own) else dict(own)})
+    whole = DictConfig({group: OmegaConf.to_container(own) if OmegaConf.is_config(own) else dict(own)})
     try:
         for override in parsed:
             if override not in chosen:
@@ -146,7 +146,8 @@ def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
         _check_numbers(OmegaConf.to_container(whole, resolve=True))
     except OmegaConfBaseException as error:
         raise ValueError(f"{' '.join(words)}: {explained(error)}") from error
-    return DictConfig(whole)[group]
+    settings: DictConfig = whole[group]
+    return settings
 
 
 def searching(folder: str | None) -> list[str]:

@@ -18,10 +18,9 @@ from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
 from gruland.surfaces import Surface
 
+_loaded: Any = OmegaConf.to_container(OmegaConf.load(CONF / "comparison.yaml"))
 #: What a comparison can be asked, and what it does unasked.
-SETTINGS: dict[str, Any] = {
-    str(key): value for key, value in OmegaConf.load(CONF / "comparison.yaml").items()
-}
+SETTINGS: dict[str, Any] = _loaded
 #: Products with the Hessian that the curvature of a run takes, about.
 PRODUCTS = 200
 #: Reviews where all are asked for, about; for the time left alone.
