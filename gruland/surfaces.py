@@ -39,6 +39,7 @@ from gruland.landscape.survey import PILOT
 from gruland.landscape.trajectory import trajectory
 from gruland.objective.evaluation import PRECISIONS, EvaluationLoss
 from gruland.objective.training import TrainingLoss
+from gruland.workers import ENGINES
 
 if TYPE_CHECKING:
     import xarray
@@ -55,6 +56,8 @@ OBJECTIVES = ("evaluation", "training")
 PRODUCTS = 0.1
 #: The planes that a run has by itself; any other word is the path of another run.
 PLANES = ("random", "initial", "final", "trajectory", "hessian")
+#: The keys that change no number.
+HOW_COMPUTED = ("enabled", "workers", "engine")
 #: One or two of these, or of other runs' paths, make a plane through weights.
 CHECKPOINTS = ("initial", "final")
 
@@ -75,6 +78,8 @@ class Surface:
     """
 
     enabled: bool = True
+    workers: int = 1
+    engine: str = "local"
     size: Any = 13
     extent: Any = 1.0
     plane: Any = "random"
@@ -96,6 +101,8 @@ class Surface:
         for field in fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         self._check("enabled", isinstance(self.enabled, bool), "true or false")
+        self._check("workers", _whole(self.workers, 1), "a whole number of at least 1")
+        self._check("engine", self.engine in ENGINES, f"one of {', '.join(ENGINES)}")
         self._check(
             "size",
             _whole(self.size, 1) or (_pair(self.size) and all(_whole(cells, 1) for cells in self.size)),
@@ -155,8 +162,9 @@ class Surface:
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        """What determines the surface, as plain data: every key but ``enabled``."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "enabled"}
+        """What determines the surface, as plain data: every key but whether and where it is computed."""
+        names = [field.name for field in fields(self) if field.name not in HOW_COMPUTED]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def subset_seed(self) -> int:
@@ -272,7 +280,8 @@ def compute_run(
     Writes ``surface.zarr``, ``directions.npz`` and :data:`gruland.landscape.pictures.PICTURES` to the run's folder
     ``landscape`` and the entry ``landscape`` of its results.json; for ``plane=trajectory`` also
     :data:`PATH_PICTURES` and, as ``path``, each epoch's place and true loss. A surface that is already there with the
-    same settings is not computed again, an interrupted one goes on, and several processes share one.
+    same settings is not computed again, an interrupted one goes on, and one that another process is computing is
+    waited for.
 
     Args:
         run: a run whose best checkpoint exists.
@@ -401,6 +410,8 @@ def surface_of(
         attributes=attributes,
         label=label,
         max_seconds=settings.max_seconds,
+        workers=settings.workers,
+        engine=settings.engine,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -260,6 +261,15 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
         assert (np.diff(bounds, axis=0) >= 0).all()
         assert bounds.min() >= 0
         assert bounds.max() <= 1  # a share
+
+    # Planes as workers compute them, here in this process, are those of the comparison itself.
+    for planes in trained.glob("*/*/landscape/comparison/planes-*"):
+        shutil.rmtree(planes)
+    with monkeypatch.context() as patch:
+        patch.setattr("gruland.workers.Workers.alone", True)
+        patch.setattr("gruland.landscape.pictures.write", lambda *_: None)
+        compare(collect([trained]), {**SMALL, "workers": 2}, folder=tmp_path / "workers")
+    assert json.loads((tmp_path / "workers" / "comparison.json").read_text()) == result
 
     def again(*_, **__):
         pytest.fail("computed again")

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m gruland.landscape",
         usage="python -m gruland.landscape PATH... [key=value ...] [--config-dir FOLDER]",
         description="Compute the loss surface of finished runs and draw it into their folders. "
-        "A surface that is complete is left alone, an interrupted one goes on, and several processes share one.",
+        "A surface that is complete is left alone, an interrupted one goes on; workers=4 computes in four processes.",
         epilog="examples: python -m gruland.landscape outputs/reviews size=51 reviews=all; with tolerance=0.01 as "
         "few reviews and cells as keep every cell's loss within 1% of the loss range; plane=trajectory extent=null the "
         "plane of a run's epochs. "
@@ -105,7 +105,7 @@ def _compute(path: Path, words: Sequence[str]) -> dict[str, Any]:
     run = runs.load(path)
     settings = Surface.of(config.over(run.config.landscape, words, "landscape"))
     device = "cuda" if torch.cuda.is_available() else None
-    # Not locked while it computes: several processes share the work.
+    # The run is not locked while it computes: only the surface is.
     return compute_run(run, settings, device=device, writing=lambda: run.locked(_PATIENCE))
 
 

@@ -67,7 +67,12 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 
 def requested(cfg: DictConfig) -> dict[str, Any]:
     """What is to be measured of the trained model, as a finished run's results.json has it."""
-    return {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")}
+    wanted: dict[str, Any] = {
+        key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")
+    }
+    for key in ("workers", "engine"):  # they say where, not what
+        wanted["landscape"].pop(key, None)
+    return wanted
 
 
 def name(cfg: DictConfig) -> str:

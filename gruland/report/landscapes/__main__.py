@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage="python -m gruland.landscape compare PATH... [key=value ...] [--out FOLDER]",
         description="Loss landscapes of models side by side: surfaces over the same random planes, measures with "
         "intervals over training seeds and planes, Hessian spectra, barriers, paths. What is computed already is kept "
-        "in the runs' folders, an interrupted comparison goes on, and several processes share the work.",
+        "in the runs' folders, an interrupted comparison goes on; workers=4 computes planes in four processes.",
         epilog="example: python -m gruland.landscape compare outputs/paper directions=10 reviews=1000",
     )
     parser.add_argument(

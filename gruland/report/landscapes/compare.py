@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -13,10 +14,18 @@ from omegaconf import OmegaConf
 from gruland.config import CONF, unknown
 from gruland.progress import Progress
 from gruland.report.collect import Collection, Model, models
-from gruland.report.landscapes.measurements import BARRIER_POINTS, Bench, Measured, benches
+from gruland.report.landscapes.measurements import (
+    BARRIER_POINTS,
+    Bench,
+    Measured,
+    PlaneSurfaces,
+    PlaneTask,
+    benches,
+)
 from gruland.report.landscapes.page import write_page
 from gruland.runs import Run
-from gruland.surfaces import Surface
+from gruland.surfaces import HOW_COMPUTED, Surface
+from gruland.workers import Workers
 
 _loaded: Any = OmegaConf.to_container(OmegaConf.load(CONF / "comparison.yaml"))
 #: What a comparison can be asked, and what it does unasked.
@@ -45,11 +54,15 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
     asked = {**SETTINGS, **(settings or {})}
     _check(asked)
     surface = Surface.of({key: value for key, value in asked.items() if key not in _OWN})
+    asked = {key: value for key, value in asked.items() if key not in HOW_COMPUTED}
     measured = Measured(asked, models(collection.runs, collection.left_out))
     named = [
         (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
     ]
     places = {run.path: (model.label, seed) for model in measured.models for seed, run in model.runs.items()}
+    if surface.workers > 1 or surface.engine != "local":
+        _planes_ahead([run for _, run in named], surface, asked["directions"])
+        surface = replace(surface, workers=1, engine="local")
     repeated = [model for model in measured.models if len(model.runs) > 1] if asked["barriers"] else []
     # The unit is a pass over a review: a point of a plane takes one, a product with the Hessian about five.
     reviews = asked["reviews"] if isinstance(asked["reviews"], int) else ALL_REVIEWS
@@ -73,6 +86,18 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
             measured.curvature.setdefault(label, {})[seed] = bench.curvature(asked["curvature"])
             whole.advance(hessian)
     return write_page(measured, Path(folder))
+
+
+def _planes_ahead(runs: Sequence[Run], settings: Surface, directions: int) -> None:
+    """Let workers compute the planes of all runs into their folders, where the comparison finds them."""
+    tasks = [PlaneTask(run.path.resolve(), index) for run in runs for index in range(directions)]
+    alone = replace(settings, workers=1, engine="local")
+    with (
+        Progress(len(tasks), f"planes, {settings.workers} workers") as progress,
+        Workers(PlaneSurfaces(alone), settings.workers, settings.engine) as workers,
+    ):
+        for task, _, _ in workers.map(tasks):
+            progress.advance(detail=f"{task.run.name}, plane {task.index + 1}")
 
 
 def _barriers(model: Model, settings: Surface) -> dict[str, Any]:

@@ -11,8 +11,8 @@
         barrier-<hash>-<other run>.json   the loss on the way to another seed's weights
 
 A hash is that of the settings that matter, so that comparisons with other settings stay side by side; barriers
-and the Hessian are taken over to other planes. Several processes share a surface (:mod:`gruland.landscape.cells`); what
-is one file is computed by whoever comes first, or twice.
+and the Hessian are taken over to other planes. A surface is computed by one process at a time; what is one file is
+computed by whoever comes first, or twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gruland.files import read_json, write_json
 from gruland.landscape.directions import fingerprint
@@ -75,20 +75,18 @@ class Bench:
 
         return objective_of(self.model, self.run.data, self.settings)
 
-    def surfaces(self, directions: int) -> Iterator[xarray.Dataset]:
-        """The surface over the plane of each direction seed, one after the other."""
+    def surface(self, index: int, label: str | None = None) -> xarray.Dataset:
+        """The surface over the plane of a direction seed, counted from the settings'."""
         from gruland.surfaces import surface_of
 
-        folder = self.folder / f"planes-{_hash(self.settings.to_dict())}"
+        settings = replace(self.settings, seed=self.settings.seed + index)
+        path = self.folder / f"planes-{_hash(self.settings.to_dict())}" / f"seed-{settings.seed}.zarr"
+        return surface_of(self.run, settings, evaluate=self.evaluate, path=path, label=label)
+
+    def surfaces(self, directions: int) -> Iterator[xarray.Dataset]:
+        """The surface over the plane of each direction seed, one after the other."""
         for index in range(directions):
-            seed = self.settings.seed + index
-            yield surface_of(
-                self.run,
-                replace(self.settings, seed=seed),
-                evaluate=self.evaluate,
-                path=folder / f"seed-{seed}.zarr",
-                label=f"{self.name}: plane {index + 1}/{directions}",
-            )
+            yield self.surface(index, f"{self.name}: plane {index + 1}/{directions}")
 
     def path(self) -> tuple[xarray.Dataset, dict[str, Any]] | None:
         """The surface over the plane of the training's path, and the path as columns; None if no epochs were kept."""
@@ -183,6 +181,29 @@ def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Benc
             fresh.data = loaded[key]
         loaded[key] = fresh.data
         yield Bench(fresh, settings, f"[{number}/{len(runs)}] {name}")
+
+
+class PlaneTask(NamedTuple):
+    """A run's folder and the index of one of its planes."""
+
+    run: Path
+    index: int
+
+
+class PlaneSurfaces:
+    """What a worker does for a comparison: it computes a plane's surface into the run's folder.
+
+    A worker keeps the run that it had last, with its model and its reviews.
+    """
+
+    def __init__(self, settings: Surface) -> None:
+        self._settings = settings
+        self._bench: Bench | None = None
+
+    def __call__(self, task: PlaneTask) -> None:
+        if self._bench is None or self._bench.run.path != task.run:
+            self._bench = Bench(Run(task.run), self._settings, task.run.name)
+        self._bench.surface(task.index)
 
 
 @dataclass
