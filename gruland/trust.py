@@ -31,6 +31,7 @@ ALLOWED = (
     "gruland.embedding",
     "gruland.regularizers",
     "gruland.surfaces.Surface",
+    "gruland.surfaces.settings.Surface",  # where it lies
     "torch.optim",
 )
 

@@ -501,7 +501,7 @@ class FakeRun:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("gruland.surfaces.write_pictures", lambda *_: None)
+    monkeypatch.setattr("gruland.surfaces.results.write_pictures", lambda *_: None)
     return FakeRun(tmp_path)
 
 
@@ -551,7 +551,7 @@ def test_products_are_rounded_only_where_the_tolerance_allows_it(run, monkeypatc
         evaluate.about["precision"] = evaluate.precision
         return evaluate
 
-    monkeypatch.setattr(surfaces, "objective_of", rounded)
+    monkeypatch.setattr("gruland.surfaces.computation.objective_of", rounded)
     monkeypatch.setattr(
         EvaluationLoss, "take", lambda self, rows, take=EvaluationLoss.take: _as(self, take(self, rows))
     )

@@ -52,7 +52,7 @@ class FakeRun:
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("gruland.surfaces.write_pictures", lambda *_: None)
+    monkeypatch.setattr("gruland.surfaces.results.write_pictures", lambda *_: None)
 
 
 def test_a_run_gets_its_surface_pictures_and_results(tmp_path):
@@ -514,7 +514,7 @@ def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(
     pictures = [kept.path / "landscape" / name for name in ("trajectory.png", "trajectory.pdf")]
     assert all(picture.stat().st_size > 5000 for picture in pictures)
     with monkeypatch.context() as patched:
-        patched.setattr("gruland.surfaces.run_path", lambda *_: pytest.fail("computed again"))
+        patched.setattr("gruland.surfaces.results.run_path", lambda *_: pytest.fail("computed again"))
         assert compute_run(kept, settings) == results
     compute_run(kept, SETTINGS)  # another plane: the path's pictures would not belong to it
     assert not any(picture.exists() for picture in pictures)
