@@ -27,7 +27,7 @@ from gruland.landscape import contour_figure, gates_of, load_directions, load_su
 from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
-from gruland.surfaces import Surface, compute_run, objective_of, plane_of, surface_of
+from gruland.surfaces import HOW_COMPUTED, Surface, compute_run, objective_of, plane_of, surface_of
 from gruland.weights import save_weights
 
 #: Those of a configuration before there were others.
@@ -233,14 +233,14 @@ def test_the_configuration_and_the_class_have_the_same_keys_and_defaults():
     node = gruland.compose().landscape
     assert node._target_ == "gruland.surfaces.Surface"
     assert Surface.of(node) == Surface(enabled=node.enabled)
-    assert set(node) - {"_target_", "enabled"} == set(Surface().to_dict())
+    assert set(node) - {"_target_", *HOW_COMPUTED} == set(Surface().to_dict())
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
         ("sise", r"landscape.sise=3: there is no such key, did you mean landscape.size\?"),
-        ("zzzz", "landscape.zzzz=3: there is no such key, expected one of enabled, size, extent"),
+        ("zzzz", "landscape.zzzz=3: there is no such key, expected one of enabled, workers, engine, size"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_one(key, message):
