@@ -174,6 +174,8 @@ def test_command_keeps_the_run_s_own_settings(two_runs):
         ("size=3,5", "size=3,5: expected one value; a command on finished runs has no sweep"),
         ("size=99999999999999999999", "landscape.size=99999999999999999999: expected a whole number that"),
         ("size=0", "landscape.size=0: expected a whole number of at least 1"),
+        ("workers=0", "landscape.workers=0: expected a whole number of at least 1"),
+        ("engine=dask", "landscape.engine=dask: expected one of local, ray"),
         ("reviews=0", "landscape.reviews=0"),
         ("normalization=layer", "landscape.normalization='layer'"),
         ("seed=x", "landscape.seed=x"),
