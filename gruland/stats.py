@@ -60,10 +60,6 @@ class Interval:
         """high - low."""
         return self.high - self.low
 
-    def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside; a difference of models is judged by :class:`Difference`, not by this."""
-        return not self.low <= value <= self.high
-
     def __str__(self) -> str:
         """Two digits of the half width are shown, and whether the training seed was held fixed."""
         digits = _decimals(self.width / 2 or abs(self.estimate))
@@ -97,10 +93,6 @@ class Band:
         return Interval(
             float(self.estimate[point]), float(self.low[point]), float(self.high[point]), self.over
         )
-
-    def excludes(self, value: float) -> np.ndarray:
-        """Whether ``value`` lies outside [X]."""
-        return ~((self.low <= value) & (value <= self.high))
 
 
 def crossed_interval(values_SD: ArrayLike, *, confidence: float = 0.95) -> Interval:

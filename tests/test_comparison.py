@@ -175,7 +175,7 @@ def test_only_what_both_models_have_is_compared():
 
 def test_one_common_training_is_about_these_two_and_gets_no_verdict():
     found = row(AREA, {"none": {0: [1.0, 1.1, 1.2]}, "zoneout": {0: [2.0, 2.1, 2.2]}}, PAIR)
-    assert found.differences["zoneout"].interval.excludes(0)
+    assert found.differences["zoneout"].interval.low > 0
     assert found.verdict("zoneout") == ""
     assert remark([found]) == [
         "Where two models have one training seed in common, the table is about these two trainings: it says nothing "

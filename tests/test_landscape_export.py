@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from gruland.landscape import compute_line, compute_surface, export_surface
+from gruland.landscape import compute_surface, export_surface
 
 PLANE = {"w": torch.zeros(1, 2, dtype=torch.float64)}
 UNIT = [
@@ -39,7 +39,7 @@ def surface():
 
 @pytest.fixture
 def line():
-    return compute_line(evaluate, PLANE, UNIT[0], size=6, extent=(-1, 2))
+    return compute_surface(evaluate, PLANE, UNIT[:1], size=(6, 1), extent=((-1, 2), 1))
 
 
 def test_npz_holds_arrays_and_attributes(tmp_path, surface):

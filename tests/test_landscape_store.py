@@ -20,7 +20,7 @@ import xarray
 from torch import nn
 from torch.func import functional_call
 
-from gruland.landscape import compute_line, compute_surface, load_surface, random_directions
+from gruland.landscape import compute_surface, load_surface, random_directions
 from gruland.landscape import surface as surfaces
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.refinement import NestedGrids
@@ -173,7 +173,7 @@ def test_errors_of_differences_are_those_to_the_origin_even_where_it_is_no_cell(
 
 def test_a_line_is_a_surface_of_one_row(tmp_path):
     path = tmp_path / "line.zarr"
-    line = compute_line(Wavy(), PLANE, UNIT[0], size=6, extent=(-0.5, 2), path=path)
+    line = compute_surface(Wavy(), PLANE, UNIT[:1], size=(6, 1), extent=((-0.5, 2), 1), path=path)
     assert line["beta"].values.tolist() == [0.0]
     np.testing.assert_allclose(line["alpha"], np.linspace(-0.5, 2, 6))
     np.testing.assert_allclose(line["loss"], plain_loop(line["alpha"].values, [0.0]), rtol=1e-13)

@@ -71,11 +71,7 @@ def test_epsilon_sharpness_finds_a_maximum_within_the_box():
 def test_adaptive_sharpness_of_a_linear_loss():
     ball = adaptive_sharpness(linear, WEIGHTS, radius=0.2)
     assert ball.value == pytest.approx(0.2 * np.linalg.norm(w * g))
-    box = adaptive_sharpness(linear, WEIGHTS, radius=0.2, norm="linf")
-    assert box.value == pytest.approx(0.2 * np.abs(w * g).sum())
-    for found in (ball, box):
-        moved = flat(found.parameters) - w
-        assert moved[2] == 0  # a weight of zero does not move
+    assert flat(ball.parameters)[2] == w[2] == 0  # a weight of zero does not move
     relative = np.divide(flat(ball.parameters) - w, w, out=np.zeros(6), where=w != 0)
     assert np.linalg.norm(relative) == pytest.approx(0.2)
 
@@ -103,7 +99,6 @@ def test_adaptive_sharpness_is_blind_to_a_rescaling_of_the_layers():
     assert float(two_layers(rescaled)) == pytest.approx(float(two_layers(weights)))
     for measure in (
         lambda p: adaptive_sharpness(two_layers, p, radius=0.3).value,
-        lambda p: adaptive_sharpness(two_layers, p, radius=0.3, norm="linf").value,
         lambda p: mean_adaptive_sharpness(two_layers, p, draws=5).estimate,
     ):
         assert measure(rescaled) == pytest.approx(measure(weights))
@@ -186,7 +181,6 @@ def test_a_loss_that_is_infinite_in_the_ball():
         (epsilon_sharpness, {"epsilon": 0}, "epsilon=0: expected a positive number"),
         (epsilon_sharpness, {"steps": 0}, "steps=0: expected a whole number of at least 1"),
         (adaptive_sharpness, {"radius": -1.0}, "radius=-1.0: expected a positive number"),
-        (adaptive_sharpness, {"norm": "l1"}, "norm='l1': expected l2 or linf"),
         (mean_adaptive_sharpness, {"deviation": float("nan")}, "deviation=nan: expected a positive number"),
         (mean_adaptive_sharpness, {"draws": 1}, "draws=1: expected a whole number of at least 2"),
     ],

@@ -32,7 +32,6 @@ _EXPORTS = {
     "bands": "pictures",
     "barrier": "alignment",
     "barrier_curves": "pictures",
-    "compute_line": "surface",
     "compute_surface": "surface",
     "contour_figure": "pictures",
     "contour_sheet": "pictures",

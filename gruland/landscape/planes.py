@@ -184,7 +184,6 @@ def trajectory_plane(
     names: Sequence[str] | None = None,
     *,
     origin: str | None = None,
-    centred: bool = True,
 ) -> Plane:
     """The plane of the two principal components of a training's checkpoints.
 
@@ -195,8 +194,8 @@ def trajectory_plane(
     signs are fixed: the checkpoint farthest from the origin along the axis lies at negative alpha and positive beta,
     so that a usual path comes from the left.
 
-    The plane passes through the origin, though, and not through the path's mean: the components of M itself
-    (``centred=False``) leave the smallest distances that a plane through the origin can have.
+    The plane passes through the origin, though, and not through the path's mean: the components of M itself would
+    leave the smallest distances that a plane through the origin can have.
 
     **A trap for readers.** A high explained variance is no sign of a path of low dimension: n steps of a random walk
     in high dimension have it, too (Antognini and Sohl-Dickstein 2018, "PCA of high dimensional random walks with
@@ -209,12 +208,10 @@ def trajectory_plane(
         checkpoints: the weights of each, in the path's order; at least three that do not lie on one line.
         names: of their points; None = their numbers from 0.
         origin: the name of the checkpoint that lies at (0, 0); None = the last.
-        centred: whether the mean is taken off before the components are found.
 
     Returns:
         A plane with the projections of all checkpoints as ``points``, and as attributes ``explained`` (the share of
-        the path's variance along either axis; not centred, of the squared distances to the origin), ``random_walk``,
-        ``origin``, ``centred`` and ``units``.
+        the path's variance along either axis), ``random_walk``, ``origin``, ``centred`` (true) and ``units``.
 
     Raises:
         ValueError: fewer than three checkpoints, another number of names, an unknown origin; other names or shapes
@@ -226,13 +223,13 @@ def trajectory_plane(
     for label, weights in zip(labels, checkpoints, strict=True):
         check_weights(label, weights, base)
     offsets = [difference(weights, base) for weights in checkpoints]
-    components, explained = _principal(gram_matrix(offsets), centred)
+    components, explained = _principal(gram_matrix(offsets))
     axes = [_like(combination(offsets, column), base) for column in components.T]
     attributes = {
         "explained": explained.tolist(),
-        "random_walk": random_walk_shares(len(checkpoints), index, centred).tolist(),
+        "random_walk": random_walk_shares(len(checkpoints), index).tolist(),
         "origin": labels[index],
-        "centred": centred,
+        "centred": True,
         "units": ["Euclidean distance"] * 2,
     }
     plane = Plane(dict(base), axes, "trajectory", {}, attributes)
@@ -253,14 +250,14 @@ def _origin(labels: Sequence[str], checkpoints: int, origin: str | None) -> int:
     return checkpoints - 1 if origin is None else labels.index(origin)
 
 
-def _principal(gram: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+def _principal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two components as weights of the checkpoints' offsets [n, 2], and their shares of the variance [2].
 
-    With Y [n, d] for the offsets and J = I - 1/n (not centred, I), the components of J Y are Y' J v / sqrt(lambda) for
+    With Y [n, d] for the offsets and J = I - 1/n, the components of J Y are Y' J v / sqrt(lambda) for
     the eigenvectors v of J Y Y' J = J G J, and J v = v where lambda > 0.
     """
     n = len(gram)
-    centring = np.eye(n) - (1 / n if centred else 0)
+    centring = np.eye(n) - 1 / n
     values, vectors = np.linalg.eigh(centring @ gram @ centring)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
     # A length below this share of the longest is the rounding of weights in float32.
@@ -272,16 +269,16 @@ def _principal(gram: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]
     return components * np.where(farthest < 0, -1, 1) * [-1, 1], values[:2] / values.sum()
 
 
-def random_walk_shares(checkpoints: int, origin: int = -1, centred: bool = True) -> np.ndarray:
+def random_walk_shares(checkpoints: int, origin: int = -1) -> np.ndarray:
     """The shares of variance [2] along two components of n points of a random walk with d -> infinity.
 
-    Its Gram matrix around the point o is (|i - o| + |j - o| - |i - j|) / 2. Centred, the eigenvectors are cosines and
+    Its Gram matrix around the point o is (|i - o| + |j - o| - |i - j|) / 2. Centred, its eigenvectors are cosines and
     the eigenvalues 1 / (4 sin^2(pi k / 2n)) for k = 1, 2, ..., which add up to (n^2 - 1) / 6 (Antognini and
     Sohl-Dickstein 2018, section 3): 62% and 16% of nine points.
     """
     steps = np.arange(checkpoints) - range(checkpoints)[origin]
     gram = (np.abs(steps)[:, None] + np.abs(steps) - np.abs(steps[:, None] - steps)) / 2
-    return _principal(gram, centred)[1]
+    return _principal(gram)[1]
 
 
 # -- vectors of named tensors, in float64 on the CPU

@@ -166,29 +166,6 @@ def compute_surface(
         return store.surface
 
 
-def compute_line(
-    evaluate: Objective,
-    parameters: Mapping[str, Tensor],
-    direction: Mapping[str, Tensor],
-    *,
-    size: int = 51,
-    extent: float | Sequence[float] = 1.0,
-    **options: Any,
-) -> xarray.Dataset:
-    """The loss along one direction: a surface with the one row beta = 0.
-
-    Args:
-        evaluate, parameters, options: as in :func:`compute_surface`.
-        direction: delta.
-        size: cells.
-        extent: the line runs over [-extent, extent], or from low to high of (low, high).
-
-    Raises:
-        ValueError: see :func:`compute_surface`.
-    """
-    return compute_surface(evaluate, parameters, [direction], size=(size, 1), extent=(extent, 1.0), **options)
-
-
 def _check(
     parameters: Mapping[str, Tensor],
     directions: Sequence[Mapping[str, Tensor]],

@@ -93,7 +93,6 @@ def adaptive_sharpness(
     *,
     radius: float = 0.05,
     steps: int = 20,
-    norm: str = "l2",
     label: str | None = None,
 ) -> Worst:
     """The largest rise of the loss within a ball of perturbations relative to the weights, in nats.
@@ -101,33 +100,30 @@ def adaptive_sharpness(
     Kwon et al. 2021 ("ASAM"), definition 2 with T_w = diag(|w_i|), as Andriushchenko et al. 2023 ("A modern look at the
     relationship between sharpness and generalization", equation 1) evaluate it, elementwise::
 
-        max {L(w + y) - L(w): || y / |w| ||_p <= radius},   p = 2 or infinity
+        max {L(w + y) - L(w): || y / |w| ||_2 <= radius}
 
     It does not change when a layer's weights are scaled up and the next one's down. A weight of zero does not move.
-    The l2 radius is that of the whole vector y / |w|: the random perturbation of :func:`mean_adaptive_sharpness` with
+    The radius is that of the whole vector y / |w|: the random perturbation of :func:`mean_adaptive_sharpness` with
     standard deviation s has about radius s sqrt(number of weights). The maximum is climbed to by projected ascent of
-    normalized gradients (sign for p = infinity) from the weights, with steps that shrink; the best point met counts,
+    normalized gradients from the weights, with steps that shrink; the best point met counts,
     so that it is a lower bound.
 
     Args:
         loss, parameters, gradient, label: as :func:`epsilon_sharpness` takes them.
         radius: of the ball, dimensionless.
         steps: of the ascent; each costs a gradient and a loss.
-        norm: ``"l2"`` or ``"linf"``.
 
     Raises:
-        ValueError: a radius that is not positive, no step, an unknown norm, or a loss that is not finite.
+        ValueError: a radius that is not positive, no step, or a loss that is not finite.
     """
     _check(radius=radius, steps=steps)
-    if norm not in ("l2", "linf"):
-        raise ValueError(f"norm={norm!r}: expected l2 or linf")
     scale = {name: w.detach().abs() for name, w in parameters.items()}
 
     def climb(y: Parameters, slope: Parameters, step: float) -> dict[str, Tensor]:
         # In units of the weights: x = y / |w|, whose gradient is |w| times y's.
         x = {name: torch.where(s > 0, y[name] / s, 0) for name, s in scale.items()}
         ascent = {name: s * slope[name] for name, s in scale.items()}
-        moved = _climb_l2(x, ascent, radius, step) if norm == "l2" else _climb_linf(x, ascent, radius, step)
+        moved = _climb_l2(x, ascent, radius, step)
         return {name: s * moved[name] for name, s in scale.items()}
 
     base, worst = _ascend(loss, parameters, gradient, climb, steps, label)
@@ -215,12 +211,6 @@ def _climb_l2(x: Parameters, ascent: Parameters, radius: float, step: float) -> 
     moved = {name: x[name] + (step * radius / length if length else 0) * a for name, a in ascent.items()}
     shrink = min(1.0, radius / (_norm(moved) or radius))
     return {name: shrink * m for name, m in moved.items()}
-
-
-def _climb_linf(x: Parameters, ascent: Parameters, radius: float, step: float) -> dict[str, Tensor]:
-    return {
-        name: (x[name] + 2 * step * radius * a.sign()).clamp(-radius, radius) for name, a in ascent.items()
-    }
 
 
 def _norm(vector: Parameters) -> float:
