@@ -334,7 +334,7 @@ def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     computed = []
     for name in ("curvature", "mean_sharpness"):
         monkeypatch.setattr(
-            f"gruland.report.landscapes.curvature.{name}",
+            f"gruland.report.landscapes.hessians.{name}",
             lambda *_, name=name: computed.append(name) or {},
         )
     monkeypatch.setattr(type(one), "_barrier", lambda *_: computed.append("barrier") or {})

@@ -238,6 +238,7 @@ class _Matching:
     def descend(self, seed: int) -> list[Arrangement]:
         found = [identity(layer.size) for layer in self.units]
         random, best, gained = np.random.default_rng(seed), self.score(found), True
+        # A sweep visits every layer once; without a gain in a whole sweep the end is reached.
         while gained:
             gained = False
             for index in random.permutation(len(self.units)):
@@ -254,6 +255,8 @@ class _Matching:
         """
         size = self.units[index].size
         even, odd = torch.zeros(2, size, size, dtype=torch.float64)
+        # Where the layer's units stand, the other axes follow their own layers' arrangements; then each block [H, n] of
+        # the reference meets the network's, unit by unit: [H, n] x [H, n] -> [H, H].
         for place in self.units[index].places:
             moved = self.own[place.name]
             for layer, axis in self._axes(place.name):
@@ -357,9 +360,12 @@ def barrier(
     check_weights("b", b, a)
     if points < 3 or resamples < 1:
         raise ValueError(f"points={points}, resamples={resamples}: expected at least 3 points and 1 resample")
+    # The examples' losses and correctness at each of T points of the line: [T, N].
     t = np.linspace(0, 1, points)
     measured = [examples(evaluate(_between(a, b, float(step)))) for step in t]
     loss, correct = (np.stack([_numpy(values) for values in pair]) for pair in zip(*measured, strict=True))
+    # How far loss and error lie above the chord between the ends, example by example: [2, T, N]. Its maximum over t of
+    # the mean over examples is the height; resampled examples have maxima of their own.
     excess = np.stack([over_chord(loss, t), over_chord(1 - correct, t)])
     groups = strata(evaluate)
     heights = _heights(excess, _resampled(loss.shape[1], groups, resamples, seed))

@@ -85,6 +85,7 @@ def random_directions(
     by_gate = gate is not None or normalization in ("unit", "gate")
     if gates is None and by_gate:
         raise ValueError("groups by gate or unit need gates=gates_of(module)")
+    # What moves: a block for each matrix, with the vectors that count as part of its rows.
     blocks = _blocks(parameters, vectors, gates or {}, [only] if isinstance(only, str) else only, gate)
     if by_gate and all(block.gates == 1 for block in blocks):
         asked = f"gate={gate!r}" if gate is not None else f"normalization={normalization!r}"
@@ -92,6 +93,8 @@ def random_directions(
             f"{asked}: there is no stack of gates among {', '.join(block.name for block in blocks)}, expected the "
             "parameters of a GRU or LSTM by PyTorch's names, or normalization='filter'"
         )
+    # The weights and each draw as groups [groups, members] of a block: its rows, units, gates or all of it. Within a
+    # group the draw is made orthogonal to the directions before it and as long as the weights.
     weights = _grouped(blocks, [block.of(parameters) for block in blocks], normalization)
     directions: list[list[Tensor]] = []
     for index in range(count):
@@ -99,6 +102,7 @@ def random_directions(
         drawn = _grouped(blocks, [block.of(noise) for block in blocks], normalization)
         before = [[direction[n] for direction in directions] for n in range(len(drawn))]
         directions.append([_scaled(*groups) for groups in zip(drawn, before, weights, strict=True)])
+    # Back to the parameters' names, shapes, dtypes and devices; what does not move is zero.
     return [_ungrouped(parameters, blocks, direction, normalization) for direction in directions]
 
 

@@ -107,9 +107,9 @@ class Bench:
         )
 
     def curvature(self, reviews: int) -> dict[str, Any]:
-        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.curvature`."""
+        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.hessians`."""
         from gruland.objective.mean_loss import MeanLoss
-        from gruland.report.landscapes.curvature import VERSION, curvature, mean_sharpness
+        from gruland.report.landscapes.hessians import VERSION, curvature, mean_sharpness
         from gruland.surfaces import reviews_of
 
         model, seed = self.model, self.settings.subset_seed
