@@ -124,7 +124,7 @@ def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypa
         elif module == "gruland.landscape" and words[0] == "compare":
             compare._check(config.over(compare.SETTINGS, overrides, "comparison"))
         elif module == "gruland.attack":
-            _attacks({}, [word for word in overrides if not word.startswith("gate.")])
+            _attacks({}, [word for word in overrides if not word.startswith(("gate.", "checkpoint="))])
         elif module == "gruland.landscape":
             Surface.of(config.over(Surface().to_dict(), overrides, "landscape"))
 

@@ -304,7 +304,7 @@ def _draw(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> F
         if kind == "queries":
             axes.set_xscale("log", base=2)
         axes.set_xlabel(BUDGETS[kind])
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.02)
     panels[0].set_ylabel("accuracy")
     handles = {
         text: handle
