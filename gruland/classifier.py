@@ -81,7 +81,7 @@ class Classifier(pl.LightningModule):
             precision=precision,
         )
         self.head = nn.Linear(hidden_size, task.num_outputs)
-        self.metrics = nn.ModuleDict({"val": SplitMetrics(task), "test": SplitMetrics(task)})
+        self.metrics = SplitMetrics(task)
 
     @property
     def regularizer(self) -> Regularizer:
@@ -197,10 +197,10 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._score("val", batch)
+        self._score(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._score("test", batch)
+        self._score(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
@@ -208,14 +208,13 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
 
-    def _score(self, stage: str, batch: Any) -> None:
+    def _score(self, batch: Any) -> None:
         count = len(batch.labels) if batch.weight else 0  # every process takes part when they are gathered
-        self.metrics[stage].update(self(batch.tokens, batch.lengths)[:count], batch.labels[:count])
+        self.metrics.update(self(batch.tokens, batch.lengths)[:count], batch.labels[:count])
 
     def _log_scores(self, stage: str) -> None:
-        metrics = self.metrics[stage]
-        scores = metrics.compute()
-        metrics.reset()
+        scores = self.metrics.compute()
+        self.metrics.reset()
         if not torch.isfinite(scores["loss"]):
             loss, epoch = float(scores["loss"]), self.current_epoch + 1
             raise ValueError(f"{stage}/loss is {loss} in epoch {epoch}: try a lower optimizer.lr")

@@ -101,13 +101,14 @@ def build_tester(
     """What tests the model that ``trainer`` has trained: itself, or after several processes one for this process."""
     if trainer.world_size == 1:
         return trainer
-    alone = OmegaConf.merge(cfg, {"trainer": {"devices": 1}})
-    alone.trainer = _without(alone.trainer, "strategy")
+    alone = cfg.copy()
+    alone.trainer = _without(cfg.trainer, "strategy")
+    alone.trainer.devices = 1
     return build_trainer(alone, callbacks, attached, folder)
 
 
 def _without(node: DictConfig, key: str) -> DictConfig:
-    return OmegaConf.masked_copy(node, [name for name in node if name != key])
+    return OmegaConf.masked_copy(node, [str(name) for name in node if name != key])
 
 
 def threads(cfg: DictConfig, processes: int = 1) -> int:
