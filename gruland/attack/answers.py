@@ -16,7 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -273,7 +273,8 @@ class ReusedStates:
         self._task, self._key, self._encoder = victim.task, key, Encoder(victim.data)
         self._most = victim.data.settings.max_length
         self._projections = Projections(model.vectors.detach(), *model.gru.layer(0)[::2])
-        self._passes = [Pass(model, draw) for draw in draws or [None]]
+        given: Sequence[Draw | None] = draws or (None,)
+        self._passes = [Pass(model, draw) for draw in given]
         weight, bias = model.head.weight.detach(), model.head.bias.detach()
         self._head = weight.double(), bias.double()
         self._memories: dict[int, _Memory] = {}
@@ -357,11 +358,11 @@ class ReusedStates:
 
     def _probabilities(self, sequences: Sequence[_Sequence]) -> np.ndarray:
         """Their mean over the passes [B, C]."""
-        total = 0.0
+        found = []
         for index in range(len(self._passes)):
             logits_BK = _linear(torch.cat(list(self._run(index, sequences))).double(), *self._head)
-            total = total + probabilities(self._task, logits_BK.numpy())
-        return np.asarray(total / len(self._passes))
+            found.append(probabilities(self._task, logits_BK.numpy()))
+        return np.asarray(reduce(np.add, found) / len(found))
 
 
 def unavailable(victim: ClassifierVictim, draws: bool) -> str | None:

@@ -95,7 +95,7 @@ def embedding_of(neighbours: Neighbours) -> Any:
     """The neighbours as one of TextAttack's embeddings, whose words are their own indices."""
     from textattack.shared import AbstractWordEmbedding
 
-    class Embedding(AbstractWordEmbedding):  # type: ignore[misc]  # TextAttack has no types
+    class Embedding(AbstractWordEmbedding):
         def __getitem__(self, index: Any) -> None:
             return None
 

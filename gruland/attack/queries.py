@@ -224,11 +224,12 @@ def _in_processes(
             ends.append(end)
             processes.append(process)
         while ends:
-            for end in wait(ends):
+            for ready in wait(ends):
+                end = next(one for one in ends if one is ready)
                 try:
-                    got = end.recv()  # type: ignore[union-attr]  # no socket, no handle: a connection
+                    got = end.recv()
                 except EOFError:
-                    ends.remove(end)  # type: ignore[arg-type]
+                    ends.remove(end)
                     continue
                 if isinstance(got, Exception):
                     raise got

@@ -151,7 +151,7 @@ def stopwords_of_textfooler() -> frozenset[str]:
     from textattack.attack_recipes import textfooler_jin_2019 as module
     from textattack.constraints.pre_transformation import StopwordModification
 
-    nothing = dict.fromkeys(
+    nothing: dict[str, Any] = dict.fromkeys(
         (
             "WordSwapEmbedding",
             "WordEmbeddingDistance",
