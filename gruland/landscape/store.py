@@ -90,11 +90,6 @@ def _on_its_way(path: Path, wanted: bool) -> xarray.Dataset | None:
     return found[-1]
 
 
-def attributes_at(path: Path) -> list[dict[str, Any]]:
-    """The attributes of the complete surface at ``path`` and of those on their way, as far as there are any."""
-    return [surface.attrs for place in (path, *_partials(path)) if (surface := _read(place)) is not None]
-
-
 def _read(path: Path) -> xarray.Dataset | None:
     """The surface at ``path``, complete or not; None where there is none or it cannot be read."""
     import xarray
