@@ -168,7 +168,7 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int) -> Means:
     values = y.mean(0) - (x.mean(0) - regressors.means[used]) @ slopes
     own = residuals - residuals.mean(0)
     freedom = max(n - regressors.freedom, 1)
-    factor = np.linalg.qr(own, mode="r") if n > y.shape[1] else own
+    factor = np.asarray(np.linalg.qr(own, mode="r")) if n > y.shape[1] else own
     new = factor.T * np.sqrt((1 / n - 1 / total) / freedom)
     modes = np.concatenate([slopes.T @ regressors.modes[used], new], axis=1)
     return Means(values, modes, np.sqrt((new**2).sum(1)))
@@ -177,8 +177,11 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int) -> Means:
 def _cross_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Residuals [n, V] of fits to the other folds, each variable with its best penalty, and the fits' mean [P, V]."""
     folds = [_Fold(x, y, np.arange(len(y)) % FOLDS == number) for number in range(min(FOLDS, len(y)))]
-    squares = [sum(fold.squares(np.full(y.shape[1], penalty)) for fold in folds) for penalty in PENALTIES]
-    best = PENALTIES[np.argmin(squares, axis=0)]
+    squares = np.zeros((len(PENALTIES), y.shape[1]))
+    for row, penalty in zip(squares, PENALTIES, strict=True):
+        for fold in folds:
+            row += fold.squares(np.full(y.shape[1], penalty))
+    best = PENALTIES[squares.argmin(0)]
     residuals, slopes = np.empty_like(y), np.zeros((x.shape[1], y.shape[1]))
     for fold in folds:
         residuals[fold.left_out] = fold.residuals(best)

@@ -169,17 +169,19 @@ class Survey:
             for number, means in enumerate(found):
                 mean[cells, number], modes[number, cells] = means.values, means.modes
             self._own[cells] = found[0].own
-        loss, accuracy = (
-            self._grids.predict(mean[:, number].reshape(self._shape), known) for number in (0, 1)
+        loss, accuracy = (self._grids.predict(mean[:, n].reshape(self._shape), known) for n in (0, 1))
+        loss_modes, accuracy_modes = (
+            interpolated(self._grids, _main(part).T.reshape(-1, *self._shape), known) for part in modes
         )
         return Estimates(
-            loss.values,
-            np.clip(accuracy.values, 0.0, 1.0),
-            *(interpolated(self._grids, _main(part).T.reshape(-1, *self._shape), known) for part in modes),
-            loss.error * self._factor,
-            accuracy.error * self._factor,
-            self._examples.reshape(self._shape).copy(),
-            self._tolerance * spread_of(mean[known.ravel(), 0]),
+            loss=loss.values,
+            accuracy=np.clip(accuracy.values, 0.0, 1.0),
+            modes=loss_modes,
+            accuracy_modes=accuracy_modes,
+            bound=loss.error * self._factor,
+            accuracy_bound=accuracy.error * self._factor,
+            examples=self._examples.reshape(self._shape).copy(),
+            allowed=self._tolerance * spread_of(mean[known.ravel(), 0]),
         )
 
     @property
