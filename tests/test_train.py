@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -345,8 +345,10 @@ def test_a_training_loss_that_is_no_number_keeps_its_batch(tmp_path, monkeypatch
     assert not (train(cfg).path / "not_finite.safetensors").exists()
 
 
-def test_two_processes_train_what_one_trains(tmp_path):
-    # 67 reviews in batches of 8: the last one is too small to be shared evenly; of 33 the last is one review.
+def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
+    # The processes need nothing of the program that runs the tests, which they would import.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    # 65 reviews in batches of 8: of the last batch, one review, the second process has nothing.
     settings = (
         "regularizer=zoneout",
         "model.hidden_size=4",
