@@ -97,7 +97,7 @@ def _planes_ahead(runs: Sequence[Run], settings: Surface, directions: int) -> No
         Workers(PlaneSurfaces(alone), settings.workers, settings.engine) as workers,
     ):
         for task, _, _ in workers.map(tasks):
-            progress.advance(detail=f"{task.run.name}, plane {task.index + 1}")
+            progress.advance(detail=f"{task.run.name}, plane {task.number + 1}")
 
 
 def _barriers(model: Model, settings: Surface) -> dict[str, Any]:

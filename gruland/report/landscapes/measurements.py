@@ -184,10 +184,10 @@ def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Benc
 
 
 class PlaneTask(NamedTuple):
-    """A run's folder and the index of one of its planes."""
+    """A run's folder and the number of one of its planes, from 0."""
 
     run: Path
-    index: int
+    number: int
 
 
 class PlaneSurfaces:
@@ -203,7 +203,7 @@ class PlaneSurfaces:
     def __call__(self, task: PlaneTask) -> None:
         if self._bench is None or self._bench.run.path != task.run:
             self._bench = Bench(Run(task.run), self._settings, task.run.name)
-        self._bench.surface(task.index)
+        self._bench.surface(task.number)
 
 
 @dataclass
