@@ -75,9 +75,8 @@ def calibration_error(confidences: ArrayLike, rights: ArrayLike) -> Interval:
         confidences: [N] or [N, C], of the predicted label, or of each label's prediction.
         rights: the same shape, 1 where the prediction is right.
     """
-    confidences_NC, rights_NC = (
-        np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in (confidences, rights)
-    )
+    found_NC = [np.asarray(values, dtype=np.float64) for values in (confidences, rights)]
+    confidences_NC, rights_NC = (values.reshape(len(values), -1) for values in found_NC)
     N, C = confidences_NC.shape
     bins_NC = np.clip(np.ceil(confidences_NC * BINS) - 1, 0, BINS - 1)
     belongs_NCX = bins_NC[..., None] == np.arange(BINS)

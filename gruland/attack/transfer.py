@@ -139,5 +139,5 @@ class _Worst:
     def add(self, texts: Sequence[str], probabilities: Any) -> None:
         """Take what is worse."""
         losses = self.task.loss_of_probabilities(probabilities, self.labels, "none").numpy()
-        for place in np.flatnonzero(losses > self.losses):
+        for place in np.flatnonzero(losses > self.losses).tolist():
             self.texts[place], self.losses[place] = texts[place], losses[place]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gruland.report import differences
@@ -281,7 +282,7 @@ def curves(study: Study) -> list[Picture]:
             )
             title = f"Accuracy under {_title(attack)}"
             key = f"{study.key}-curve-{attack}"
-            pictures.append(picture(key, title, caption, lambda found=found: _draw(found)))
+            pictures.append(picture(key, title, caption, partial(_draw, found)))
     return pictures
 
 
