@@ -18,7 +18,7 @@ SEEDS ?= 3
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup docs test test-slow test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -39,6 +39,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 test: setup  ## the test suite, on every core
 	$(RUN) pytest -n auto --dist worksteal
+
+test-slow: setup  ## what is too long for it, such as the documentation's commands typed with an installed wheel
+	$(RUN) pytest -n auto -m slow
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.

@@ -1,9 +1,18 @@
 import csv
+import importlib
+import logging
 import os
 import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 # One thread a process: the suite runs beside other work, and small sizes gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,29 +24,117 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory, worker_id):
-    """A cache of the suite's own, so that no test depends on what an earlier one left; its workers share it."""
-    before = os.environ.get("GRULAND_CACHE")
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id):
+    """A folder of the session's that all its workers have."""
     base = tmp_path_factory.getbasetemp()
-    os.environ["GRULAND_CACHE"] = str((base if worker_id == "master" else base.parent) / "cache")
-    yield
-    if before is None:
-        del os.environ["GRULAND_CACHE"]
-    else:
-        os.environ["GRULAND_CACHE"] = before
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(shared):
+    """A cache of the suite's own, so that no test depends on what an earlier one left; its workers share it."""
+    with mock.patch.dict(os.environ, GRULAND_CACHE=str(shared / "cache")):
+        yield
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory):
-    """A finished run of the smoke experiment with zoneout."""
+def smoke_run(shared):
+    """A finished run of the smoke experiment with zoneout, to be read: the first worker that asks trains it."""
     import gruland
     from gruland.train import train
 
-    folder = tmp_path_factory.mktemp("runs")
-    return train(
-        gruland.compose("experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "threads=1")
+    with FileLock(shared / "smoke_run.lock"):
+        return train(
+            gruland.compose(
+                "experiment=smoke", "regularizer=zoneout", f"output_dir={shared / 'runs'}", "threads=1"
+            )
+        )
+
+
+class Said(NamedTuple):
+    """What a command left on the terminal."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Type a command in this process: ``typed("gruland.train", "seed=1")`` is ``python -m gruland.train seed=1``.
+
+    A process of its own imports torch again: it is for the tests of what a process does.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    log, root = logging.getLogger("gruland"), logging.getLogger()
+
+    def run(module, *words):
+        package = importlib.import_module(module)
+        main = (
+            importlib.import_module(f"{module}.__main__").main
+            if hasattr(package, "__path__")
+            else package.main
+        )
+        before = [(logger, logger.level, logger.handlers[:]) for logger in (log, root)]
+        terminal = logging.StreamHandler(sys.stderr)
+        log.addHandler(terminal)
+        capsys.readouterr()
+        try:
+            with mock.patch.dict(os.environ, COLUMNS="200"), monkeypatch.context() as patched:
+                patched.setattr(sys, "argv", [module, *map(str, words)])
+                GlobalHydra.instance().clear()
+                status = main() or 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+            for logger, level, handlers in before:
+                logger.setLevel(level)
+                logger.handlers = handlers
+        return Said(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The package as it is published, built here."""
+    folder, root = tmp_path_factory.mktemp("dist"), Path(__file__).parents[1]
+    words = ["--wheel", "--no-isolation", "--outdir", folder, root]
+    done = subprocess.run([sys.executable, "-m", "build", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """Type a command of the installed wheel: ``installed("-m", "gruland.train", cwd=folder)``.
+
+    The dependencies are gigabytes: they come from the environment that runs the tests, gruland from the wheel.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def run(*words, **options):
+        return subprocess.run([python, *words], capture_output=True, text=True, env=environment, **options)
+
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    (site,) = folder.glob("lib/*/site-packages")
+    here = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(f"{here}\n")
+    code = (
+        "import gruland, hydra_plugins.gruland_sweeper as sweeper; print(gruland.__file__, sweeper.__file__)"
     )
+    found = run("-c", code, cwd=folder).stdout.split()
+    assert [Path(path).is_relative_to(site) for path in found] == [True, True], found
+    return run
 
 
 REVIEW_WORDS = [

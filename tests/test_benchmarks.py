@@ -1,8 +1,7 @@
 """The benchmarks run, at sizes that measure nothing, and their table says what they found."""
 
 import json
-import subprocess
-import sys
+import logging
 import time
 from pathlib import Path
 
@@ -60,13 +59,21 @@ def test_every_part_ends_with_numbers_or_reasons(part, context, tmp_path, monkey
     assert results.parts[part]["seconds"] > 0
 
 
-def test_the_command_writes_both_files_and_keeps_other_parts(tmp_path):
+@pytest.fixture
+def _lightnings_level():
+    log = logging.getLogger("pytorch_lightning")
+    before = log.level
+    yield
+    log.setLevel(before)
+
+
+@pytest.mark.usefixtures("_lightnings_level")
+def test_the_command_writes_both_files_and_keeps_other_parts(typed, tmp_path):
     earlier = Results(tmp_path, machine.describe() | {"clock": "wall"})
     earlier.begin("startup", {"title": "Start-up", "date": "yesterday"})
     earlier.add("startup", Row("`import gruland`", "-", "", 0.5, "s", 1.0, at_least=False))
-    arguments = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "growth", "--output", str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    done = typed("benchmarks", "--smoke", "--only", "growth", "--output", tmp_path)
+    assert done.status == 0, done.err
     written = json.loads((tmp_path / "performance.json").read_text())
     assert set(written["parts"]) == {"startup", "growth"}
     assert written["parts"]["startup"]["rows"][0]["met"] is True

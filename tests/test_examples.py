@@ -1,7 +1,7 @@
 """The examples run as they are."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -22,12 +22,21 @@ def test_every_example_is_tried():
     ]
 
 
-def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "any_module.py", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "flat_area {'LSTM': [" in done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``python docs/examples/any_module.py …`` in this process: what it printed."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_an_lstm_and_a_cnn_go_through_the_same_functions(run, tmp_path):
+    printed = run("any_module.py", tmp_path)
+    assert "flat_area {'LSTM': [" in printed
     assert (tmp_path / "contours.png").exists()
     for name in ("LSTM", "CNN"):
         surfaces = [load_surface(tmp_path / f"{name}-{seed}.zarr") for seed in range(3)]
@@ -39,11 +48,10 @@ def test_an_lstm_and_a_cnn_go_through_the_same_functions(tmp_path):
         assert len({float(surface.loss.max()) for surface in surfaces}) == 3
 
 
-def test_without_a_folder_the_example_says_what_to_give():
-    command = [sys.executable, EXAMPLES / "any_module.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "give a folder for the pictures: python docs/examples/any_module.py FOLDER\n"
+def test_without_a_folder_the_example_says_what_to_give(run):
+    with pytest.raises(SystemExit) as ended:  # Python prints it and exits with 1
+        run("any_module.py")
+    assert ended.value.code == "give a folder for the pictures: python docs/examples/any_module.py FOLDER"
 
 
 def test_the_example_s_modules_are_what_it_says(monkeypatch):

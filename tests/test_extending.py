@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,28 +23,69 @@ PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 
 
-def followed(title: str, folder: Path) -> dict[str, str]:
-    """Do what a section says in a folder; return what each command printed."""
-    for code in re.findall(r"```(?:python|yaml)\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
-        first = code.splitlines()[0]
-        assert first.startswith("# "), f"{first}: expected the file's name"
-        path = folder / first.removeprefix("# ")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code)
-    said = {}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    for block in re.findall(r"```sh\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
-        for line in block.splitlines():
-            first, *words = shlex.split(line)
-            if first == "export":
-                environment |= dict(word.split("=", 1) for word in words)
-                continue
-            done = subprocess.run(
-                [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-            said[line] = done.stdout
-    return said
+def files(section: str) -> dict[str, str]:
+    """From the name that stands in a block's first line to what the file holds."""
+    blocks = re.findall(r"```(?:python|yaml)\n(# (\S+)\n.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == len(re.findall(r"```(?:python|yaml)", section)), "a file without a name"
+    return {name: code for code, name in blocks}
+
+
+Type = Callable[..., str]
+
+
+@pytest.fixture
+def here(typed: Any) -> Iterator[Type]:
+    """Commands in this process."""
+
+    def run(module: str, *words: str) -> str:
+        one_by_one = ["hydra/launcher=basic"] if "-m" in words else []
+        done = typed(module, *words[:-1], *one_by_one, *words[-1:])
+        assert done.status == 0, f"{module} {words}\n{done.err}"
+        return str(done.out)
+
+    yield run
+    for name in files(PAGE):
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+@pytest.fixture
+def elsewhere(installed: Any) -> Type:
+    """Commands as they are typed, of the installed wheel."""
+
+    def run(module: str, *words: str) -> str:
+        done = installed("-m", module, *words)
+        assert done.returncode == 0, f"{module} {words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(params=["here", pytest.param("elsewhere", marks=pytest.mark.slow)])
+def follow(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], dict[str, str]]:
+    """Do what a section says in an empty folder; what each command printed."""
+    run: Type = request.getfixturevalue(request.param)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def follow(title: str) -> dict[str, str]:
+        for name, code in files(SECTIONS[title]).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(code)
+        said = {}
+        for block in re.findall(r"```sh\n(.*?)```", SECTIONS[title], flags=re.DOTALL):
+            for line in block.splitlines():
+                first, *words = shlex.split(line)
+                if first == "export":
+                    monkeypatch.setenv(*words[0].split("=", 1))
+                    continue
+                assert (first, words[0]) == ("python", "-m"), line
+                said[line] = run(*words[1:])
+        return said
+
+    return follow
 
 
 @pytest.mark.parametrize("title", SECTIONS)
@@ -53,8 +94,8 @@ def test_a_section_is_short(title: str) -> None:
         assert len([line for line in code.splitlines() if line.strip()]) < 20
 
 
-def test_an_attack_of_ones_own(tmp_path: Path) -> None:
-    said = followed("An attack", tmp_path)
+def test_an_attack_of_ones_own(follow: Any, tmp_path: Path) -> None:
+    said = follow("An attack")
     (path,) = tmp_path.glob("outputs/smoke/none-*")
     attacks = json.loads((path / "results.json").read_text())["attacks"]
     assert list(attacks) == ["typing_errors", "backwards"]
@@ -69,8 +110,8 @@ def test_an_attack_of_ones_own(tmp_path: Path) -> None:
     assert re.search(r"\| *backwards *\| *backwards *\|", report)
 
 
-def test_a_regularizer_of_ones_own(tmp_path: Path) -> None:
-    followed("A regularizer", tmp_path)
+def test_a_regularizer_of_ones_own(follow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("A regularizer")
     results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/smoke/blanks-*/results.json")]
     assert sorted(result["model"]["rate"] for result in results) == [0.1, 0.3]
     for result in results:
@@ -78,13 +119,14 @@ def test_a_regularizer_of_ones_own(tmp_path: Path) -> None:
         assert result["landscape"]["center_loss"] != result["metrics"]["best"]["train"]["loss"]
         assert result["attacks"]["typing_errors"]["scores"]["raw"]["dropout"]["draws"] > 1
     (path, *_) = tmp_path.glob("outputs/smoke/blanks-*")
+    monkeypatch.delenv("GRULAND_ALLOW")
     with pytest.raises(ValueError, match=r"regularizer\._target_=blanks\.Blanks is not among the classes"):
         runs.load(path)
     assert "Blanks" in (tmp_path / "outputs" / "smoke" / "report.md").read_text()
 
 
-def test_a_defence_of_ones_own(tmp_path: Path) -> None:
-    followed("A defence", tmp_path)
+def test_a_defence_of_ones_own(follow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("A defence")
     names = sorted(path.parent.name[:-9] for path in tmp_path.glob("outputs/smoke/*/results.json"))
     assert names == [
         "none-h8-s0",
@@ -93,24 +135,25 @@ def test_a_defence_of_ones_own(tmp_path: Path) -> None:
         "zoneout-0.1-vector_noise-h8-s0",
     ]
     (path,) = tmp_path.glob("outputs/smoke/none-vector_noise-*")
+    monkeypatch.delenv("GRULAND_ALLOW")
     with pytest.raises(ValueError, match=r"defence\._target_=noise\.VectorNoise is not among the classes"):
         runs.load(path)
     report = (tmp_path / "outputs" / "smoke" / "report.md").read_text()
     assert re.search(r"\| *Test accuracy, vector.?_noise *\|", report)
 
 
-def test_a_callback_of_ones_own(tmp_path: Path) -> None:
-    followed("A callback", tmp_path)
+def test_a_callback_of_ones_own(follow: Any, tmp_path: Path) -> None:
+    follow("A callback")
     (path,) = tmp_path.glob("outputs/smoke/none-*")
     lines = (path / "norms.txt").read_text().split("\n")
     assert re.fullmatch(r"1 \d+\.\d{1,4}", lines[0])
     assert re.fullmatch(r"2 \d+\.\d{1,4}", lines[1])
 
 
-def test_a_data_source_of_ones_own(tmp_path: Path) -> None:
+def test_a_data_source_of_ones_own(follow: Any, tmp_path: Path) -> None:
     paragraphs = [f"{['love', 'work', 'pay'][i % 3]}: dear film and letter {i}" for i in range(240)]
     (tmp_path / "letters.txt").write_text("\n\n".join(paragraphs))
-    followed("A data source", tmp_path)
+    follow("A data source")
     (path,) = tmp_path.glob("outputs/smoke/none-*")
     results = json.loads((path / "results.json").read_text())
     assert results["data"]["source"] == "letters"

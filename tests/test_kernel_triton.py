@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,20 @@ if (reason := backend_module.unavailable(DEVICE, torch.float32, True)) is not No
 
 # The suite of all backends, with this file's fixture.
 from test_kernels import (  # noqa: E402
+    LENGTHS,
     ZONEOUT,
     Backend,
     Problem,
+    check_hidden_size,
+    check_only_gradient,
     check_padding,
+    check_textbook,
+    check_without_gradients,
     gradients,
     problem,
     scaled,
-    test_any_hidden_size,  # noqa: F401
-    test_each_input_may_want_the_only_gradient,  # noqa: F401
     test_inputs_are_left_alone,  # noqa: F401
-    test_outputs_and_gradients_are_the_textbooks,  # noqa: F401
     test_two_backward_passes_agree,  # noqa: F401
-    test_without_gradients,  # noqa: F401
     textbook,
 )
 
@@ -69,6 +71,15 @@ KINDS = ["streamed", "on chip", "bfloat16"]
 in_float32 = pytest.mark.parametrize("backend", KINDS[:2], indirect=True)
 
 
+def some(cases: Iterable[Any], quick: Collection[Any]) -> list[Any]:
+    """All cases, those that are not among the quick ones marked slow: the interpreter takes a second for one."""
+    seldom = {False: pytest.mark.slow, True: ()}
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=seldom[case in quick])
+        for case in cases
+    ]
+
+
 @pytest.fixture(params=KINDS)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     if request.param == "on chip":
@@ -81,13 +92,49 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return Triton("triton", torch.float32, "bfloat16" if request.param == "bfloat16" else "float32")
 
 
+#: Each shape and each way of zoneout once.
+QUICK = {
+    ("equal", "plain"), ("ragged", "expectation"), ("ragged", "mask"), ("alone", "always"), ("one step", "mask"),
+    ("one", "plain"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lengths", "zoneout"), some(product(LENGTHS, ZONEOUT), QUICK))
+def test_outputs_and_gradients_are_the_textbooks(backend: Backend, lengths: str, zoneout: str) -> None:
+    check_textbook(backend, LENGTHS[lengths], zoneout)
+
+
+@pytest.mark.parametrize("hidden", some([1, 8, 19, 64], [19]))
+def test_any_hidden_size(backend: Backend, hidden: int) -> None:
+    check_hidden_size(backend, hidden)
+
+
+@pytest.mark.parametrize(
+    ("backend", "wanted"),
+    some(product(KINDS, range(6)), [(KINDS[0], wanted) for wanted in range(6)]),
+    indirect=["backend"],
+)
+def test_each_input_may_want_the_only_gradient(backend: Backend, wanted: int) -> None:
+    check_only_gradient(backend, wanted)
+
+
+@pytest.mark.parametrize("zoneout", some(["plain", "expectation", "mask"], ["mask"]))
+def test_without_gradients(backend: Backend, zoneout: str) -> None:
+    check_without_gradients(backend, zoneout)
+
+
 def run(backend: Backend, p: Problem, **options: Any) -> Tensor:
     return backend.run(*p.inputs[:2], Layer(*p.inputs[2:]), p.active, **{**p.options, **options})
 
 
 @in_float32
-@pytest.mark.parametrize("hidden", [1, 3, 16, 20])
-@pytest.mark.parametrize(("steps", "sequences"), [(1, 1), (1, 3), (4, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("hidden", "steps", "sequences"),
+    some(
+        product([1, 3, 16, 20], [1, 4], [1, 2]),
+        [(1, 4, 2), (3, 1, 1), (3, 1, 2), (16, 4, 1), (20, 4, 2)],
+    ),
+)
 def test_without_regularization_it_is_torchs_gru(
     backend: Backend, hidden: int, steps: int, sequences: int
 ) -> None:
@@ -106,10 +153,17 @@ def mask(seed: int, steps: int, sequences: int, hidden: int, rate: float) -> Ten
     return philox.bernoulli(seed, rate, steps, torch.arange(sequences, device=DEVICE), hidden).float()
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("lengths", [[18, 18], [11, 9, 2, 1]], ids=["equal", "ragged"])
-def test_a_mask_drawn_within_is_the_explicit_one(backend: Backend, lengths: list[int], rate: float) -> None:
-    p, seed = problem(lengths, "plain", torch.float32, 5), 2**63 + 12345
+@pytest.mark.parametrize(
+    ("lengths", "rate"),
+    some(
+        product([(18, 18), (11, 9, 2, 1)], [0.0, 0.3, 1.0]),
+        [((18, 18), 0.3), ((11, 9, 2, 1), 0.0), ((11, 9, 2, 1), 1.0)],
+    ),
+)
+def test_a_mask_drawn_within_is_the_explicit_one(
+    backend: Backend, lengths: tuple[int, ...], rate: float
+) -> None:
+    p, seed = problem(list(lengths), "plain", torch.float32, 5), 2**63 + 12345
     keep_TBH = mask(seed, lengths[0], len(lengths), 5, rate)
     drawn = run(backend, p, keep_seed=seed, zoneout=rate)
     given = run(backend, p, keep_TBH=keep_TBH)
@@ -416,6 +470,7 @@ def test_what_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COMPILE = """
+import ast, sys
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
@@ -436,7 +491,7 @@ def check(kernel, options):
     compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=settings)
     print(kernel.__name__, compiled.metadata.shared, "wgmma" in compiled.asm["ptx"])
 
-for precision, hidden in (("float32", 20), ("bfloat16", 128), ("bfloat16", 136)):
+for precision, hidden in ast.literal_eval(sys.argv[1]):
     options = layer._tiles(hidden, 32, precision, torch.device("cpu")).options()
     check(layer_kernel.forward, {**options, "ZONEOUT": layer_kernel.DRAWN.value, "SAVE": True})
     check(layer_kernel.backward, options)
@@ -446,11 +501,19 @@ for precision, hidden in (("float32", 20), ("bfloat16", 128), ("bfloat16", 136))
 """
 
 
-def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [("bfloat16", 128)],
+        pytest.param([("float32", 20), ("bfloat16", 128), ("bfloat16", 136)], marks=pytest.mark.slow),
+    ],
+    ids=["one", "all"],
+)
+def test_the_kernels_compile_for_hopper(tmp_path: Path, kinds: list[tuple[str, int]]) -> None:
     """The compiler takes less than the interpreter does, and needs no GPU."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", COMPILE],
+        [sys.executable, "-W", "error", "-c", COMPILE, repr(kinds)],
         capture_output=True,
         text=True,
         env=environment,
@@ -458,9 +521,11 @@ def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     compiled = [line.split() for line in done.stdout.splitlines()]
-    assert len(compiled) == 8
+    expected = [
+        str(precision == "bfloat16") for precision, hidden in kinds for _ in range(2 + (hidden != 136))
+    ]
+    assert [wgmma for *_, wgmma in compiled] == expected
     assert all(int(shared) <= 227 * 1024 for _, shared, _ in compiled)
-    assert [wgmma for *_, wgmma in compiled] == ["False"] * 3 + ["True"] * 5
 
 
 def test_a_gru_in_training_lets_the_kernel_draw_its_zoneout(monkeypatch: pytest.MonkeyPatch) -> None:

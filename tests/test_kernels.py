@@ -163,6 +163,10 @@ def gradients(h_TBH: Tensor, inputs: list[Tensor], weights_TBH: Tensor) -> tuple
 @pytest.mark.parametrize("zoneout", ZONEOUT)
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_outputs_and_gradients_are_the_textbooks(backend: Backend, lengths: list[int], zoneout: str) -> None:
+    check_textbook(backend, lengths, zoneout)
+
+
+def check_textbook(backend: Backend, lengths: list[int], zoneout: str) -> None:
     p = problem(lengths, zoneout, backend.dtype)
     exact = [t.detach().double().requires_grad_() for t in p.inputs]
     options = {k: v.double() if isinstance(v, Tensor) else v for k, v in p.options.items()}
@@ -175,6 +179,10 @@ def test_outputs_and_gradients_are_the_textbooks(backend: Backend, lengths: list
 
 @pytest.mark.parametrize("hidden", [1, 8, 19, 64])
 def test_any_hidden_size(backend: Backend, hidden: int) -> None:
+    check_hidden_size(backend, hidden)
+
+
+def check_hidden_size(backend: Backend, hidden: int) -> None:
     p = problem([4, 2, 1], "mask", backend.dtype, hidden)
     exact = [t.detach().double().requires_grad_() for t in p.inputs]
     expected = textbook(exact, p.active, p.options["keep_TBH"].double(), precision=backend.precision)
@@ -219,6 +227,10 @@ def test_explicit_backward_pass_is_the_derivative(lengths: list[int], zoneout: s
 
 @pytest.mark.parametrize("wanted", range(6))
 def test_each_input_may_want_the_only_gradient(backend: Backend, wanted: int) -> None:
+    check_only_gradient(backend, wanted)
+
+
+def check_only_gradient(backend: Backend, wanted: int) -> None:
     p = problem(LENGTHS["ragged"], "mask", backend.dtype)
     (expected,) = gradients(run(backend, p), [p.inputs[wanted]], p.weights_TBH)
     inputs = [t.detach().requires_grad_(k == wanted) for k, t in enumerate(p.inputs)]
@@ -228,6 +240,10 @@ def test_each_input_may_want_the_only_gradient(backend: Backend, wanted: int) ->
 
 @pytest.mark.parametrize("zoneout", ["plain", "expectation", "mask"])
 def test_without_gradients(backend: Backend, zoneout: str) -> None:
+    check_without_gradients(backend, zoneout)
+
+
+def check_without_gradients(backend: Backend, zoneout: str) -> None:
     p = problem(LENGTHS["ragged"], zoneout, backend.dtype)
     with torch.no_grad():
         quiet = run(backend, p)

@@ -12,6 +12,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,15 +51,15 @@ def scores(loss: float, accuracy: float = 0.8, count: int = 500) -> dict[str, An
     return {"loss": loss, "accuracy": accuracy, "f1": accuracy - 0.01, "count": count, "loss_se": loss / 20}
 
 
+composed = cache(compose)
+
+
 def config_of(cell: Cell, seed: int, experiment: str, *overrides: str) -> Any:
     rate = [f"regularizer.rate={cell.rate}"] if cell.rate else []
-    words = [
-        f"regularizer={cell.regularizer}",
-        *rate,
-        f"model.hidden_size={cell.hidden_size}",
-        f"seed={seed}",
-    ]
-    return compose(*words, f"experiment_name={experiment}", *overrides)
+    words = [f"regularizer={cell.regularizer}", *rate, f"model.hidden_size={cell.hidden_size}", *overrides]
+    config = deepcopy(composed(*words))
+    config.seed, config.experiment_name = seed, experiment
+    return config
 
 
 def results_of(

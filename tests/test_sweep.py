@@ -33,10 +33,19 @@ def sweeper(*arguments):
 
 
 def cells(*arguments):
+    """Regularizer, units, rate and seed of each job, as its words say; the first and the last are composed, too."""
     made = sweeper(*arguments)
-    configs = [made.compose(job) for job in made.jobs(list(arguments))]
-    found = [(config.instantiate(c.regularizer), c) for c in configs]
-    return [(r.name, c.model.hidden_size, r.rate, c.seed) for r, c in found]
+    jobs = made.jobs(list(arguments))
+    found = []
+    for job in jobs:
+        said = {"regularizer.rate": 0, "seed": 0} | dict(word.split("=", 1) for word in job)
+        units, rate, seed = (said[key] for key in ("model.hidden_size", "regularizer.rate", "seed"))
+        found.append((said["regularizer"], int(units), float(rate), int(seed)))
+    for end in (0, -1):
+        cfg = made.compose(jobs[end])
+        regularizer = config.instantiate(cfg.regularizer)
+        assert (regularizer.name, cfg.model.hidden_size, regularizer.rate, cfg.seed) == found[end]
+    return found
 
 
 def test_hydra_finds_the_sweeper_by_itself():

@@ -237,28 +237,28 @@ def test_a_killed_sweep_takes_its_jobs_along_and_the_same_command_goes_on(tmp_pa
         half.append(temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", "-999999999-")))
     for path in half:
         path.write_text("half")
-    for seed in (0, 1):
-        cfg = gruland.compose("experiment=smoke", f"output_dir={tmp_path}", *settings, f"seed={seed}")
-        assert train(cfg).results["status"] == "finished"
+    cfg = gruland.compose("experiment=smoke", f"output_dir={tmp_path}", *settings, "seed=0")
+    assert runs.folder(cfg) == found[0]
+    assert train(cfg).results["status"] == "finished"
     assert [path.exists() for path in half] == [True, False]
 
 
-def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
-    command = [
-        sys.executable,
+def test_a_terminated_sweep_takes_its_job_along(tmp_path):
+    command = [sys.executable, "-m", "gruland.train", "experiment=smoke", f"output_dir={tmp_path}"]
+    command += [
+        "seed=0",
+        "model.hidden_size=4",
+        "trainer.max_epochs=5000",
+        "attack=none",
+        "landscape.enabled=false",
         "-m",
-        "gruland.train",
-        "experiment=smoke",
-        f"output_dir={tmp_path}",
-        "seed=0,1",
     ]
-    command += ["trainer.max_epochs=5000", "attack=none", "landscape.enabled=false", "-m"]
     sweep = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
     try:
         deadline = time.monotonic() + 300
-        while len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+        while not list(tmp_path.glob("*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.05)
         sweep.terminate()
         said = sweep.communicate(timeout=60)[1]
@@ -271,28 +271,33 @@ def test_a_terminated_sweep_takes_its_jobs_along(tmp_path):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(sweep.pid, signal.SIGKILL)
-    assert len(list(tmp_path.glob("*/*/checkpoints/last.ckpt"))) == 2, "no job had begun"
+    assert list(tmp_path.glob("*/*/checkpoints/last.ckpt")), "no job had begun"
+
+
+KILLED = """
+import os, signal
+from gruland.callbacks import MetricsFile
+from gruland.train import main
+
+def kill_in_the_third_epoch(self, trainer, *_):
+    if trainer.current_epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MetricsFile.on_train_batch_end = kill_in_the_third_epoch
+main()
+"""
 
 
 def test_a_killed_process_resumes(tmp_path):
-    overrides = ("regularizer=zoneout", "trainer.max_epochs=60")
+    overrides = ("regularizer=zoneout", "trainer.max_epochs=4")
+    words = ["experiment=smoke", f"output_dir={tmp_path / 'killed'}", "threads=1", "attack=none"]
+    command = [sys.executable, "-c", KILLED, *words, "landscape.enabled=false", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     cfg = plain(tmp_path / "killed", *overrides)
-    arguments = [
-        "experiment=smoke",
-        f"output_dir={tmp_path / 'killed'}",
-        "threads=1",
-        "attack=none",
-    ]
-    command = [sys.executable, "-m", "gruland.train", *arguments, "landscape.enabled=false", *overrides]
-    last = runs.Run(runs.folder(cfg)).resumption
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert last.exists()
-    assert runs.Run(last.parents[1]).results["status"] == "running"  # it was killed midway
+    run = runs.Run(runs.folder(cfg))
+    assert run.resumption.exists()
+    assert run.results["status"] == "running"  # it was killed midway
     assert same_weights(train(cfg), train(plain(tmp_path / "whole", *overrides)))
 
 
@@ -372,7 +377,11 @@ def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
 
 
 def test_trained_vectors_are_part_of_the_checkpoint(tmp_path):
-    run = train(plain(tmp_path, "embedding.freeze=false"))
+    file = tmp_path / "vectors.txt"
+    words = ["the", "a", "and", "of", "to", "is", "it", "in", "this", "that", "film", "good", "bad", "never"]
+    file.write_text("\n".join(f"{word} {n} {n % 3} {-n}" for n, word in enumerate(words)))
+    words = ["embedding=file", f"embedding.path={file}", "embedding.freeze=false"]
+    run = train(plain(tmp_path, *words))
     trained, start = weights(run)["vectors"], torch.from_numpy(np.array(run.data.vocabulary.vectors))
     assert trained.shape == start.shape
     seen = np.unique(run.data.splits["train"].encoded.tokens)
@@ -417,28 +426,31 @@ def test_the_first_epochs_loss_is_pinned(tmp_path):
 GOLDEN = 0.6871961
 
 
-def command(*arguments, **options):
-    environment = os.environ | {"COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        **options,
-    )
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep as it is typed, one of whose two jobs fails: the working folder and what was said."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ["experiment=smoke", "output_dir=my runs", "model.hidden_size=4", "data.limit=64,1000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "gruland",
+        "train",
+        *words,
+        "landscape.enabled=false",
+        "attack=none",
+        "-m",
+    ]
+    return folder, subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
-def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
-    done = command(
-        "gruland.train", "experiment=smoke", f"output_dir={tmp_path}", "model.hidden_size=4",
-        "data.limit=64,1000000", "landscape.enabled=false", "attack=none", "-m",
-    )  # fmt: skip
+def test_a_sweep_survives_a_failing_job_and_exits_with_1(sweep):
+    folder, done = sweep
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "limit" in done.stderr
     assert "(validation loss" in done.stdout  # of the only run that finished
-    said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in runs.find(tmp_path)}
+    said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in runs.find(folder)}
     assert sorted(said) == ["failed", "finished"]
     assert "Traceback" in said["failed"]
     assert "ValueError: data.limit asks for 1000000" in said["failed"]
@@ -468,48 +480,45 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(tmp_path):
         (["attack.typing_errors.mode=both"], "both"),
     ],
 )
-def test_wrong_input_is_one_message_and_exit_status_1(tmp_path, overrides, message):
-    done = command(
-        "gruland.train", *overrides[:2], "experiment=smoke", "output_dir=runs", *overrides[2:], cwd=tmp_path
-    )
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [line.startswith("gruland: ") for line in done.stderr.splitlines()][-1]
+def test_wrong_input_is_one_message_and_exit_status_1(typed, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    multirun = ["hydra/launcher=basic"] if "-m" in overrides else []
+    words = [*overrides[:2], "experiment=smoke", "output_dir=runs", *multirun, *overrides[2:]]
+    done = typed("gruland.train", *words)
+    assert done.status == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert [line.startswith("gruland: ") for line in done.err.splitlines()][-1]
     recorded = [runs.Run(path.parent).results["status"] for path in tmp_path.rglob("results.json")]
     assert recorded in ([], ["failed"])  # a run that got as far as its data says why it failed
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_hydras_record_lies_in_the_runs_folder_and_nothing_in_the_working_folder(tmp_path):
-    done = command(
-        "gruland", "train", "experiment=smoke", "output_dir=my runs", "attack=none", "landscape.enabled=false",
-        "model.hidden_size=4,5", "-m", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["my runs"]
-    assert (tmp_path / "my runs/smoke/multirun.yaml").is_file()
-    for folder in runs.find(tmp_path):
-        assert "experiment=smoke" in OmegaConf.load(folder / ".hydra/overrides.yaml")
+def test_hydras_record_lies_in_the_runs_folder_and_nothing_in_the_working_folder(sweep):
+    folder, _ = sweep
+    assert [path.name for path in folder.iterdir()] == ["my runs"]
+    assert (folder / "my runs/smoke/multirun.yaml").is_file()
+    for path in runs.find(folder):
+        assert "experiment=smoke" in OmegaConf.load(path / ".hydra/overrides.yaml")
 
 
 @pytest.mark.parametrize(
     "words", [["--cfg", "job"], ["--info", "defaults"], ["--shell-completion", "install=bash"]]
 )
-def test_hydras_own_questions_are_answered(words):
-    done = command("gruland.train", *words)
-    assert done.returncode == 0, done.stderr
-    assert "pytorch_lightning.Trainer" in done.stdout or words[0] != "--cfg"
+def test_hydras_own_questions_are_answered(typed, words):
+    done = typed("gruland.train", *words)
+    assert done.status == 0, done.err
+    assert "pytorch_lightning.Trainer" in done.out or words[0] != "--cfg"
 
 
-def test_validate_says_whether_a_command_would_start(tmp_path, monkeypatch):
+def test_validate_says_whether_a_command_would_start(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gruland.validate("regularizer=zoneout", "seed=1,2", "experiment=smoke")
     with pytest.raises(ValueError, match=r"regularizer\.rate=1\.5"):
         gruland.validate("regularizer=zoneout", "regularizer.rate=0.1,1.5")
-    done = command("gruland", "validate", "model.hiden_size=3")
-    assert done.returncode == 1
-    assert done.stderr == "gruland: model.hiden_size is unknown: did you mean hidden_size?\n"
+    done = typed("gruland", "validate", "model.hiden_size=3")
+    assert done.status == 1
+    assert done.err == "gruland: model.hiden_size is unknown: did you mean hidden_size?\n"
     assert list(tmp_path.iterdir()) == []
 
 
