@@ -69,6 +69,8 @@ def typed(monkeypatch, capsys):
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
+    from gruland import config
+
     log, root = logging.getLogger("gruland"), logging.getLogger()
 
     def run(module, *words):
@@ -79,12 +81,14 @@ def typed(monkeypatch, capsys):
             else package.main
         )
         before = [(logger, logger.level, logger.handlers[:]) for logger in (log, root)]
+        threads = torch.get_num_threads()
         terminal = logging.StreamHandler(sys.stderr)
         log.addHandler(terminal)
         capsys.readouterr()
         try:
             with mock.patch.dict(os.environ, COLUMNS="200"), monkeypatch.context() as patched:
                 patched.setattr(sys, "argv", [module, *map(str, words)])
+                patched.setattr(config, "cores", lambda: 1)  # the suite's other workers have the rest
                 GlobalHydra.instance().clear()
                 status = main() or 0
         except SystemExit as ended:
@@ -92,6 +96,7 @@ def typed(monkeypatch, capsys):
         finally:
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
+            torch.set_num_threads(threads)
             for logger, level, handlers in before:
                 logger.setLevel(level)
                 logger.handlers = handlers
