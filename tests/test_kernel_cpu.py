@@ -469,12 +469,11 @@ def fresh(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
-def test_other_instruction_sets(architecture, fresh, shared, monkeypatch, threads):
+def test_other_instruction_sets(architecture, fresh, monkeypatch, threads):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("needs an x86-64 processor")
     if architecture == "x86-64-v3" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("needs AVX2")
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(shared / architecture))  # test_kernel_stack.py's, too
     monkeypatch.setattr(binding, "ARCHITECTURES", ((f"-march={architecture}",),))
     for hidden, zoneout in ((3, 0.0), (50, 0.2), (64, 0.0)):
         tensors, active = example(9, 11, 10, hidden, ragged=True)
@@ -487,7 +486,7 @@ def test_other_instruction_sets(architecture, fresh, shared, monkeypatch, thread
     assert "does not multiply in bfloat16" in cpu.unavailable(CPU, FLOAT, True, "bfloat16")
     with pytest.raises(ValueError, match="precision 'bfloat16' cannot run: this processor"):
         values_and_gradients(cpu.run_layer, tensors, active, precision="bfloat16")
-    assert len(list((shared / architecture).glob("*.so"))) == 1
+    assert len(list(fresh.iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -367,12 +367,12 @@ def test_wrong_layers(where):
 
 
 @pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
-def test_other_instruction_sets(architecture, monkeypatch, shared, threads):
+def test_other_instruction_sets(architecture, monkeypatch, tmp_path, threads):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("needs an x86-64 processor")
     if architecture == "x86-64-v3" and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("needs AVX2")
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(shared / architecture))  # test_kernel_cpu.py's, too
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setattr(binding, "ARCHITECTURES", ((f"-march={architecture}",),))
     binding.compiled.cache_clear()
     try:
