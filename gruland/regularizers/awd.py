@@ -29,7 +29,7 @@ class AWD(Composed):
         ValueError: a value that cannot work.
     """
 
-    grid: ClassVar[Mapping[str, Sequence[Any]]] = {  # type: ignore[assignment]  # a few axes in place of the parts'
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {  # of the parts' grids some axes
         **SIZES,
         "regularizer.dropconnect": (0.1, 0.3, 0.5),
         "regularizer.locked": (0.1, 0.25, 0.4),

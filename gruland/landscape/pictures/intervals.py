@@ -82,8 +82,8 @@ def _read(table: Any) -> list[_Estimate]:
     )
     rows = zip(models, measures, units, estimate, low, high, significant, strict=True)
     found = [
-        _Estimate(str(m), str(k), str(u), *map(float, numbers), bool(told))
-        for m, k, u, *numbers, told in rows
+        _Estimate(str(model), str(measure), str(unit), float(value), float(start), float(end), bool(told))
+        for model, measure, unit, value, start, end, told in rows
     ]
     if not found:
         raise ValueError("the table of estimates is empty")
