@@ -480,8 +480,6 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(sweep):
         (["attack.typing_errors.mode=both"], "both"),
     ],
 )
-# The failure that Hydra keeps of a job holds its open log until the next collection; a command has ended by then.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_wrong_input_is_one_message_and_exit_status_1(typed, tmp_path, monkeypatch, overrides, message):
     monkeypatch.chdir(tmp_path)
     multirun = ["hydra/launcher=basic"] if "-m" in overrides else []
