@@ -99,7 +99,9 @@ def typed(monkeypatch, capsys):
             torch.set_num_threads(threads)
             for logger, level, handlers in before:
                 logger.setLevel(level)
-                for handler in set(logger.handlers) - set(handlers):  # Hydra's: a process would close them at its end
+                for handler in set(logger.handlers) - set(
+                    handlers
+                ):  # Hydra's: a process would close them at its end
                     handler.close()
                 logger.handlers = handlers
         return Said(status, *capsys.readouterr())
