@@ -79,7 +79,7 @@ def test_the_papers_figures():
         (["trainer.gradient_clip_val=abc"], r"trainer: .*gradient_clip_val.*abc"),
         (["trainer.accelerator=abacus"], r"trainer: .*invalid accelerator"),
         (["trainer.devices=2", "data.batch_size=1"], r"data\.batch_size=1: .* each of the 2 devices"),
-        (["trainer.devices=2", "+trainer.strategy=fsdp"], r"trainer\.strategy=fsdp: expected ddp_spawn"),
+        (["trainer.devices=2", "+trainer.strategy=ddp"], r"trainer\.strategy=ddp: expected ddp_spawn"),
         (["trainer.devices=2", "logger=wandb"], r"trainer\.devices=2: logger=wandb follows one process"),
         (["trainer.precision=7"], r"trainer: .*7"),
         (["+trainer.logger=true"], r"trainer\.logger is set by the program itself"),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import gruland
 from gruland import runs
+from gruland.files import write_json
 from gruland.train import train
 
 
@@ -127,7 +128,7 @@ def test_a_finished_run_is_made_whole_by_the_same_command(run, whole, tmp_path, 
 def test_a_broken_last_checkpoint_starts_the_training_anew_with_a_line(run, whole, tmp_path, caplog, damage):
     run.update_results(status="running", requested=None, metrics=None, files={})
     results = {key: value for key, value in run.results.items() if key not in ("metrics", "requested")}
-    runs.write_json(run.path / "results.json", results)
+    write_json(run.path / "results.json", results)
     data = run.resumption.read_bytes()
     run.resumption.write_bytes(data[: len(data) // 2])
     if damage == "flipped":

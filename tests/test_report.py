@@ -828,7 +828,7 @@ def test_pictures_and_tables_reach_the_dashboard(tmp_path: Path, monkeypatch: py
     logged: dict[str, Any] = {}
     run = SimpleNamespace(summary={}, log=logged.update, finish=lambda: logged.update(finished=True))
     fake = SimpleNamespace(
-        Html=str, Settings=dict, init=lambda **_: run, Image=lambda image, caption: image.size,
+        Html=str, Settings=dict, init=lambda **_: run, login=lambda **_: False, Image=lambda image, caption: image.size,
         Table=lambda columns, data: [columns, *data],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "wandb", fake)

@@ -217,7 +217,7 @@ class Pass:
             layers = [gru.regularizer.weights(layer, whole.at(WEIGHTS, i)) for i, layer in enumerate(layers)]
         self.layers, self._hidden = layers, gru.hidden_size
         kept = gru.regularizer.kept if draw is None else 0.0
-        self.options = {"between": gru.between, "zoneout": kept, "precision": gru.precision}
+        self.between, self.kept, self.precision = gru.between, kept, gru.precision
 
     def masks(self, key: int, steps: int) -> Tensor | None:
         """Which units keep their states [T, L, H] in a review of so many words; None: no masks."""
@@ -347,14 +347,19 @@ class ReusedStates:
             initial = torch.cat(
                 [group[0].memory.states[index][[s.before for s in group]] for _, group in of_memory]
             )
-            given = self._projections.table, rows, offsets, one.layers
-            keep = _keep([group for _, group in of_memory], index)
-            if trace:
-                yield from cpu.states(*given, initial_BLH=initial, keep=keep, **one.options).split(
-                    np.diff(offsets).tolist()
-                )
-            else:
-                yield cpu.final_states(*given, initial_BLH=initial, keep=keep, **one.options)
+            run = cpu.states if trace else cpu.final_states
+            states = run(
+                self._projections.table,
+                rows,
+                offsets,
+                one.layers,
+                initial_BLH=initial,
+                keep=_keep([group for _, group in of_memory], index),
+                between=one.between,
+                zoneout=one.kept,
+                precision=one.precision,
+            )
+            yield from states.split(np.diff(offsets).tolist()) if trace else [states]
 
     def _probabilities(self, sequences: Sequence[_Sequence]) -> np.ndarray:
         """Their mean over the passes [B, C]."""

@@ -95,7 +95,7 @@ def embedding_of(neighbours: Neighbours) -> Any:
     """The neighbours as one of TextAttack's embeddings, whose words are their own indices."""
     from textattack.shared import AbstractWordEmbedding
 
-    class Embedding(AbstractWordEmbedding):
+    class Words(AbstractWordEmbedding):
         def __getitem__(self, index: Any) -> None:
             return None
 
@@ -115,7 +115,7 @@ def embedding_of(neighbours: Neighbours) -> Any:
         def get_mse_dist(self, a: str, b: str) -> float:
             raise NotImplementedError("these neighbours have a cosine alone")
 
-    return Embedding()
+    return Words()
 
 
 class MeanVectors:
