@@ -128,9 +128,9 @@ def installed(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def run(*words, **options):
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.run([python, *words], capture_output=True, text=True, env=environment, **options)
 
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel]

@@ -18,6 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from scipy.stats import ttest_1samp
 from gruland.config import compose
 from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
-from gruland.report import collect, commands, defences, write
+from gruland.report import collect, commands, defences, figures, write
 from gruland.report.__main__ import main
 from gruland.report.choice import best_of, choose
 from gruland.report.collect import landscape_setting, studies
@@ -246,6 +247,16 @@ class Tables(HTMLParser):
 
     def row(self, table: str, head: str) -> list[str]:
         return next(row[1:] for row in self.tables[table] if row[0] == head)
+
+
+def without_pictures(folder: Path) -> Tables:
+    """The report of a folder; its pictures, which take most of the time, are not drawn."""
+
+    def undrawn(key: str, title: str, caption: str, draw: Any) -> figures.Picture:
+        return figures.Picture(key, title, caption, "<svg/>", b"")
+
+    with mock.patch.object(figures, "picture", undrawn):
+        return Tables(write(collect([folder]), folder).read_text())
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:
@@ -494,7 +505,7 @@ def test_measuring_names_only_the_settings_that_differ(tmp_path: Path) -> None:
 
 def test_one_run_alone_makes_a_report(tmp_path: Path) -> None:
     run = add_run(tmp_path, Cell("zoneout", 0.3, 32), test_loss=0.7)
-    text = Tables(write(collect([run]), run).read_text())
+    text = without_pictures(run)
     assert text.row("s1-table-1", "Test, ours, best epoch") == [
         "not run",
         "not run",
@@ -512,7 +523,7 @@ def test_a_diverged_run_is_never_the_best(tmp_path: Path) -> None:
     add_run(tmp_path, Cell("none", 0.0, 256), test_loss=0.9)
     (study,) = studies(collect([tmp_path]))
     assert [model.place for model in study.best_models] == [("none", 0.0, 256)]
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     (row,) = [row for row in page.tables["runs"] if row[0].startswith("reviews/none-h64-s0")]
     assert row[3] == "nan"
     assert row[-1] == "warning: diverged, the validation loss is no number"
@@ -524,7 +535,7 @@ def test_a_broken_surface_and_broken_texts_are_said_to_be(tmp_path: Path) -> Non
     add_attack(run, 1.0, dropout=None)
     shutil.rmtree(run / "landscape" / "surface.zarr" / "loss")
     (run / "attack" / "typing_errors" / "texts.csv").write_text("id,label\n1,x\n")
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert "1 surface could not be read." in page.text
     assert "s1-examples" not in page.ids
 
@@ -672,7 +683,7 @@ def test_the_best_is_chosen_by_the_mean_and_not_by_the_luckiest_seed(tmp_path: P
     choice = study.best["none"]
     assert choice.model is steady
     assert choice.by_seed == {0: lucky, 1: steady, 2: steady}
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert page.tables["s1-choice"][1:] == [
         ["No dropout, seeds 0, 1, 2", steady.label, "0.270", "–", "–"],
         # 0.9 x 0.1 there, 0.9 x 0.85 on the others.
@@ -715,7 +726,7 @@ def test_few_paired_trainings_are_said_to_show_nothing(tmp_path: Path) -> None:
     for seed in range(5):
         add_run(tmp_path, NONE, seed, 0.6 + seed / 100)
         add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 100)
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     rows = page.tables["s1-losses-compared"]
     assert rows[1][:2] == ["Zoneout 0.1, H=128\nless No dropout, H=128", "test loss, best epoch, nats"]
     assert [row[3:] for row in rows[1:]] == [
@@ -731,7 +742,7 @@ def test_enough_paired_trainings_show_a_difference(tmp_path: Path) -> None:
     for seed in range(8):
         add_run(tmp_path, NONE, seed, 0.6 + seed / 100)
         add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 90)
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert [row[-1] for row in page.tables["s1-losses-compared"][1:]] == [
         "smaller: better",
         "not distinguishable",
@@ -746,7 +757,7 @@ def test_enough_paired_trainings_show_a_difference(tmp_path: Path) -> None:
 def test_one_common_training_is_called_what_it_is(tmp_path: Path) -> None:
     add_run(tmp_path, NONE, 0, 0.6)
     add_run(tmp_path, ZONEOUT, 0, 0.3)
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert page.tables["s1-losses-compared"][1][2:] == ["-0.300", "1", "–", "–", "undetermined"]
     assert "the table is about these two trainings" in page.text
     assert "distinguishable" not in page.text
@@ -758,7 +769,7 @@ def test_many_pairs_of_one_training_are_counted_in_place_of_listed(tmp_path: Pat
         add_run(tmp_path, ZONEOUT, seed, 0.3 + seed / 90)
     for rate in (0.2, 0.3, 0.4, 0.5):
         add_run(tmp_path, Cell("zoneout", rate, 128), 0, 0.4)
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert {row[0] for row in page.tables["s1-losses-compared"][1:]} == {
         "Zoneout 0.1, H=128\nless No dropout, H=128",
         "",
@@ -851,7 +862,7 @@ def test_a_long_review_is_shown(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "raw", "stripped", "perturbed", "words", "changed"])
         writer.writerow([7, "positive", *["good " * 60_000] * 3, 60_000, 0])
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert "good good … " in page.text
 
 
@@ -863,7 +874,7 @@ def test_a_run_that_learned_nothing_is_marked(tmp_path: Path, loss: float, expec
     run = add_run(tmp_path, NONE, test_loss=loss)
     data = json.loads((run / "results.json").read_text())["data"]
     update(run, data={**data, "class_counts": {"train": {"negative": 1000, "positive": 1000}}})
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     assert page.tables["runs"][1][-1].startswith(expected)
     assert ("1 model learned nothing or diverged" in page.text) == bool(expected)
 
@@ -877,7 +888,7 @@ def test_the_flat_area_of_the_report_is_the_measure_s(tmp_path: Path) -> None:
         run = add_run(tmp_path, NONE, seed)
         add_surface(run, steepness, size=13)
         areas.append(flat_area(load_surface(run / "landscape" / "surface.zarr"), radius=1.0))
-    page = Tables(write(collect([tmp_path]), tmp_path).read_text())
+    page = without_pictures(tmp_path)
     rows = page.tables["s1-landscapes"][1:]
     assert [row[-1] for row in rows[:3]] == [f"{area:.3f}" for area in areas]
     assert rows[3][0] == "No dropout, H=128, mean of 3 trainings"

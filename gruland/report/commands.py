@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from gruland.config import CONF, compose
@@ -124,11 +125,11 @@ def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[s
     """What has to follow ``start`` on the command line; None where the configuration does not say."""
     experiment = str(run.results["experiment"])
     try:
-        composed = compose(*start, *_place(place_of(run)), *_defence(run), f"seed={run.results['seed']}")
-        usual, own = _flat(composed), _flat(run.config)
+        usual_experiment, usual = _usual(*start, *_place(place_of(run)), *_defence(run))
+        own = _flat(run.config)
     except (ValueError, KeyError, AttributeError):
         return None
-    words = [] if composed.experiment_name == experiment else [f"experiment_name={_text(experiment)}"]
+    words = [] if usual_experiment == experiment else [f"experiment_name={_text(experiment)}"]
     words += [] if DEFENCE in besides else _defence(run)
     words += [
         f"{key}={_text(value)}"
@@ -136,6 +137,13 @@ def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[s
         if value != usual.get(key) and key not in besides
     ]
     return words + _paths(run)
+
+
+@cache
+def _usual(*words: str) -> tuple[str, dict[str, Any]]:
+    """The experiment's name and the settings that overrides give; composing them takes most of a second."""
+    composed = compose(*words)
+    return str(composed.experiment_name), _flat(composed)
 
 
 def _flat(config: Any) -> dict[str, Any]:
