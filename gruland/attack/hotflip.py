@@ -244,7 +244,7 @@ class Flips(NamedTuple):
             gains_BTM[..., number] = gain_BT.masked_fill((rows_BT < 0) | ~open_BT, -torch.inf)
         gains, index = gains_BTM.flatten(1).topk(min(count, T * M), dim=1)
         rows = rows_BTM.flatten(1).gather(1, index)
-        return tuple(found.cpu().numpy() for found in (gains, index // max(1, M), rows))  # type: ignore[return-value]  # three
+        return gains.cpu().numpy(), (index // max(1, M)).cpu().numpy(), rows.cpu().numpy()
 
 
 def _one_character(by_row: dict[int, str], offered: dict[str, int], most: int) -> dict[int, list[int]]:

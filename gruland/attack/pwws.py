@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from gruland.attack import swaps
 from gruland.attack.base import Victim
@@ -43,10 +44,10 @@ class Remembered:
 
     draws = False
 
-    def __init__(self, swap: object) -> None:
+    def __init__(self, swap: Any) -> None:
         self._swap, self._offers = swap, dict[str, list[str]]()
 
     def _get_replacement_words(self, word: str) -> list[str]:
         if word not in self._offers:
-            self._offers[word] = self._swap._get_replacement_words(word)  # type: ignore[attr-defined]
+            self._offers[word] = self._swap._get_replacement_words(word)
         return self._offers[word]

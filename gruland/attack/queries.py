@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -30,7 +31,7 @@ WIDTH = 64
 
 
 @dataclass(frozen=True)
-class QueryAttack(Threat):
+class QueryAttack(Threat, ABC):
     """A recipe of TextAttack's, searched within a budget of queries.
 
     The goal is TextAttack's ``UntargetedClassification``: another class than the label becomes the likeliest.
@@ -54,9 +55,9 @@ class QueryAttack(Threat):
         check_whole("budget", self.budget, 1)
         check_whole("workers", self.workers, 1)
 
+    @abstractmethod
     def recipe(self, victim: Victim) -> Recipe:
         """What the attack is made of."""
-        raise NotImplementedError
 
     def __call__(self, victim: Victim, texts: Texts) -> Outcome:
         """Search each review.

@@ -22,6 +22,7 @@ class Stream:
         self._own = random.Random(entropy[:4].tobytes()).getstate(), own.get_state()
 
     def __enter__(self) -> None:
+        # TextAttack draws from the global states of both modules.
         self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
         random.setstate(self._own[0])
         np.random.set_state(self._own[1])  # noqa: NPY002

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Threat:
         """The reviews that are attacked."""
         return texts.sample(self.reviews, self.seed)
 
-    def random(self, victim: Victim) -> bool:
+    def random(self, victim: Victim) -> TypeGuard[RandomVictim]:
         """Whether the model is attacked with its dropout on."""
         return self.draws > 0 and isinstance(victim, RandomVictim)
 
@@ -76,7 +76,7 @@ class Threat:
             keys: [N] of each text the id of its review: what was made of one review meets the same masks.
         """
         if self.random(victim):
-            outputs = victim.draws(texts, keys, count=self.draws, seed=self.attack_seed)  # type: ignore[attr-defined]
+            outputs = victim.draws(texts, keys, count=self.draws, seed=self.attack_seed)
             return torch.stack([victim.task.probabilities(output.double()) for output in outputs]).mean(0)
         return victim.task.probabilities(victim.logits(texts).double())
 

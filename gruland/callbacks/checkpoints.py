@@ -30,7 +30,7 @@ def _folder(trainer: pl.Trainer) -> Path:
 @contextmanager
 def _as_validated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
     """The module with the weights that the validation saw: their average, where a callback of Lightning's makes one."""
-    averaging = [item for item in trainer.callbacks if isinstance(item, WeightAveraging)]  # type: ignore[attr-defined]
+    averaging = [item for item in trainer.callbacks if isinstance(item, WeightAveraging)]  # type: ignore[attr-defined]  # a connector sets it
     for callback in averaging:
         callback.on_validation_epoch_start(trainer, pl_module)
     try:

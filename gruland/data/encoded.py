@@ -63,10 +63,6 @@ class Encoded(NamedTuple):
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
 
-#: The longest review that is read whole: memory grows with its words, times those beside it in a batch.
-LONGEST = 100_000
-
-
 def words_of(text: str, clean: str = "none", max_length: int | None = None) -> list[str]:
     """The first ``max_length`` words of a text after cleaning, and one more where it is cut there; None: all.
 
