@@ -24,6 +24,15 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+# Two workers share the suite by stealing: what takes long comes first, so that short tests are left to share at its
+# end, and one worker alone sets up the runs that a module's tests have in common.
+LONGEST = ("test_train.py", "test_report.py", "test_extending.py", "test_comparison.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, worker_id):
     """A folder of the session's that all its workers have."""

@@ -234,6 +234,7 @@ def test_models_that_share_a_cell_are_no_grid():
 # -- the whole
 
 
+@pytest.mark.slow
 def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, monkeypatch):
     words = [f"{key}={value}" for key, value in SMALL.items()]
     assert command.main(["compare", str(trained), *words, "--out", str(tmp_path / "out")]) == 0

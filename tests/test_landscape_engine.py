@@ -35,7 +35,7 @@ from gruland.landscape.survey import Survey
 from gruland.objective import EvaluationLoss
 from gruland.objective import projection as projections
 from gruland.regularizers import by_rates
-from gruland.report import tables
+from gruland.report import flatness
 from gruland.surfaces import Surface, compute_run
 from gruland.task import Task
 
@@ -601,6 +601,6 @@ def test_the_report_s_table_counts_evaluated_cells():
     results = {"normalization": "filter", "cells": 2601, "reviews": 100, "evaluated": 233}
     run = SimpleNamespace(results={"seed": 0, "landscape": {**results, "interpolated": 2368}})
     study = SimpleNamespace(models=[SimpleNamespace(label="zoneout 0.1", runs={0: run})])
-    assert "233 of 2601" in tables._landscape_row(run, 0.5, study).cells
+    assert "233 of 2601" in flatness._landscape_row(run, 0.5, study).cells
     run.results["landscape"] = {**results, "interpolated": 0}
-    assert "2601" in tables._landscape_row(run, 0.5, study).cells
+    assert "2601" in flatness._landscape_row(run, 0.5, study).cells

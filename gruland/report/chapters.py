@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gruland.report import attacks, defences, differences, figures, paper, tables
+from gruland.report import adversarial, attacks, defences, differences, figures, flatness, losses, paper
 from gruland.report.collect import Model, Study, surface_path, typing_errors
+from gruland.report.columns import columns
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
-from gruland.report.tables import Table, number
+from gruland.report.tables import Table, difference_table, number, run_label
 from gruland.runs import Run
 
 #: Browsers give up the oldest of more than 16 WebGL drawings.
@@ -45,21 +46,21 @@ class Chapter:
 
 def chapter(study: Study, most_surfaces: int = MOST_SURFACES) -> Chapter:
     """Everything about one study."""
-    losses, attacks = tables.compared_losses(study), tables.compared_attacks(study)
+    clean, attacked = losses.compared_losses(study), adversarial.compared_attacks(study)
     sections = [
-        _losses(study, losses),
+        _losses(study, clean),
         _grids(study),
         _curves(study),
         _surfaces(study, most_surfaces),
-        _attacks(study, attacks),
+        _attacks(study, attacked),
         _defences(study),
     ]
     kept = [section for section in sections if section.blocks or section.text]
-    said = answer(study, losses, attacks)
+    said = answer(study, clean, attacked)
     return Chapter(study.key, f"Experiment {study.experiment}", said, facts(study), kept)
 
 
-def answer(study: Study, losses: Sequence[Any], attacks: Sequence[Any]) -> list[str]:
+def answer(study: Study, clean: Sequence[differences.Row], attacked: Sequence[differences.Row]) -> list[str]:
     """What the study says, in a few sentences: the best models, and which differences are more than chance."""
     lines = []
     for choice in study.best.values():
@@ -70,10 +71,10 @@ def answer(study: Study, losses: Sequence[Any], attacks: Sequence[Any]) -> list[
             f"{choice.model.title}: best{rivals} is {choice.model.label}, test loss "
             f"{number(sum(test.values()) / len(test))} ({over})."
         )
-    for rows, what in ((losses, "test losses"), (attacks, "adversarial losses")):
+    for rows, what in ((clean, "test losses"), (attacked, "adversarial losses")):
         if line := _verdict(rows, what):
             lines.append(line)
-    warned = [model for model in study.models if any(map(tables.warn, model.runs.values()))]
+    warned = [model for model in study.models if any(map(losses.warn, model.runs.values()))]
     if warned:
         lines.append(
             f"{_count(len(warned), 'model')} learned nothing or diverged: {', '.join(m.label for m in warned[:3])}"
@@ -104,8 +105,8 @@ def _verdict(rows: Sequence[Any], what: str) -> str:
 
 
 def _losses(study: Study, rows: Sequence[Any]) -> Section:
-    compared = tables.difference_table(f"{study.key}-losses-compared", "Differences of test losses", rows)
-    blocks = [tables.losses(study), compared, tables.choices(study), tables.all_models(study)]
+    compared = difference_table(f"{study.key}-losses-compared", "Differences of test losses", rows)
+    blocks = [losses.table_1(study), compared, losses.choices(study), losses.all_models(study)]
     title = "Losses with and without dropout"
     return Section(f"{study.key}-losses", title, [block for block in blocks if block], [_honesty(study)])
 
@@ -134,7 +135,7 @@ def _grids(study: Study) -> Section:
 
 
 def _curves(study: Study) -> Section:
-    shown: list[Model | None] = [column.model for column in tables.columns(study) if column.model]
+    shown: list[Model | None] = [column.model for column in columns(study) if column.model]
     rows = [shown[i : i + 3] for i in range(0, len(shown), 3)]
     drawn = [figures.learning_curves(rows, f"{study.key}-curves", "Loss per epoch (figure 3)")]
     text = []
@@ -157,31 +158,32 @@ def _surfaces(study: Study, most: int) -> Section:
     if not found:
         text = text or ["No run has a loss surface yet: python -m gruland.landscape makes up for it."]
         return Section(f"{study.key}-landscape", "Loss landscapes", [], text)
-    drawn = [(tables.run_label(run, study), run, surface) for run, surface in found[:most]]
+    drawn = [(run_label(run, study), run, surface) for run, surface in found[:most]]
     if len(found) > most:
         text += [f"{most} of {len(found)} surfaces are drawn, the paper’s and our best models’ first."]
     radius = figures.disc(surface for _, surface in found)
     areas = {run: figures.area(surface, radius) for run, surface in found}
     blocks: list[Block] = [figures.surfaces(study, drawn)] if drawn else []
     return Section(
-        f"{study.key}-landscape", "Loss landscapes", [*blocks, tables.landscapes(study, areas, radius)], text
+        f"{study.key}-landscape",
+        "Loss landscapes",
+        [*blocks, flatness.landscapes(study, areas, radius)],
+        text,
     )
 
 
 def _foremost(study: Study) -> list[Run]:
     """The study's runs, those of the paper’s models and of the best ones first."""
-    foremost = [run for column in tables.columns(study) for run in column.runs]
+    foremost = [run for column in columns(study) for run in column.runs]
     return [*foremost, *(run for run in study.runs if run not in foremost)]
 
 
 def _attacks(study: Study, rows: Sequence[Any]) -> Section:
-    compared = tables.difference_table(
-        f"{study.key}-attacks-compared", "Differences of adversarial losses", rows
-    )
-    blocks: list[Block | None] = [tables.adversarial(study), compared, tables.test_time_dropout(study)]
+    compared = difference_table(f"{study.key}-attacks-compared", "Differences of adversarial losses", rows)
+    blocks: list[Block | None] = [adversarial.table_2(study), compared, adversarial.table_3(study)]
     attacked = [run for run in _foremost(study) if typing_errors(run)]
     if attacked:
-        blocks += [tables.robustness(study), examples(attacked[0], f"{study.key}-examples")]
+        blocks += [adversarial.robustness(study), examples(attacked[0], f"{study.key}-examples")]
     blocks += attacks.blocks(study)
     shown = {name: run for run, name, _ in attacks.judged(study) if name != "typing_errors"}
     blocks += [examples(run, f"{study.key}-examples-{name}", 2, name) for name, run in shown.items()]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gruland.report.collect import Study
 from gruland.stats import (
     LEVEL,
     Difference,
@@ -224,3 +225,26 @@ def signed(interval: Interval) -> str:
 def p_value(value: float | None) -> str:
     """Two digits, or a dash where nothing was tested."""
     return "–" if value is None else f"{value:.2g}"
+
+
+def between_models(study: Study, quantities: Iterable[tuple[Quantity, Any]]) -> list[Row]:
+    """A row for each quantity, of those models that share a training seed with their reference.
+
+    Args:
+        quantities: each with a function from a run to its value, None where it has none.
+    """
+    measured = []
+    for quantity, read in quantities:
+        found = {
+            model: {
+                seed: [float(value)] for seed, run in model.runs.items() if (value := read(run)) is not None
+            }
+            for model in study.models
+        }
+        measured.append((quantity, {model.label: values for model, values in found.items() if values}))
+    pairs = {
+        model.label: reference.label
+        for model, reference in study.references.items()
+        if set(model.runs) & set(reference.runs)
+    }
+    return rows(measured, pairs)

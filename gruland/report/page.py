@@ -12,7 +12,7 @@ from typing import Any
 import gruland
 from gruland.errors import one_line
 from gruland.files import atomic_path
-from gruland.report import paper, tables
+from gruland.report import losses, paper
 from gruland.report.chapters import MOST_SURFACES, Block, Chapter, chapter
 from gruland.report.collect import Collection, Study, studies
 from gruland.report.figures import Picture, Surfaces
@@ -42,7 +42,7 @@ def write(collection: Collection, folder: str | Path, wandb: str | None = None) 
     chapters = _chapters(studies(collection))
     chapters += _comparisons(collection)
     title = "Dropout for GRU: the paper’s tables and figures beside ours"
-    about = {"intro": _intro(collection, chapters), "runs": tables.all_runs(collection)}
+    about = {"intro": _intro(collection, chapters), "runs": losses.all_runs(collection)}
     _write_pictures(chapters, folder / FILES)
     _render_all(title, chapters, folder, "report", FILES, about)
     if wandb:
