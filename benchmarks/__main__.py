@@ -19,7 +19,7 @@ from benchmarks import machine
 from benchmarks.clock import CLOCKS, reason
 from benchmarks.subject import SMOKE, Context, Settings, configuration
 from benchmarks.table import Results, Row, shown
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 #: In the order of the table.
 PARTS = (

@@ -16,7 +16,7 @@ _EXPORTS = {
     "Draw": "gruland.regularizers",
     "compose": "gruland.config",
     "load": "gruland.runs",
-    "validate": "gruland.config",
+    "validate": "gruland.experiment",
 }
 __all__ = ["GRU", "Draw", "compose", "load", "validate"]
 

@@ -7,7 +7,7 @@ import sys
 
 #: From a command to the module whose ``main`` it is, and what it does.
 COMMANDS = {
-    "train": ("gruland.train", "train one model, or a grid with -m"),
+    "train": ("gruland.train.job", "train one model, or a grid with -m"),
     "study": ("gruland.study", "grids, the choice, more seeds, surfaces, attacks, the report"),
     "landscape": ("gruland.landscape.__main__", "loss surfaces of finished runs"),
     "attack": ("gruland.attack.__main__", "attacks on finished runs"),
@@ -37,11 +37,11 @@ def main() -> None:
 
 
 def _validate(words: list[str]) -> int:
-    from gruland import config
-    from gruland.errors import one_line_errors
+    from gruland import experiment
+    from gruland.exits import one_line_errors
 
     with one_line_errors():
-        config.validate(*(word for word in words if word not in ("-m", "--multirun")))
+        experiment.validate(*(word for word in words if word not in ("-m", "--multirun")))
     print("gruland train would start with this")
     return 0
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     with one_line_errors():
-        from gruland.report.choice import best_of
-        from gruland.report.collect import collect
+        from gruland.report.collect import best_of, collect
         from gruland.report.commands import selection
 
         collection = collect(options.paths, options.allow)

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,59 @@ def threads_per_job() -> int:
         remote = launcher.ray.get("remote") or {}
         return max(1, int(remote.get("num_cpus") or 1))
     return cores
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse a configuration that cannot work, before anything is read or written.
+
+    Raises:
+        ValueError, OSError, ImportError: with the key, its value and what was expected.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
+    config.check_keys(cfg)
+    _whole("seed", cfg.seed, 0)
+    if cfg.threads is not None:
+        _whole("threads", cfg.threads, 1)
+    if not str(cfg.experiment_name).strip() or "/" in str(cfg.experiment_name):
+        raise ValueError(f"experiment_name={cfg.experiment_name}: expected the name of one folder")
+    _writable(Path(cfg.output_dir))
+    check_objects(cfg)
+
+
+def validate(*overrides: str) -> None:
+    """Say whether a command would start: ``validate("regularizer=zoneout", "seed=1,2")``. Nothing is read or written.
+
+    Raises:
+        ValueError, OSError, ImportError: as the command would end.
+    """
+    parsed = config.parse(config.typed(overrides))
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override() and o.is_discrete_sweep()
+        else [str(o.input_line)]
+        for o in parsed
+    ]
+    for words in product(*choices):
+        check(config.compose(*words))
+
+
+def _whole(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
+
+
+def _writable(folder: Path) -> None:
+    for mark in ("::", ":/"):  # Lightning's file systems take them for a chain and for an address
+        if mark in str(folder.absolute()):
+            raise ValueError(
+                f"output_dir={folder}: expected a folder of this machine, without {mark} in its path"
+            )
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"output_dir={folder}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"output_dir={folder}: {existing} is not writable")
 
 
 def check_objects(cfg: DictConfig) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 if TYPE_CHECKING:
     import onnx

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 if TYPE_CHECKING:
     from gruland.runs import Run

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from gruland import runs
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 from gruland.files import read_json, write_json
 from gruland.progress import clock
 from gruland.report.choice import best
-from gruland.report.collect import RATE, REGULARIZER, UNITS, Model, Place, by_place, place_of
+from gruland.report.models import RATE, REGULARIZER, UNITS, Model, Place, by_place, place_of
 from gruland.report.paper import MODELS
 
 STAGES = ("sweep", "select", "repeat", "landscape", "attack", "report")

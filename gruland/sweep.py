@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from gruland import config, runs, trust
+from gruland import runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.orphans import end_with
@@ -45,9 +45,11 @@ def check(configs: Sequence[DictConfig]) -> None:
     Raises:
         ValueError, OSError, ImportError: with the key.
     """
+    from gruland import experiment  # Lightning: Hydra looks at this module in every command
+
     places: dict[Path, DictConfig] = {}
     for cfg in configs:
-        config.check(cfg)
+        experiment.check(cfg)
         other = places.setdefault(runs.folder(cfg), cfg)
         if other is not cfg:
             plain: list[Any] = [OmegaConf.to_container(c) for c in (other, cfg)]

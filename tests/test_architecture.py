@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -47,11 +49,38 @@ def test_a_room_reaches_no_further_than_it_may(room):
 
 def test_nothing_reaches_a_command():
     commands = {"train", "study", "sweep", "predict"}
-    callers = {"__init__.py", "train.py", "sweep.py", "study.py"}
+    callers = {"__init__.py", "sweep.py", "study.py"}
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name not in COMMANDS | callers:
             found = imported(path) & commands
             assert not found, f"{path.relative_to(PACKAGE)} imports {', '.join(sorted(found))}"
+
+
+def test_no_file_reaches_itself():
+    """Neither at the top, nor in a function, nor for a type alone."""
+    files = {module(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+    reached = {name: set(imports(path, files)) - {name} for name, path in files.items()}
+    try:
+        graphlib.TopologicalSorter(reached).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    """The modules of this package that a file names. A room's own files are no part of what its name stands for."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in files)
+        elif isinstance(node, ast.ImportFrom):
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in named if name in files)
+            if node.module in files and not all(name in files for name in named):
+                yield str(node.module)
 
 
 @pytest.mark.parametrize("room", ["landscape", "objective", "kernels"])

@@ -14,13 +14,14 @@ import torch
 
 import gruland
 from gruland.landscape import __main__ as command
-from gruland.report.collect import Model, collect, references
-from gruland.report.collect import models as models_of
+from gruland.report.collect import collect
 from gruland.report.differences import Quantity, count_tests, remark, rows
 from gruland.report.landscapes.chapter import read_chapter
 from gruland.report.landscapes.compare import compare
 from gruland.report.landscapes.figures import _grids
 from gruland.report.landscapes.measurements import Measured
+from gruland.report.models import Model, references
+from gruland.report.models import models as models_of
 from gruland.stats import crossed_interval, paired_difference
 from gruland.train import train
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import gruland
-from gruland import config, runs
+from gruland import config, experiment, runs
 
 GROUPS = sorted(p.name for p in config.CONF.iterdir() if p.is_dir() and p.name not in ("hydra", "experiment"))
 OPTIONS = [f"{group}={p.stem}" for group in GROUPS for p in sorted((config.CONF / group).glob("*.yaml"))]
@@ -32,14 +32,14 @@ def _folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", [*OPTIONS, "experiment=paper", "experiment=smoke"])
 def test_every_option_builds_its_objects(option):
     words = GIVEN.get(option, [])
-    config.check(
+    experiment.check(
         gruland.compose(*([option] if f"{option.split('=')[0]}=" not in "".join(words) else []), *words)
     )
 
 
 def test_several_loggers_and_callbacks_at_once():
     cfg = gruland.compose("logger=[wandb,tensorboard]", "callbacks=[default,epoch_weights]")
-    config.check(cfg)
+    experiment.check(cfg)
     assert set(cfg.logger) == {"wandb", "tensorboard"}
     assert {"best", "last", "epoch_weights"} <= set(cfg.callbacks)
 
@@ -104,7 +104,7 @@ def test_the_papers_figures():
 )  # fmt: skip
 def test_values_that_cannot_work(overrides, message):
     with pytest.raises((ValueError, OSError), match=message):
-        config.check(gruland.compose(*overrides))
+        experiment.check(gruland.compose(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,9 @@ def test_values_that_cannot_work(overrides, message):
 )
 def test_an_unknown_key_is_refused_and_the_nearest_is_named(override, near):
     with pytest.raises(ValueError, match=f"is unknown: .*({near})"):
-        config.check(gruland.compose(*override.split(",") if override.startswith("logger") else [override]))
+        experiment.check(
+            gruland.compose(*override.split(",") if override.startswith("logger") else [override])
+        )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_an_unknown_option_is_refused_and_the_nearest_is_named(word, message):
 )  # fmt: skip
 def test_words_that_cannot_be_read_are_one_line(word):
     with pytest.raises(ValueError, match=r".+") as failure:
-        config.check(gruland.compose(word))
+        experiment.check(gruland.compose(word))
     assert "\n" not in str(failure.value)
 
 
@@ -200,7 +202,7 @@ def test_a_sweep_over_paths_stays_a_sweep():
 def test_an_output_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is a file, expected a folder"):
-        config.check(gruland.compose(f"output_dir={tmp_path}/file/runs"))
+        experiment.check(gruland.compose(f"output_dir={tmp_path}/file/runs"))
 
 
 def test_an_object_names_its_argument_and_the_configuration_adds_the_key():

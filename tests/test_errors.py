@@ -1,6 +1,6 @@
 import pytest
 
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 
 def test_a_users_error_is_one_line_and_exit_status_1(capsys):

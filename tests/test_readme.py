@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gruland
-from gruland import config
+from gruland import config, experiment
 from gruland.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def test_every_train_command_would_start(line, tmp_path, monkeypatch):
     overrides = [word for word in shlex.split(line)[3:] if word not in ("-m", "--help")]
     fixed = [word for word in overrides if "," not in word]
     make_files(overrides)
-    config.check(gruland.compose(*fixed))
+    experiment.check(gruland.compose(*fixed))
 
 
 def make_files(overrides):
@@ -145,7 +145,7 @@ def test_the_commands_of_the_other_pages_are_understood(page, tmp_path, monkeypa
             several = [word for word, o in zip(overrides, parsed, strict=True) if o.is_sweep_override()]
             make_files(overrides)
             assert ("-m" in words) == bool(several), line
-            config.check(
+            experiment.check(
                 gruland.compose(*(word.split(",")[0] if word in several else word for word in overrides))
             )
         elif module == "gruland.landscape" and words[0] == "compare":

@@ -30,8 +30,8 @@ from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
 from gruland.report import collect, commands, defences, figures, write
 from gruland.report.__main__ import main
-from gruland.report.choice import best_of, choose
-from gruland.report.collect import landscape_setting, studies
+from gruland.report.choice import choose
+from gruland.report.collect import best_of, landscape_setting, studies
 from gruland.runs import Run, identity
 from gruland.runs import name as run_name
 

@@ -12,7 +12,7 @@ import pytest
 
 from gruland import study
 from gruland.files import write_json
-from gruland.report.collect import Place as Cell
+from gruland.report.models import Place as Cell
 from gruland.report.paper import MODELS
 from gruland.runs import Run
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gruland import config
-from gruland.errors import USER_ERRORS, one_line, one_line_errors
+from gruland.errors import USER_ERRORS, one_line
+from gruland.exits import one_line_errors
 from gruland.terminal import lines
 
 if TYPE_CHECKING:

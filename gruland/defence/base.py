@@ -7,20 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from gruland.regularizers import Draw, mix
+from gruland.task import Task
 
 if TYPE_CHECKING:
-    from gruland.classifier import Classifier
     from gruland.data import TextDataModule
 
 HOOKS = ("prepare", "texts", "words", "losses")
 #: What a draw is for, besides what :mod:`gruland.gru` has: words, and shifts of their vectors.
 DELETION, SHIFT = 4, 5
+
+
+class Defended(Protocol):
+    """What a defence asks of the classifier that it trains; V words in the vocabulary."""
+
+    task: Task
+
+    @property
+    def vectors(self) -> Tensor:
+        """The words' vectors [V, D]."""
+
+    def __call__(self, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw, /) -> Tensor:
+        """The logits [B, K]."""
+
+    def logits_and_states(
+        self, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw | None, shift: Tensor | None, /
+    ) -> tuple[Tensor, Tensor]:
+        """The logits [B, K], where ``shift`` [B, T, D] is added to the words' vectors, and the states."""
+
+    def losses(
+        self, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw, shift: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]:
+        """What training without a defence minimizes, for each review [B], and the logits [B, K]."""
 
 
 class Defence:
@@ -55,7 +78,7 @@ class Defence:
         return tokens_BT, lengths_B
 
     def losses(
-        self, model: Classifier, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
+        self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """What training minimizes, for each review [B], and the logits [B, K] of the reviews as they are."""
         return model.losses(tokens_BT, lengths_B, labels, draw)

@@ -3,17 +3,13 @@ semi-supervised text classification", equations 5 and 6)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from gruland.defence.base import Defended
 from gruland.defence.vectors import VectorDefence, unit
 from gruland.regularizers import Draw
 from gruland.regularizers.base import check_strength
-
-if TYPE_CHECKING:
-    from gruland.classifier import Classifier
 
 
 class FGM(VectorDefence):
@@ -36,7 +32,7 @@ class FGM(VectorDefence):
         self.weight = check_strength(weight, "weight")
 
     def losses(
-        self, model: Classifier, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
+        self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """The loss of the reviews as they are, and of the worst shift to first order."""
         shift = model.vectors.new_zeros(*tokens_BT.shape, model.vectors.shape[1], requires_grad=True)

@@ -3,18 +3,13 @@ natural language understanding", algorithm 1)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from gruland.defence.base import SHIFT
+from gruland.defence.base import SHIFT, Defended
 from gruland.defence.vectors import VectorDefence, norms, real_words, unit
 from gruland.regularizers import Draw
 from gruland.regularizers.base import check_strength
-
-if TYPE_CHECKING:
-    from gruland.classifier import Classifier
 
 
 class FreeLB(VectorDefence):
@@ -42,7 +37,7 @@ class FreeLB(VectorDefence):
         self.steps = steps
 
     def losses(
-        self, model: Classifier, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
+        self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """The mean loss over the ascent's points, and the logits at the first."""
         shift = self._first(tokens_BT, lengths_B, model.vectors, draw)

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from gruland.cache import cache_folder
 from gruland.data.corpus import Source
-from gruland.defence.base import SHIFT
+from gruland.defence.base import SHIFT, Defended
 from gruland.defence.vectors import VectorDefence, real_words, unit
 from gruland.regularizers import Draw
 from gruland.regularizers.base import check_strength
 
 if TYPE_CHECKING:
-    from gruland.classifier import Classifier
     from gruland.data import Encoded, TextDataModule
 
 
@@ -71,7 +70,7 @@ class VAT(VectorDefence):
             self._reviews = data.encode(self.unlabelled.read(files).texts)
 
     def losses(
-        self, model: Classifier, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
+        self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """The loss, and how far the worst shift moves the predictions."""
         losses, logits = model.losses(tokens_BT, lengths_B, labels, draw)
@@ -88,7 +87,7 @@ class VAT(VectorDefence):
         return losses + self.weight * found, logits
 
     def _divergence(
-        self, model: Classifier, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw, target: Tensor
+        self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, draw: Draw, target: Tensor
     ) -> Tensor:
         """KL [B] between the predictions ``target`` and those at the worst shift."""
 

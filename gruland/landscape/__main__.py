@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gruland import config
-from gruland.errors import USER_ERRORS, one_line, one_line_errors
+from gruland.errors import USER_ERRORS, one_line
+from gruland.exits import one_line_errors
 
 #: Seconds to wait for another process that writes its results of the same run.
 _PATIENCE = 60.0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

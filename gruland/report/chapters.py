@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gruland.report import adversarial, attacks, defences, differences, figures, flatness, losses, paper
-from gruland.report.collect import Model, Study, surface_path, typing_errors
+from gruland.report.collect import Study, surface_path, typing_errors
 from gruland.report.columns import columns
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
+from gruland.report.models import Model
 from gruland.report.tables import Table, difference_table, number, run_label
 from gruland.runs import Run
 

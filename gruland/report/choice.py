@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gruland.report.collect import Collection, Model, models, same_reviews
-from gruland.runs import Run
+from gruland.report.models import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,26 +59,3 @@ def best(models: Iterable[Model]) -> dict[str, Choice]:
     for model in models:
         rivals.setdefault(model.regularizer, []).append(model)
     return {regularizer: choose(group) for regularizer, group in rivals.items()}
-
-
-def best_of(collection: Collection) -> dict[str, Choice]:
-    """:func:`best` over all runs that were found.
-
-    Raises:
-        ValueError: they are of different reviews, so that their losses do not compare; with the runs of each.
-    """
-    groups = same_reviews(collection.runs)
-    if len(groups) > 1:
-        named = "; ".join(_named(group) for group in groups)
-        raise ValueError(
-            f"the runs were trained on {len(groups)} different data sets or parts of one, and their losses do not "
-            f"compare ({named}): give the runs of one"
-        )
-    return best(models(collection.runs, collection.left_out))
-
-
-def _named(group: Sequence[Run]) -> str:
-    """A group of runs in a few words: the source, the folders that the runs lie in, their number."""
-    source = (group[0].results.get("data") or {}).get("source", "unknown source")
-    folders = ", ".join(sorted({str(run.path.parent) for run in group}))
-    return f"{source} in {folders} ({len(group)} run{'s' * (len(group) > 1)}, the first {group[0].path.name})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gruland.report import paper
-from gruland.report.collect import Model, Place, Study, method
+from gruland.report.collect import Study
+from gruland.report.models import Model, Place, method
 from gruland.runs import Run
 
 

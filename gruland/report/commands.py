@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from gruland.config import CONF, compose
-from gruland.report.collect import DEFENCE, Model, Place, Study, attacks, place_of
+from gruland.report.collect import Study, attacks
+from gruland.report.models import DEFENCE, Model, Place, place_of
 from gruland.runs import Run, flat, identity
 
 #: The keys that name files, which a command names by where they lay when it was run.

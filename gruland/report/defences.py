@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from gruland.report.choice import choose
-from gruland.report.collect import DEFENCE, Model, Study, attacks, scores
+from gruland.report.collect import Study, attacks
+from gruland.report.models import DEFENCE, Model, scores
 from gruland.report.tables import NOT_RUN, NOTHING, Row, Table, mean_of
 from gruland.runs import Run
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import ClassVar, NamedTuple
 
-from gruland.report.collect import place_of
+from gruland.report.models import place_of
 from gruland.runs import Run
 
 #: Words of a review that are shown, and reviews among which those to show are looked for.

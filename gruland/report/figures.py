@@ -16,15 +16,8 @@ from gruland.landscape.measures import flat_area
 from gruland.landscape.pictures import Scale, contour_figure, figure_3d, surface_figure
 from gruland.landscape.store import load_surface
 from gruland.report import paper
-from gruland.report.collect import (
-    Model,
-    Study,
-    by_place,
-    curves,
-    landscape_setting,
-    scores,
-    surface_path,
-)
+from gruland.report.collect import Study, curves, landscape_setting, surface_path
+from gruland.report.models import Model, by_place, scores
 from gruland.runs import Run
 
 if TYPE_CHECKING:

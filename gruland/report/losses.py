@@ -8,9 +8,10 @@ from typing import Any
 
 from gruland.report import commands, differences, paper
 from gruland.report.choice import validation_loss
-from gruland.report.collect import RATE, REGULARIZER, UNITS, Collection, Model, Study, head, scores
+from gruland.report.collect import Collection, Study
 from gruland.report.columns import columns
 from gruland.report.differences import Quantity
+from gruland.report.models import RATE, REGULARIZER, UNITS, Model, head, scores
 from gruland.report.tables import (
     NOT_RUN,
     NOTHING,

@@ -5,7 +5,7 @@ Hattimare and Acharya, "Evaluating and Visualizing the properties of Dropout for
 
 from __future__ import annotations
 
-from gruland.report.collect import Place
+from gruland.report.models import Place
 
 CITATION = "Hattimare and Acharya, Evaluating and Visualizing the properties of Dropout for GRU"
 

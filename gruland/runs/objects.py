@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from omegaconf import DictConfig
 
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from gruland.data import TextDataModule
     from gruland.defence import Defence
     from gruland.embedding import Vocabulary
-    from gruland.runs.run import Run
     from gruland.task import Task
+
+
+class Reviews(Protocol):
+    """What a model is built for: a data module, or a run that recorded one."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
 
 
 def build_vocabulary(cfg: DictConfig) -> Vocabulary:
@@ -39,7 +48,7 @@ def build_data(cfg: DictConfig, vocabulary: Vocabulary | None = None) -> TextDat
     return data
 
 
-def build_model(cfg: DictConfig, data: TextDataModule | Run) -> Classifier:
+def build_model(cfg: DictConfig, data: Reviews) -> Classifier:
     """An untrained classifier for the task and the vocabulary of ``data``, its weights drawn from the seed."""
     import torch
 

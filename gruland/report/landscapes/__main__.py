@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gruland import config
-from gruland.errors import one_line_errors
+from gruland.exits import one_line_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

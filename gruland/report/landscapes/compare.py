@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gruland.config import CONF, unknown
 from gruland.progress import Progress
-from gruland.report.collect import Collection, Model, models
+from gruland.report.collect import Collection
 from gruland.report.landscapes.measurements import (
     BARRIER_POINTS,
     Bench,
@@ -23,6 +23,7 @@ from gruland.report.landscapes.measurements import (
     benches,
 )
 from gruland.report.landscapes.page import write_page
+from gruland.report.models import Model, models
 from gruland.runs import Run
 from gruland.surfaces import HOW_COMPUTED, Surface
 from gruland.workers import Workers

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gruland.files import read_json, write_json
 from gruland.landscape.directions import fingerprint
-from gruland.report.collect import Model, references
+from gruland.report.models import Model, references
 from gruland.runs import Run
 
 if TYPE_CHECKING:
@@ -224,5 +224,5 @@ class Measured:
 
     @property
     def references(self) -> dict[str, str]:
-        """From each model's label to that of the one it is compared with, :func:`gruland.report.collect.references`."""
+        """From each model's label to that of the one it is compared with, :func:`gruland.report.models.references`."""
         return {model.label: other.label for model, other in references(self.models).items()}

@@ -10,7 +10,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from gruland import config, runs
+from gruland import runs
 
 log = logging.getLogger("gruland")
 
@@ -30,7 +30,9 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
     Raises:
         ValueError: a value that cannot work, or a folder that holds another run.
     """
-    config.check(cfg)
+    from gruland import experiment  # Lightning: seconds, and --help needs none of it
+
+    experiment.check(cfg)
     if cfg.trainer.get("fast_dev_run"):
         raise ValueError("trainer.fast_dev_run leaves no run: give it to python -m gruland.train without -m")
     run = runs.prepare(cfg)
@@ -76,14 +78,3 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         model.load_state_dict(run.weights("best", model.state_dict()))
         tester = experiment.build_tester(trainer, cfg, callbacks, attached, run.path)
         tester.test(model, data, verbose=False)
-
-
-def main() -> None:
-    """The command; exits with 1 where the run, or a job of the sweep, failed."""
-    from gruland import job
-
-    job.main()
-
-
-if __name__ == "__main__":
-    main()

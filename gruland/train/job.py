@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import config, runs, sweep
-from gruland.errors import one_line, one_line_errors
+from gruland.errors import one_line
+from gruland.exits import one_line_errors
 from gruland.progress import Terminal
 from gruland.train import PATIENCE, train
 
@@ -45,7 +46,7 @@ def rehearse(cfg: DictConfig) -> None:
     from gruland import experiment
     from gruland.processes import fit
 
-    config.check(cfg)
+    experiment.check(cfg)
     data = runs.build_data(cfg)
     model = runs.build_model(cfg, data)
     trainer = experiment.build_trainer(cfg, {}, [], runs.folder(cfg))
@@ -102,7 +103,9 @@ def _checked(words: list[str]) -> list[str]:
         return words
     overrides = config.parse(config.typed(rest))
     if not options.multirun and not any(o.is_sweep_override() or o.is_hydra_override() for o in overrides):
-        config.check(config.compose(*config.searching(options.config_dir), *rest))
+        from gruland import experiment
+
+        experiment.check(config.compose(*config.searching(options.config_dir), *rest))
     swept = tuple(
         f"{o.key_or_group}." for o in overrides if o.is_sweep_override() and o.key_or_group in sweep.KINDS
     )
