@@ -18,7 +18,7 @@ SEEDS ?= 3
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs test test-slow test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup docs test test-slow slurm-test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -42,6 +42,9 @@ test: setup  ## the test suite, on every core
 
 test-slow: setup  ## what is too long for it, such as the documentation's commands typed with an installed wheel
 	$(RUN) pytest -n auto -m slow
+
+slurm-test: setup  ## a sweep on a real Slurm of this machine alone (apt-get install slurm-wlm munge)
+	$(RUN) pytest -m slurm tests/test_slurm.py -rs
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.

@@ -56,6 +56,9 @@ _SEVERAL = {"attack", "callbacks", "logger"}
 #: The largest numbers that weights, seeds and sizes can hold.
 _FLOAT32, _INT64 = 3.4028234663852886e38, 2**63 - 1
 
+#: The environment variable by which a job knows how many the sweep has.
+SWEEP_JOBS = "GRULAND_SWEEP_JOBS"
+
 
 def cores() -> int:
     """Processor cores that this process may use."""

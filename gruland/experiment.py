@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 
 from gruland import attack, config, loggers, runs
@@ -67,6 +68,9 @@ def build_trainer(
             logger=attached or False,
             default_root_dir=str(folder),
             use_distributed_sampler=False,  # the data module gives each process its share
+            # A run starts its processes itself. Left to guess, Lightning warns wherever Slurm is installed, and in a
+            # Slurm job it takes signals for its own: it would queue the job again beside submitit.
+            plugins=[LightningEnvironment()],
         )
 
     trainer = build(node)
@@ -126,8 +130,12 @@ def threads_per_job() -> int:
     if "n_jobs" in launcher:  # joblib: a negative number counts back from all cores
         jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
         return max(1, cores // max(1, jobs))
-    if "cpus_per_task" in launcher:  # submitit
-        return min(cores, launcher.cpus_per_task or cores)
+    if (
+        "cpus_per_task" in launcher
+    ):  # submitit: a Slurm job has what it asks for, on this machine all run at once
+        local = str(launcher.get("_target_")).endswith(".LocalLauncher")
+        jobs = int(os.environ.get(config.SWEEP_JOBS, "1")) if local else 1
+        return min(cores, launcher.cpus_per_task or max(1, cores // jobs))
     if "ray" in launcher:
         remote = launcher.ray.get("remote") or {}
         return max(1, int(remote.get("num_cpus") or 1))

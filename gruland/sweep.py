@@ -70,7 +70,7 @@ def launch(launcher: Launcher, jobs: Sequence[Sequence[str]], configs: Sequence[
     Raises:
         SystemExit: a job failed, with status 1 after what it said.
     """
-    os.environ[_SWEEP] = str(os.getpid())
+    os.environ[_SWEEP], os.environ[config.SWEEP_JOBS] = str(os.getpid()), str(len(jobs))
     os.environ.setdefault(QUIET, "1")  # of the workers, which inherit it: the sweep has a line of its own
     with _watched(configs), _terminable():
         try:

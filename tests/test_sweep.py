@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import runpy
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
+import hydra_plugins
 from gruland import config, experiment, runs, sweep
 from hydra_plugins.gruland_sweeper import GridSweeper
 
@@ -164,7 +167,9 @@ def test_two_jobs_that_would_share_a_folder_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("launcher", "threads"),
     [({"n_jobs": -1}, 1), ({"n_jobs": 4}, 2), ({"n_jobs": 100}, 1), ({"cpus_per_task": 3}, 3), ({}, 8),
-     ({"ray": {"remote": {"num_cpus": 2}}}, 2), ({"ray": {}}, 1)],
+     ({"ray": {"remote": {"num_cpus": 2}}}, 2), ({"ray": {}}, 1),
+     ({"_target_": "a.SlurmLauncher", "cpus_per_task": None}, 8),
+     ({"_target_": "a.LocalLauncher", "cpus_per_task": None}, 2)],
 )  # fmt: skip
 def test_the_cores_are_divided_by_what_the_launcher_runs_at_once(monkeypatch, launcher, threads):
     class Multirun:
@@ -173,7 +178,30 @@ def test_the_cores_are_divided_by_what_the_launcher_runs_at_once(monkeypatch, la
 
     monkeypatch.setattr(experiment, "HydraConfig", Multirun)
     monkeypatch.setattr(config, "cores", lambda: 8)
+    monkeypatch.setenv(config.SWEEP_JOBS, "3")
     assert experiment.threads_per_job() == threads
+
+
+def test_what_becomes_of_slurm_jobs_is_read_from_the_queue():
+    """``squeue`` prints a line a job of the user; one that it has forgotten ended long ago."""
+    gruland_slurm = pytest.importorskip("hydra_plugins.gruland_slurm")
+    pytest.importorskip("submitit", reason="needs the extra `slurm`")
+    queue = gruland_slurm.Queue()
+    for job in ("7_0", "7_1", "7_2", "7_3"):
+        queue.register_job(job)
+    queue._info_dict = queue.read_info(b"6 CANCELLED\n7_0 RUNNING\n7_1 COMPLETED\n7_3 REQUEUE_HOLD\n")
+    assert [queue.get_state(f"7_{k}", "cache") for k in range(4)] == [
+        "RUNNING", "COMPLETED", "CANCELLED", "REQUEUE_HOLD",
+    ]  # fmt: skip
+    assert [queue.is_done(f"7_{k}", "cache") for k in range(4)] == [False, True, True, False]
+
+
+def test_a_slurm_sweep_without_submitit_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher", None)
+    (found,) = (path for path in hydra_plugins.__path__ if Path(path, "gruland_slurm.py").exists())
+    launcher = runpy.run_path(str(Path(found, "gruland_slurm.py")))["SlurmLauncher"]
+    with pytest.raises(ImportError, match=r"needs submitit: pip install 'gruland\[slurm\]'"):
+        launcher(partition=None)
 
 
 def results(loss=0.5, **changes):
