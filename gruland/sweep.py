@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from gruland import runs, trust
+from gruland import config, runs, trust
 from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.orphans import end_with
