@@ -16,7 +16,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from gruland.attack import PWWS, DeepWordBug, Pruthi, TextBugger, TextFooler, Texts, swaps
-from gruland.attack.answers import EncodedText, Encoder, ReusedStates
+from gruland.attack.answers import EncodedText, Encoder, ReusedStates, WholeTexts
 from gruland.attack.deepwordbug import EditDistance
 from gruland.attack.edits import EditedText
 from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
@@ -27,7 +27,7 @@ from gruland.classifier import Classifier
 from gruland.data import TextDataModule
 from gruland.data.tokenizer import tokenize
 from gruland.embedding import Vocabulary
-from gruland.regularizers import DropConnect, Regularizer, Zoneout
+from gruland.regularizers import DropConnect, LayerNorm, Regularizer, Zoneout
 from gruland.task import Task
 
 # TextAttack calls a method of loggers that is out of date.
@@ -350,6 +350,51 @@ def test_reused_states_give_the_models_own_answers(
         alone = attack.answer(victim, sample, [place])([asked[place][3:4]], [0])[0]
         assert np.array_equal(alone, answers[place][3:4])
         texts = [candidates[2 + step].taken() for candidates in asked]
+
+
+@pytest.mark.parametrize("regularizer", [None, Zoneout(0.2)], ids=["none", "zoneout"])
+def test_whole_texts_get_the_models_own_outputs(
+    vocabulary: Vocabulary, regularizer: Regularizer | None
+) -> None:
+    victim = make_victim(vocabulary, regularizer)
+    outputs, texts = WholeTexts(victim.model), [*REVIEWS, "Bad.", "..."]
+    logits_NK = outputs(victim.data.encode(texts))
+    np.testing.assert_allclose(logits_NK, victim.logits(texts), atol=1e-5)
+    # Alone they are the same bit for bit.
+    for text, logits_K in zip(texts, logits_NK, strict=True):
+        assert torch.equal(outputs(victim.data.encode([text]))[0], logits_K)
+
+
+def test_a_cell_that_the_kernel_does_not_have_is_asked_whole(vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary, LayerNorm())
+    attack = DeepWordBug()
+    assert attack.why_asked_anew(victim) == "every text is asked whole: layer_norm has a cell of its own"
+    candidate = EditedText(REVIEWS[0], swaps.load().words).replace(1, "bad")
+    p_NC = attack.answer(victim, labelled(victim), [0])([[candidate]], [0])[0]
+    np.testing.assert_allclose(
+        p_NC, victim.task.probabilities(victim.logits([candidate.text]).double()), atol=1e-6
+    )
+
+
+def test_texts_are_cut_as_textattack_cuts_them() -> None:
+    from textattack.shared.utils import words_from_text
+
+    pieces = [
+        "it's",
+        "'CCC'",
+        "-a--b-",
+        "x@y.com,",
+        "é_*",
+        "(1.5)",
+        "``",
+        "\u597d\u7535\u5f71",
+        "a\u4e0db",
+        "",
+    ]
+    rng = random.Random(0)
+    for _ in range(60):
+        text = "".join(rng.choice(pieces) + rng.choice([" ", "\t", "\x1c", "\u00a0", ""]) for _ in range(6))
+        assert swaps.load().words(text) == words_from_text(text)
 
 
 def test_results_depend_on_neither_workers_nor_neighbours(vocabulary: Vocabulary) -> None:

@@ -29,7 +29,7 @@ from gruland.attack.edits import Candidate, EditedText
 from gruland.attack.victims import ClassifierVictim
 from gruland.classifier import Classifier
 from gruland.data import TextDataModule
-from gruland.data.encoded import CLEANING, words_of
+from gruland.data.encoded import CLEANING, Encoded, words_of
 from gruland.embedding import UNKNOWN
 from gruland.gru import STEP, WEIGHTS
 from gruland.kernels import cpu
@@ -370,11 +370,40 @@ class ReusedStates:
         return np.asarray(reduce(np.add, found) / len(found))
 
 
+class WholeTexts:
+    """Outputs of encoded texts by the fused kernel, without dropout: no padding, and a table of input projections.
+
+    Args:
+        model: of a victim that :func:`unavailable` has no reason against.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self._projections = Projections(model.vectors.detach(), *model.gru.layer(0)[::2])
+        self._pass = Pass(model, None)
+        self._head = model.head.weight.detach().double(), model.head.bias.detach().double()
+
+    def __call__(self, encoded: Encoded) -> Tensor:
+        """Logits [N, K] in float64, each a function of its text bit for bit."""
+        one, rows = self._pass, self._projections.rows(encoded.tokens)
+        states_NH = cpu.final_states(
+            self._projections.table,
+            rows,
+            encoded.offsets,
+            one.layers,
+            between=one.between,
+            zoneout=one.kept,
+            precision=one.precision,
+        )
+        return _linear(states_NH.double(), *self._head)
+
+
 def unavailable(victim: ClassifierVictim, draws: bool) -> str | None:
-    """None if :class:`ReusedStates` can answer for this victim, else one line that says why not."""
+    """None if the fused kernel can answer for this victim, else one line that says why not."""
     model, regularizer = victim.model, victim.model.regularizer
     if model.gru.backend not in ("auto", "cpu"):
         return f"the model's backend is {model.gru.backend}"
+    if "gates" in regularizer.hooks:
+        return f"{regularizer.name} has a cell of its own"
     if draws and not regularizer.hooks.isdisjoint({"words", "between"}):
         return f"{regularizer.name} has masks outside the layers"
     if draws and "step" in regularizer.hooks:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from gruland import sampling
+from gruland.attack.answers import WholeTexts, unavailable
 from gruland.attack.base import Outcome, Texts, Victim, score_forms
 from gruland.attack.threat import check_whole
 from gruland.attack.verdict import curve
@@ -216,11 +218,13 @@ def _readers(victim: Victim, texts: Sequence[str]) -> list[tuple[int, Reader]]:
     if not isinstance(victim, ClassifierVictim):
         return [(len(text.split()), _reader_of_text(victim, text.split())) for text in texts]
     settings = victim.data.settings
+    reason = unavailable(victim, draws=False)
+    outputs = WholeTexts(victim.model) if reason is None else partial(logits, victim.model)
     whole = encode_texts(texts, victim.data.vocabulary, settings.clean)
     found = []
     for index in range(whole.size):
         tokens = whole.sequence(index)
-        found.append((len(tokens), _reader_of_ids(victim, tokens, settings.max_length)))
+        found.append((len(tokens), _reader_of_ids(victim, outputs, tokens, settings.max_length)))
     return found
 
 
@@ -232,9 +236,11 @@ def _reader_of_text(victim: Victim, words: Sequence[str]) -> Reader:
     return read
 
 
-def _reader_of_ids(victim: ClassifierVictim, tokens: np.ndarray, most: int | None) -> Reader:
+def _reader_of_ids(
+    victim: ClassifierVictim, outputs: Callable[[Encoded], Tensor], tokens: np.ndarray, most: int | None
+) -> Reader:
     def read(kept_ST: Tensor) -> Tensor:
-        return _classes(victim, logits(victim.model, left(tokens, kept_ST.numpy(), most)))
+        return _classes(victim, outputs(left(tokens, kept_ST.numpy(), most)))
 
     return read
 
