@@ -69,7 +69,8 @@ class EditDistance:
         # The errors so far bound the distance from above: as a rule that answers without a look at the whole text.
         if self._bound(candidate) <= self._most:
             return True
-        return bool(Levenshtein.distance(original.text, candidate.text) <= self._most)
+        most = self._most
+        return bool(Levenshtein.distance(original.text, candidate.text, score_cutoff=most) <= most)
 
     def _bound(self, candidate: Candidate) -> int:
         base = candidate.base

@@ -12,11 +12,12 @@ import importlib.metadata
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from unittest.mock import patch
 
 logger = logging.getLogger(__name__)
 
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 #: English function words in NLTK's corpus layout, for machines without NLTK's own list.
 NLTK_DATA = Path(__file__).with_name("nltk_data")
 
@@ -68,7 +70,22 @@ def load() -> Swaps:
                 from textattack.transformations import WordSwapQWERTY, WordSwapRandomCharacterDeletion
     except ImportError as error:
         raise _missing(error) from error
-    return Swaps(WordSwapRandomCharacterDeletion(), WordSwapQWERTY(), words_from_text)
+    return Swaps(WordSwapRandomCharacterDeletion(), WordSwapQWERTY(), _by_chunks(words_from_text))
+
+
+def _by_chunks(cut: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+    """The same words from what was cut before: TextAttack cuts each chunk between white space by itself.
+
+    A text in Chinese, in which jieba looks for words across chunks, is cut whole.
+    """
+    of_chunk = lru_cache(2**16)(lambda chunk: tuple(cut(chunk)))
+
+    def words(text: str) -> list[str]:
+        if _CHINESE.search(text):
+            return cut(text)
+        return [word for chunk in text.split() for word in of_chunk(chunk)]
+
+    return words
 
 
 @cache
