@@ -29,6 +29,7 @@ from gruland.landscape import (
     random_directions,
 )
 from gruland.landscape.directions import fingerprint
+from gruland.landscape.multilevel import whole
 from gruland.landscape.refinement import NestedGrids, halvings, spread_of
 from gruland.landscape.sample import achieved_tolerance, standard_error
 from gruland.landscape.survey import Survey
@@ -329,7 +330,7 @@ def test_nested_grids(size):
 def followed(truth, tolerance, seed=0):
     """Values with what a survey of one kind of example asked for, and which those are."""
     values = np.full(truth.shape, np.nan)
-    survey = Survey(truth.shape, np.zeros((2, 0)), tolerance, seed)
+    survey = Survey(truth.shape, [whole(np.zeros(2), np.arange(2))], tolerance, seed)
     for block in survey.blocks():
         assert np.isnan(values.flat[block.cells]).all()  # no cell twice
         values.flat[block.cells] = truth.flat[block.cells]

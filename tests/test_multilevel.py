@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from gruland.landscape import compute_surface, estimation, load_surface, sampling_interval
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
-from gruland.landscape.multilevel import Level, estimate, nested_order
-from gruland.landscape.survey import Survey
+from gruland.landscape.multilevel import Level, estimate, nested_order, parts_of
+from gruland.landscape.survey import PILOT, Survey
 
 
 def population(examples: int, side: int, *, noise: float = 0.1, seed: int = 0):
@@ -53,6 +53,18 @@ def test_every_beginning_of_the_order_has_the_strata_in_proportion():
         assert (np.abs(found - n * share) <= 1 + 1e-9).all()
     assert (order == nested_order(strata, seed=3)).all()
     assert (order != nested_order(strata, seed=4)).any()
+
+
+def test_few_strata_are_parts_and_many_or_small_ones_are_one():
+    labels = np.repeat([0, 1], [300, 700])
+    first, second = parts_of(labels, 3, least=200)
+    assert (labels[first.rows] == 0).all()
+    assert (labels[second.rows] == 1).all()
+    assert sorted([*first.rows, *second.rows]) == list(range(1000))
+    for strata in (np.repeat([0, 1], [100, 900]), np.arange(1000) % 5):
+        (part,) = parts_of(strata, 3, least=200)
+        assert sorted(part.rows) == list(range(1000))
+        assert np.linalg.matrix_rank(part.known) == len(np.unique(strata)) - 1
 
 
 # -- estimates
@@ -137,7 +149,7 @@ def test_sizes_keep_the_bound_at_nearly_the_least_cost():
     def variances(n):
         return parts @ (1 / n - 1 / total)
 
-    found = sizes(lower, left, total, bound, 20)
+    (found,) = sizes([parts], [total], bound, 20)
     assert (variances(found) <= bound * (1 + 1e-9)).all()
     assert (np.diff(found) <= 0).all()
     constraint = {"type": "ineq", "fun": lambda logs: (bound - variances(np.exp(logs))) / bound}
@@ -148,17 +160,24 @@ def test_sizes_keep_the_bound_at_nearly_the_least_cost():
     assert found.sum() <= 1.15 * 1000 * best.fun
 
 
+def test_parts_get_examples_where_their_losses_vary():
+    calm, wild = np.array([[0.01]]), np.array([[1.0]])
+    few, many = sizes([calm, wild], [5000, 5000], 0.002, 20)
+    assert 10 * few[0] == pytest.approx(many[0], rel=1e-3)  # by the standard deviations (Neyman)
+    assert calm / few + wild / many == pytest.approx(0.002 + (calm + wild) / 5000, rel=1e-6)
+
+
 # -- surveys
 
 
-def answered(survey, losses, correct, order, log=None):
+def answered(survey, losses, correct, parts, log=None):
     """Let the survey ask until it is content; how many values it took."""
     cost = 0
     for block in survey.blocks():
-        rows = order[block.start : block.stop]
+        rows = parts[block.part].rows[block.start : block.stop]
         cost += len(block.cells) * len(rows)
         if log is not None:
-            log.append((block.cells.tolist(), block.start, block.stop))
+            log.append((block.cells.tolist(), *block[1:]))
         survey.add(block, np.stack([losses[block.cells][:, rows], correct[block.cells][:, rows]], 1))
     return cost
 
@@ -171,9 +190,9 @@ def plane():
 
 def surveyed(plane, tolerance, seed=0, side=17, **options):
     losses, correct, labels = plane
-    order = nested_order(labels, seed)
-    survey = Survey((side, side), columns(labels[order]), tolerance, seed, **options)
-    cost = answered(survey, losses, correct, order)
+    parts = parts_of(labels, seed, PILOT)
+    survey = Survey((side, side), parts, tolerance, seed, **options)
+    cost = answered(survey, losses, correct, parts)
     return survey.estimates(), losses.mean(1).reshape(side, side), cost / losses.size
 
 
@@ -214,11 +233,11 @@ def test_few_examples_are_evaluated_whole(plane):
 
 def test_an_interrupted_survey_asks_the_same_again(plane):
     losses, correct, labels = plane
-    order, asked = nested_order(labels, 0), []
+    parts, asked = parts_of(labels, 0, PILOT), []
     for _ in range(2):
         log: list[object] = []
-        survey = Survey((17, 17), columns(labels[order]), 0.05, 0)
-        answered(survey, losses, correct, order, log)
+        survey = Survey((17, 17), parts, 0.05, 0)
+        answered(survey, losses, correct, parts, log)
         asked.append((log, survey.estimates().loss.tolist()))
     assert asked[0] == asked[1]
 
@@ -232,6 +251,19 @@ def test_heavy_tails_and_a_class_that_is_wrong_everywhere(plane):
         error = np.abs(found.loss - truth) / np.ptp(truth)
         assert (error <= 0.05).mean() >= 0.95
         assert error.max() <= 0.1
+
+
+def test_a_class_whose_losses_do_not_vary_is_hardly_asked(plane):
+    losses, correct, labels = plane
+    losses, parts = np.where(labels == 0, 0.1, losses), parts_of(labels, 0, PILOT)
+    survey, asked = Survey((17, 17), parts, 0.02, 0), [0, 0]
+    for block in survey.blocks():
+        rows = parts[block.part].rows[block.start : block.stop]
+        asked[block.part] += len(block.cells) * len(rows)
+        survey.add(block, np.stack([losses[block.cells][:, rows], correct[block.cells][:, rows]], 1))
+    assert asked[0] < 0.5 * asked[1]
+    error = np.abs(survey.estimates().loss.ravel() - losses.mean(1))
+    assert (error <= 0.02 * np.ptp(losses.mean(1))).mean() >= 0.95
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -262,8 +294,9 @@ def test_any_grid(shape):
     random = np.random.default_rng(0)
     steps = np.linspace(0, 1, shape[0] * shape[1])[:, None]
     losses = (random.normal(size=900) + 3 * steps) ** 2
-    survey = Survey(shape, np.zeros((900, 0)), 0.05, 0)
-    answered(survey, losses, np.ones_like(losses), np.arange(900))
+    parts = parts_of(np.zeros(900, dtype=int), 0, PILOT)
+    survey = Survey(shape, parts, 0.05, 0)
+    answered(survey, losses, np.ones_like(losses), parts)
     error = np.abs(survey.estimates().loss.ravel() - losses.mean(1))
     assert (error <= 0.05 * max(np.ptp(losses.mean(1)), 1e-9) + survey.estimates().half_width.ravel()).all()
 
@@ -311,7 +344,10 @@ def test_any_objective_that_can_be_divided_is_estimated(tmp_path):
     errors = [np.abs(found["loss"] - exact["loss"]).values for found in (surface, *seeds)]
     assert np.mean([error <= 0.02 * spread for error in errors]) >= 0.95
     assert np.max(errors) <= 2 * 0.02 * spread
-    assert np.abs(surface["accuracy"] - exact["accuracy"]).max() < 0.1
+    # No tolerance is asked for of the accuracy: its error is that of a share of about a hundred examples.
+    off = np.abs(surface["accuracy"] - exact["accuracy"])
+    assert off.mean() < 0.02
+    assert off.max() < 0.15
     assert surface.attrs["achieved_tolerance"] <= 0.021
     assert surface.attrs["origin_loss"] == pytest.approx(exact.attrs["origin_loss"], abs=0.04 * spread)
     # The plane's origin takes all examples once, as they are no stratified sample that tells their number.

@@ -10,12 +10,15 @@ variance
 The order takes the largest remaining variance first (a Cholesky factorization with pivots). The least sum of n_j that
 keeps every variance below a bound has n_j proportional to the root of sum over c of w_c L_cj^2 d_j for multipliers w
 (Neyman 1934; for levels Giles 2008, section 3); w is found by multiplicative weights, which give more to the cells
-whose bound is hit.
+whose bound is hit. Where the examples are of several parts, each a population of its own, the variances of the parts'
+means add up and the parts share the bound as costs least.
 
 C cells, k of them in the order.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,26 +54,35 @@ def factorized(covariance: np.ndarray, sample: int) -> tuple[np.ndarray, np.ndar
     return np.array(order, dtype=np.int64), lower[:, :steps], left[:steps] * correction
 
 
-def sizes(lower: np.ndarray, left: np.ndarray, total: int, variance: float, least: int) -> np.ndarray:
-    """The falling n [k] of least sum, from ``least`` to ``total``, with which no cell's variance exceeds the bound.
+def sizes(
+    shares: Sequence[np.ndarray], totals: Sequence[int], variance: float, least: int
+) -> list[np.ndarray]:
+    """The n [k] of each part of the examples, falling from its total to ``least``, of least sum.
+
+    With these no cell's variance exceeds the bound.
 
     Args:
-        lower, left: of :func:`factorized`.
-        total: N.
+        shares: of each part [C, k], in the order of :func:`factorized`: what comes into a cell's variance from the
+            cells of the order, times their examples, ``(N_part / N)**2 * lower**2 * left``.
+        totals: the parts' N.
         variance: the bound.
-        least: no cell gets fewer.
+        least: no cell gets fewer of a part.
     """
-    parts = lower**2 * left
-    bound = variance + parts.sum(1) / total
-    weights, best = np.full(len(parts), 1 / max(len(parts), 1)), np.full(len(left), float(total))
+    parts = np.concatenate(shares, axis=1)
+    total = np.repeat(np.asarray(totals, dtype=np.float64), [part.shape[1] for part in shares])
+    ends = np.cumsum([part.shape[1] for part in shares])[:-1]
+    bound = variance + (parts / total).sum(1)
+    weights, best = np.full(len(parts), 1 / max(len(parts), 1)), total
     for number in range(_ROUNDS):
         root = np.sqrt((weights / bound) @ parts) + np.finfo(float).tiny
-        scale = ((parts / root).sum(1) / bound).max(initial=0.0)
-        found = np.clip(root * scale, least, total)
-        found = np.maximum.accumulate(found[::-1])[::-1]
-        if found.sum() < best.sum():
-            best = found
+        root *= ((parts / root).sum(1) / bound).max(initial=0.0)
+        found = np.clip(root, least, total)
+        found = np.concatenate([np.maximum.accumulate(n[::-1])[::-1] for n in np.split(found, ends)])
         load = (parts / found).sum(1) / bound
+        if load.max(initial=0.0) > 1:  # what was cut off at the totals has to come from the others
+            found = np.clip(found * load.max(), least, total)
+        if found.sum() < best.sum() and ((parts / found).sum(1) <= bound * (1 + 1e-9)).all():
+            best = found
         weights *= np.exp(4.0 * (load / load.max(initial=1e-300) - 1.0) / np.sqrt(1.0 + number / 10.0))
         weights /= weights.sum()
-    return best
+    return np.split(best, ends)

@@ -18,7 +18,7 @@ import numpy as np
 
 from gruland.files import atomic_path, discard
 from gruland.landscape.chunks import Chunk, PlaneExamples
-from gruland.landscape.multilevel import nested_order
+from gruland.landscape.multilevel import parts_of, whole
 from gruland.landscape.refinement import spread_of
 from gruland.landscape.survey import PILOT, Block, Estimates, Survey
 from gruland.progress import Progress
@@ -59,13 +59,14 @@ class Estimation:
         if strata is None:
             strata = np.zeros(plane.origin.shape[1], dtype=np.int64)
         # Examples that have to be evaluated all or none are a census: nothing but cells can be saved.
-        pilot = PILOT if plane.divisible else len(strata)
-        self._order = nested_order(strata, seed) if plane.divisible else np.arange(len(strata))
-        known = (strata[self._order, None] == np.unique(strata)[1:]).astype(np.float64)
+        if plane.divisible:
+            self._parts, pilot = parts_of(strata, seed, PILOT), PILOT
+        else:
+            self._parts, pilot = [whole(strata, np.arange(len(strata)))], len(strata)
         shape = (len(beta), len(alpha))
         rows, columns = (np.flatnonzero(steps == 0) for steps in (beta, alpha))
         self._centre = int(rows[0] * len(alpha) + columns[0]) if rows.size and columns.size else -1
-        self._survey = Survey(shape, known, tolerance, seed, pilot=pilot, centre=self._centre)
+        self._survey = Survey(shape, self._parts, tolerance, seed, pilot=pilot, centre=self._centre)
         self._plane, self._alpha, self._beta, self._answers = plane, alpha, beta, answers
         self.seconds = 0.0
 
@@ -104,7 +105,7 @@ class Estimation:
         """
         found, surface = self.estimates(), empty.copy(deep=True)
         spread, paired = self._survey.deviations()
-        total, units = len(self._order), surface["loss"].attrs["units"]
+        total, units = sum(map(len, self._parts)), surface["loss"].attrs["units"]
         centre = divmod(self._centre, len(self._alpha)) if self._centre >= 0 else None
         surface["loss"].values[:], surface["accuracy"].values[:] = found.loss, found.accuracy
         surface["loss_se"].values[:] = np.sqrt(found.errors**2 + spread**2 / total)
@@ -139,7 +140,7 @@ class Estimation:
         """The parts of a block that an earlier call evaluated, and those that are missing."""
         size = max(1, CHUNK // (block.stop - block.start)) if self._plane.divisible else 1
         parts = [
-            Block(block.cells[first : first + size], block.start, block.stop)
+            block._replace(cells=block.cells[first : first + size])
             for first in range(0, len(block.cells), size)
         ]
         found = [(part, None if self._answers is None else self._answers.get(part)) for part in parts]
@@ -157,7 +158,8 @@ class Estimation:
                     return
                 row, column = np.divmod(part.cells, columns)
                 steps = np.stack([self._alpha[column], self._beta[row]], axis=1)
-                yield Chunk(steps, self._order[part.start : part.stop], list(zip(row, column, strict=True)))
+                rows = self._parts[part.part].rows[part.start : part.stop]
+                yield Chunk(steps, rows, list(zip(row, column, strict=True)))
 
         found: dict[bytes, np.ndarray] = {}
         for chunk, values, seconds in workers.map(chunks()):
@@ -205,7 +207,7 @@ class Answers:
         discard(self._folder)
 
     def _file(self, block: Block) -> Path:
-        asked = f"{block.start} {block.stop} {block.cells.tolist()}"
+        asked = f"{block.part} {block.start} {block.stop} {block.cells.tolist()}"
         return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npy"
 
 

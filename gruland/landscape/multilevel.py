@@ -33,7 +33,7 @@ N examples, n of a sample, P regressors, V variables, C cells, K modes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,48 @@ import numpy as np
 FOLDS = 5
 #: The penalties that a regression chooses from, as shares of the regressors' variance.
 PENALTIES = 10.0 ** np.arange(-4.0, 2.1, 0.75)
+#: Strata that are parts of their own, at most.
+PARTS = 4
 #: Probabilities enter a regression that has at least so many examples for each regressor.
 ENOUGH = 4
 _TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples that are sampled and predicted by themselves.
+
+    Attributes:
+        rows: [N] their positions among all examples, in the order in which they are evaluated.
+        known: [N, S] columns that tell the strata within the part apart, in that order.
+    """
+
+    rows: np.ndarray
+    known: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def parts_of(strata: np.ndarray, seed: int, least: int) -> list[Part]:
+    """A part for each of up to :data:`PARTS` strata, or one for all where there are more or a smaller one.
+
+    Args:
+        strata: [N] of each example.
+        seed: of the order.
+        least: examples that a part has.
+    """
+    order = nested_order(strata, seed)
+    values, counts = np.unique(strata, return_counts=True)
+    if len(values) > PARTS or counts.min() < least:
+        return [whole(strata, order)]
+    rows = [order[strata[order] == value] for value in values]
+    return [Part(part, np.zeros((len(part), 0))) for part in rows]
+
+
+def whole(strata: np.ndarray, order: np.ndarray) -> Part:
+    """All examples as one part, in an order [N]."""
+    return Part(order, (strata[order, None] == np.unique(strata)[1:]).astype(np.float64))
 
 
 def nested_order(strata: np.ndarray, seed: int) -> np.ndarray:
@@ -91,12 +130,16 @@ class Means:
         return np.sqrt((self.modes**2).sum(1))
 
 
-def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Means]]:
+def estimate(
+    levels: Sequence[Level], known: np.ndarray, guess: Callable[[int], np.ndarray] | None = None
+) -> list[tuple[Means, Means]]:
     """The mean loss and the share of right predictions of every cell.
 
     Args:
         levels: by falling n.
         known: [N, S] columns that tell the strata apart, of all examples in their order.
+        guess: from the number of a level to weights [cells of the levels before it, its own cells] with which the
+            former's losses about give the latter's; asked for levels of few examples.
 
     Returns:
         For each level its cells' losses and correctness. All modes have the K of the last level.
@@ -107,7 +150,7 @@ def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Me
     total = len(known)
     regressors = _Regressors(known)
     found: list[tuple[Means, Means]] = []
-    for before, level in zip([total, *map(len, levels)], levels, strict=False):
+    for number, (before, level) in enumerate(zip([total, *map(len, levels)], levels, strict=False)):
         if not 2 <= len(level) <= before:
             raise ValueError(
                 f"a level of {len(level)} examples after one of {before}: expected from 2 to that"
@@ -116,7 +159,9 @@ def estimate(levels: Sequence[Level], known: np.ndarray) -> list[tuple[Means, Me
             raise ValueError("a level has losses that are not finite: expected its finite cells alone")
         count = level.losses.shape[1]
         useful = _useful(level.losses)
-        means = _regressed(regressors, np.concatenate([useful, level.correct], axis=1), total)
+        y = np.concatenate([useful, level.correct], axis=1)
+        weights = guess(number) if guess and number and regressors.too_many(len(level)) else None
+        means = _regressed(regressors, y, total, weights)
         regressors.add(useful, means)
         found.append((_part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))))
     width = regressors.modes.shape[1]
@@ -137,12 +182,14 @@ class _Regressors:
         self.freedom = int(np.linalg.matrix_rank(self._columns[0])) + 1 if known.size else 1
         self.means, self.modes = np.zeros(known.shape[1]), np.zeros((known.shape[1], 0))
 
+    def too_many(self, count: int) -> bool:
+        """Whether a regression of so many examples goes without the probabilities."""
+        return count < ENOUGH * len(self.means)
+
     def first(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The columns [count, P] that a regression of the first examples uses, and their numbers [P]."""
         columns = np.concatenate([part[:count] for part in self._columns], axis=1)
-        used = np.concatenate(self._plain)
-        if count >= ENOUGH * len(used):
-            used[:] = True
+        used = np.concatenate(self._plain) | (not self.too_many(count))
         return columns[:, used], np.flatnonzero(used)
 
     def add(self, columns: np.ndarray, means: Means) -> None:
@@ -155,16 +202,19 @@ class _Regressors:
         self.modes = np.concatenate([wider, means.modes[:count]])
 
 
-def _regressed(regressors: _Regressors, y: np.ndarray, total: int) -> Means:
-    """The means over all examples of the variables y [n, V] of a level."""
+def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.ndarray | None) -> Means:
+    """The means over all examples of the variables y [n, V] of a level, whose first are guessed to have ``weights``."""
     n = len(y)
     if n == total:
         return Means(y.mean(0), np.zeros((y.shape[1], regressors.modes.shape[1])), np.zeros(y.shape[1]))
     x, used = regressors.first(n)
     scale = x.std(0)
     scale[scale < _TINY * (1 + np.abs(x).max(0, initial=0.0))] = np.inf  # a constant tells nothing
-    residuals, slopes = _cross_fitted(x / scale, y)
-    slopes /= scale[:, None]
+    guessed = np.zeros((x.shape[1], y.shape[1]))
+    if weights is not None:
+        guessed[x.shape[1] - len(weights) :, : weights.shape[1]] = weights
+    residuals, slopes = _cross_fitted(x / scale, y - x @ guessed)
+    slopes = slopes / scale[:, None] + guessed
     values = y.mean(0) - (x.mean(0) - regressors.means[used]) @ slopes
     own = residuals - residuals.mean(0)
     freedom = max(n - regressors.freedom, 1)

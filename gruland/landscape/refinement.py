@@ -20,6 +20,7 @@ R rows, C columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -92,6 +93,21 @@ class NestedGrids:
             before[:] = 0.0
             before[cells] = surplus
         return Prediction(np.where(known, values, filled), error)
+
+    def weights(self, known: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+        """With which weights [known, wanted] the values of some cells (row * C + column) give those of others.
+
+        Zeros where the coarsest grid is not among the known ones.
+        """
+        shape, cells = self.level.shape, np.asarray(known, dtype=np.int64)
+        mask = np.zeros(self.level.size, dtype=bool)
+        mask[cells] = True
+        if not mask[self.level.ravel() == 0].all():
+            return np.zeros((len(cells), len(wanted)))
+        units = np.zeros((len(cells), mask.size))
+        units[np.arange(len(cells)), cells] = 1.0
+        spread = interpolated(self, units.reshape(-1, *shape), mask.reshape(shape))
+        return spread.reshape(len(cells), -1)[:, wanted]
 
 
 def interpolated(grids: NestedGrids, fields: np.ndarray, known: np.ndarray) -> np.ndarray:

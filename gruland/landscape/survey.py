@@ -21,18 +21,20 @@ N examples, R rows, C columns, K modes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from gruland.landscape.allocation import factorized, sizes
-from gruland.landscape.multilevel import Level, Means, estimate
+from gruland.landscape.multilevel import Level, Means, Part, estimate
 from gruland.landscape.refinement import NestedGrids, interpolated, spread_of
 
-#: Examples of the pilot, and of every cell that is not in the coarse grid.
+#: Examples of the pilot, of all parts together.
 PILOT = 192
+#: The share of the pilot's examples on which the other cells are evaluated: where the coarse cells have more.
+FINE = 0.5
 #: Random cells of a check. When all of them hold, fewer than 12% of the interpolated cells fail (95% confidence).
 CHECKED = 24
 #: The shares of the budget that sampling may get.
@@ -42,13 +44,16 @@ MOST = 0.6
 _NORMAL = 1.96  # the 97.5% quantile of the normal distribution
 # The pilot's plan may be too large, since it knows of no probabilities: it begins with this multiple of the half width.
 _LOOSE = 1.2
+# A cell gets more examples of its own where these are so much of its standard error: they are the cheaper ones.
+_HEAVY = 0.3
 _LEAST_MODE = 1e-3  # of the largest: what less adds to a standard error is not seen in three digits
 
 
 class Block(NamedTuple):
-    """Cells (row * columns + column) and the examples that are wanted of them, ``start`` to ``stop`` of their order."""
+    """Cells (row * columns + column) and the examples wanted of them: of a part, ``start`` to ``stop`` of its order."""
 
     cells: np.ndarray
+    part: int
     start: int
     stop: int
 
@@ -94,7 +99,7 @@ class Survey:
 
     Args:
         shape: R and C.
-        known: [N, S] columns that tell the strata apart, of all examples in their order.
+        parts: of the examples, N together.
         tolerance: the share of the range of the mean loss.
         seed: of the checks.
         pilot: examples of the pilot; N for a surface without sampling.
@@ -104,74 +109,94 @@ class Survey:
     def __init__(
         self,
         shape: tuple[int, int],
-        known: np.ndarray,
+        parts: Sequence[Part],
         tolerance: float,
         seed: int = 0,
         *,
         pilot: int = PILOT,
         centre: int = -1,
     ) -> None:
-        self._shape, self._known, self._tolerance = shape, known, tolerance
-        self._total, size = len(known), shape[0] * shape[1]
+        self._shape, self._parts, self._tolerance = shape, parts, tolerance
+        self._totals = np.array([len(part) for part in parts])
+        self._total, size = int(self._totals.sum()), shape[0] * shape[1]
+        self._weights = self._totals / self._total
         # Of twice the pilot more than half would be evaluated: sampling saves nothing.
-        self._pilot = self._total if self._total < 2 * pilot else pilot
+        census = self._total < 2 * pilot or self._totals.min() < 2 * pilot // len(parts)
+        self._pilot = self._totals if census else np.full(len(parts), pilot // len(parts))
+        self._fine = self._totals if census else (FINE * self._pilot).astype(np.int64)
         self._grids = NestedGrids(shape)
         self._coarse = np.flatnonzero(self._grids.coarse)
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
-        self._examples, self._broken = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=bool)
-        self._values: dict[int, list[np.ndarray]] = {}
-        self._whole = np.full((size, 2), np.nan)  # the means of cells whose values are not kept
-        self._spreads = np.full((size, 2), np.nan)  # and the standard deviations, see deviations()
+        self._examples = np.zeros((len(parts), size), dtype=np.int64)
+        self._broken = np.zeros(size, dtype=bool)
+        self._values: list[dict[int, list[np.ndarray]]] = [{} for _ in parts]
+        self._whole = np.full((len(parts), size, 2), np.nan)  # the means of cells whose values are not kept
+        self._spreads = np.full((len(parts), size, 3), np.nan)  # and the deviations, see deviations()
         self._centre = centre
-        self._own = np.zeros(size)  # the standard error of what a cell adds to those with more examples
+        # Of each part, the standard error of what a cell adds to those with more examples.
+        self._own = np.zeros((len(parts), size))
         self._factor, self._tighter = 1.0, _LOOSE
 
     def add(self, block: Block, values: np.ndarray) -> None:
         """Take the losses and correctness of a block, [cells, 2, examples]."""
+        kept, whole = self._values[block.part], block.stop == self._totals[block.part]
         for cell, pair in zip(block.cells.tolist(), values, strict=True):
-            parts = self._values.setdefault(cell, [])
-            parts.append(np.asarray(pair, dtype=np.float64))
-            self._broken[cell] |= not np.isfinite(parts[-1][0]).all()
-            if self._broken[cell] or (block.stop == self._total and not self._grids.coarse.flat[cell]):
-                with np.errstate(invalid="ignore", over="ignore"):
-                    self._whole[cell] = np.concatenate(parts, axis=1).mean(1)
-                    self._spreads[cell] = self._deviation(cell)
-                del self._values[cell]
-        self._examples[block.cells] = block.stop
+            kept.setdefault(cell, []).append(np.asarray(pair, dtype=np.float64))
+            self._broken[cell] |= not np.isfinite(kept[cell][-1][0]).all()
+            if self._broken[cell]:
+                for part in range(len(self._parts)):
+                    self._forget(part, cell)
+            elif whole and not self._grids.coarse.flat[cell]:
+                self._forget(block.part, cell)
+        self._examples[block.part, block.cells] = block.stop
+
+    def _forget(self, part: int, cell: int) -> None:
+        """Keep a cell's means alone."""
+        if cell in self._values[part]:
+            with np.errstate(invalid="ignore", over="ignore"):
+                self._whole[part, cell] = np.concatenate(self._values[part][cell], axis=1).mean(1)
+                self._spreads[part, cell] = self._deviation(part, cell)
+            del self._values[part][cell]
 
     def blocks(self) -> Iterator[Block]:
         """Ask until every cell is known to the tolerance; each block has to be added before the next one."""
         yield from self._wanted(self._coarse, self._pilot)
         share, held = self._split(), False
-        while self._examples.sum() < MOST * self._examples.size * self._total:
+        while self._examples.sum() < MOST * self._broken.size * self._total:
             now = self.estimates()
-            left = self._order[self._examples[self._order] == 0]
-            if self._uncertain(now).any():
-                yield from self._more_examples(now, share)
+            left = self._order[~self._known[self._order]]
+            # The coarse cells first have to reach their share; then any cell may take all of the budget.
+            limit = now.allowed * (share if self._known.sum() <= len(self._coarse) else 1.0)
+            if self._uncertain(now, limit).any():
+                yield from self._more_examples(now, share * now.allowed, limit)
             elif (over := self._over(now)).any():
                 # A coarser grid's values come first: they change what the finer ones are predicted to be.
                 level = self._grids.level.ravel()
-                yield from self._wanted(np.flatnonzero(over & (level == level[over].min())), self._pilot)
+                yield from self._wanted(np.flatnonzero(over & (level == level[over].min())), self._fine)
             elif held or not len(left):
                 return
             else:
                 checked = np.sort(left[:CHECKED])
-                yield from self._wanted(checked, self._pilot)
+                yield from self._wanted(checked, self._fine)
                 held = self._holds(now, checked)
         yield from self._everything()
 
     def estimates(self) -> Estimates:
         """What the values so far say of all cells."""
-        size, known = self._examples.size, (self._examples > 0).reshape(self._shape)
-        mean, (width, levels) = self._whole.copy(), self._levels()
-        modes = np.zeros((2, size, width))
-        for cells, found in levels:
-            for number, means in enumerate(found):
-                mean[cells, number], modes[number, cells] = means.values, means.modes
-            self._own[cells] = found[0].own
+        known = self._known.reshape(self._shape)
+        mean, own, modes = self._whole.copy(), np.zeros_like(self._own), []
+        for part, weight in enumerate(self._weights):
+            width, levels = self._levels(part)
+            modes.append(np.zeros((2, known.size, width)))
+            for cells, found in levels:
+                for number, means in enumerate(found):
+                    mean[part, cells, number], modes[-1][number, cells] = means.values, weight * means.modes
+                own[part, cells] = weight * found[0].own
+        self._own, mean = own, self._over_parts(mean)
         loss, accuracy = (self._grids.predict(mean[:, n].reshape(self._shape), known) for n in (0, 1))
         loss_modes, accuracy_modes = (
-            interpolated(self._grids, _main(part).T.reshape(-1, *self._shape), known) for part in modes
+            interpolated(self._grids, _main(part).T.reshape(-1, *self._shape), known)
+            for part in np.concatenate(modes, axis=2)
         )
         return Estimates(
             loss=loss.values,
@@ -180,14 +205,19 @@ class Survey:
             accuracy_modes=accuracy_modes,
             bound=loss.error * self._factor,
             accuracy_bound=accuracy.error * self._factor,
-            examples=self._examples.reshape(self._shape).copy(),
+            examples=np.where(known, self._examples.sum(0).reshape(self._shape), 0),
             allowed=self._tolerance * spread_of(mean[known.ravel(), 0]),
         )
 
     @property
+    def _known(self) -> np.ndarray:
+        """The cells [R * C] that are not interpolated."""
+        return (self._examples > 0).all(0) | self._broken
+
+    @property
     def evaluated(self) -> int:
         """How many cells have values."""
-        return int((self._examples > 0).sum())
+        return int(self._known.sum())
 
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:
         """The standard deviations over the examples of a cell's loss and of its difference to the centre [R, C].
@@ -195,112 +225,162 @@ class Survey:
         The latter within the strata, as far as the centre is evaluated. NaN where a cell is interpolated.
         """
         spreads = self._spreads.copy()
-        for cell in self._values:
-            spreads[cell] = self._deviation(cell)
-        return spreads[:, 0].reshape(self._shape), spreads[:, 1].reshape(self._shape)
+        for part, kept in enumerate(self._values):
+            for cell in kept:
+                spreads[part, cell] = self._deviation(part, cell)
+        weights = self._weights[:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            between = spreads[..., 0] - (weights * spreads[..., 0]).sum(0)
+            loss = np.sqrt((weights * (spreads[..., 1] ** 2 + between**2)).sum(0))
+            paired = np.sqrt((weights * spreads[..., 2] ** 2).sum(0))
+        return loss.reshape(self._shape), paired.reshape(self._shape)
 
-    def _deviation(self, cell: int) -> tuple[float, float]:
-        losses = np.concatenate(self._values[cell], axis=1)[0]
+    def _deviation(self, part: int, cell: int) -> tuple[float, float, float]:
+        """The mean loss of a cell over a part's examples, its deviation and that of the difference to the centre."""
+        losses = np.concatenate(self._values[part][cell], axis=1)[0]
         if len(losses) < 2 or self._broken[cell]:
-            return math.nan, math.nan
-        centre = self._values.get(self._centre)
-        if self._centre < 0 or centre is None or self._broken[self._centre]:
-            return float(losses.std(ddof=1)), math.nan
-        origin = np.concatenate(centre, axis=1)[0]
-        count = min(len(losses), len(origin))
-        rest, freedom = self._within(losses[:count] - origin[:count])
-        return float(losses.std(ddof=1)), math.sqrt(float((rest**2).sum()) / freedom)
+            return math.nan, math.nan, math.nan
+        centre, paired = self._values[part].get(self._centre), math.nan
+        if self._centre >= 0 and centre is not None and not self._broken[self._centre]:
+            origin = np.concatenate(centre, axis=1)[0]
+            count = min(len(losses), len(origin))
+            rest, freedom = self._within(part, losses[:count] - origin[:count])
+            paired = math.sqrt(float((rest**2).sum()) / freedom)
+        return float(losses.mean()), float(losses.std(ddof=1)), paired
 
-    def _within(self, losses: np.ndarray) -> tuple[np.ndarray, int]:
-        """What the first examples' losses [n, ...] are beyond a linear function of what is known; its freedom."""
-        x = np.concatenate([np.ones((len(losses), 1)), self._known[: len(losses)]], axis=1)
+    def _within(self, part: int, losses: np.ndarray) -> tuple[np.ndarray, int]:
+        """What a part's first losses [n, ...] are beyond a linear function of what is known; its freedom."""
+        known = self._parts[part].known[: len(losses)]
+        x = np.concatenate([np.ones((len(losses), 1)), known], axis=1)
         rest = losses - x @ np.linalg.lstsq(x, losses, rcond=None)[0]
         return rest, max(1, len(x) - int(np.linalg.matrix_rank(x)))
 
-    def _levels(self) -> tuple[int, list[tuple[list[int], tuple[Means, Means]]]]:
-        """The number of modes, and the cells of each level with their means."""
+    def _over_parts(self, values: np.ndarray) -> np.ndarray:
+        """Means over all examples [R * C, 2] from those over the parts; NaN where a cell is not known."""
+        weights = np.where(self._examples > 0, self._weights[:, None], 0.0)[..., None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            means = np.where(weights > 0, weights * values, 0.0).sum(0) / weights.sum(0)
+        return np.where(self._known[:, None], means, np.nan)
+
+    def _levels(self, part: int) -> tuple[int, list[tuple[list[int], tuple[Means, Means]]]]:
+        """The number of modes, and the cells of each of a part's levels with their means."""
         groups: dict[int, list[int]] = {}
-        for cell in sorted(self._values):
-            groups.setdefault(int(self._examples[cell]), []).append(cell)
+        for cell in sorted(self._values[part]):
+            groups.setdefault(int(self._examples[part, cell]), []).append(cell)
         cells = [groups[count] for count in sorted(groups, reverse=True)]
         if not cells:
             return 0, []
-        values = [[np.concatenate(self._values[cell], axis=1) for cell in group] for group in cells]
+
+        def guess(number: int) -> np.ndarray:
+            return self._grids.weights([cell for group in cells[:number] for cell in group], cells[number])
+
+        values = [[np.concatenate(self._values[part][cell], axis=1) for cell in group] for group in cells]
         levels = [Level(*np.stack(group, axis=-1)) for group in values]
-        found = estimate(levels, self._known)
+        found = estimate(levels, self._parts[part].known, guess)
         return found[-1][0].modes.shape[1], list(zip(cells, found, strict=True))
 
     # -- what is wanted
 
-    def _wanted(self, cells: np.ndarray, stop: int) -> Iterator[Block]:
-        """What the cells lack of the first ``stop`` examples."""
-        cells = cells[~self._broken[cells]]
-        for start in np.unique(self._examples[cells]).tolist():
-            if start < stop:
-                yield Block(cells[self._examples[cells] == start], start, stop)
+    def _wanted(self, cells: np.ndarray, stops: np.ndarray) -> Iterator[Block]:
+        """What the cells lack of the first ``stops`` examples of the parts."""
+        for part, stop in enumerate(stops.tolist()):
+            left = cells[~self._broken[cells]]
+            starts = self._examples[part, left]
+            for start in np.unique(starts[starts < stop]).tolist():
+                yield Block(left[starts == start], part, start, stop)
 
     def _everything(self) -> Iterator[Block]:
-        yield from self._wanted(np.arange(self._examples.size), self._total)
+        yield from self._wanted(np.arange(self._broken.size), self._totals)
 
-    def _uncertain(self, now: Estimates) -> np.ndarray:
-        """The cells [R * C] whose sampling alone takes the budget, and could take less."""
-        if not ((self._examples > 0) & (self._examples < self._total) & ~self._broken).any():
-            return np.zeros(self._examples.size, dtype=bool)
-        return (_NORMAL * now.errors > 0.95 * now.allowed).ravel()
+    def _uncertain(self, now: Estimates, limit: float) -> np.ndarray:
+        """The cells [R * C] whose intervals by sampling alone exceed a half width, and could be narrower."""
+        sampled = (self._examples < self._totals[:, None]).any(0) & self._known & ~self._broken
+        if not sampled.any():
+            return sampled
+        return (_NORMAL * now.errors.ravel() > limit) & self._known
 
     def _over(self, now: Estimates) -> np.ndarray:
         """The interpolated cells [R * C] that exceed the budget."""
-        return (now.half_width > now.allowed).ravel() & (self._examples == 0)
+        return (now.half_width > now.allowed).ravel() & ~self._known
 
-    def _more_examples(self, now: Estimates, share: float) -> Iterator[Block]:
-        """The coarse cells' sizes for their share of the budget; where they have them, what else is too uncertain."""
-        plan = self._plan(self._tighter * share * now.allowed)
-        if sum(plan.values()) > MOST * self._examples.size * self._total:
+    def _more_examples(self, now: Estimates, planned: float, limit: float) -> Iterator[Block]:
+        """The coarse cells' sizes for a planned half width; where they have them, what else is too uncertain."""
+        plan = self._plan(self._tighter * planned)
+        if plan.sum() > MOST * self._broken.size * self._total:
             yield from self._everything()
             return
         before = self._examples.sum()
-        for count in sorted(set(plan.values())):
-            cells = [cell for cell, wanted in plan.items() if wanted >= count]
-            yield from self._wanted(np.array(cells), count)
+        for part, counts in enumerate(plan):
+            for count in np.unique(counts[counts > 0]).tolist():
+                yield from self._wanted(np.flatnonzero(counts >= count), self._only(part, count))
         if self._examples.sum() > before:
             return
-        errors = now.errors.ravel()
-        heavy = np.flatnonzero(
-            self._uncertain(now) & (self._own > 0.8 * errors) & (self._examples < self._total)
+        errors, own = now.errors.ravel(), self._own
+        uncertain = self._uncertain(now, limit)
+        heavy = uncertain & ((own**2).sum(0) > (_HEAVY * errors) ** 2)
+        # What a finer cell takes over from others is mostly from the few examples of those beside it.
+        fine = self._known & ~self._grids.coarse.ravel() & self._beside(uncertain & ~heavy)
+        for cell in np.flatnonzero((heavy | fine) & ~self._broken):
+            part = int(own[:, cell].argmax())
+            count = self._rung(part, 1.4 * self._examples[part, cell])
+            yield from self._wanted(np.array([cell]), self._only(part, count))
+        if self._examples.sum() == before:
+            worst = _NORMAL * float(errors[uncertain].max())
+            self._tighter *= min(max(limit / worst, 0.8), 0.98)
+
+    def _beside(self, cells: np.ndarray) -> np.ndarray:
+        """The cells [R * C] that are no further from some than half of the coarse grid's steps."""
+        from scipy.ndimage import maximum_filter
+
+        rows, columns = (np.flatnonzero(self._grids.coarse.any(axis)) for axis in (1, 0))
+        steps = [int(np.diff(ticks).max(initial=1)) for ticks in (rows, columns)]
+        found: np.ndarray = maximum_filter(
+            cells.reshape(self._shape), [2 * (step // 2) + 1 for step in steps]
         )
-        heavy = heavy[self._examples[heavy] > 0]
-        for cell in heavy:
-            yield from self._wanted(heavy[heavy == cell], self._rung(1.4 * self._examples[cell]))
-        if not len(heavy):
-            self._tighter *= 0.95
+        return found.ravel()
 
-    def _plan(self, half_width: float) -> dict[int, int]:
-        """The examples of each coarse cell with which their half widths stay below a number."""
+    def _only(self, part: int, count: int) -> np.ndarray:
+        """Stops of a block of one part."""
+        stops = np.zeros_like(self._totals)
+        stops[part] = count
+        return stops
+
+    def _plan(self, half_width: float) -> np.ndarray:
+        """The examples of each part and coarse cell [parts, R * C] with which half widths stay below a number."""
+        plan, shares, orders = np.zeros_like(self._examples), [], []
         cells = self._coarse[~self._broken[self._coarse]]
-        if not len(cells) or self._pilot == self._total:
-            return {}
-        losses = np.stack([self._values[cell][0][0] for cell in cells.tolist()], axis=1)
-        rest, freedom = self._within(losses)
-        order, lower, left = factorized(rest.T @ rest / freedom, len(losses))
-        counts = sizes(lower, left, self._total, (half_width / _NORMAL) ** 2, self._pilot)
-        return {int(cells[j]): self._rung(count) for j, count in zip(order, counts, strict=True)}
+        if not len(cells) or (self._pilot == self._totals).all():
+            return plan
+        for part, weight in enumerate(self._weights):
+            count = int(self._examples[part, cells].min())
+            values = (np.concatenate(self._values[part][cell], axis=1)[0, :count] for cell in cells.tolist())
+            rest, freedom = self._within(part, np.stack(list(values), axis=1))
+            order, lower, left = factorized(rest.T @ rest / freedom, count)
+            shares.append(weight**2 * lower**2 * left)
+            orders.append(cells[order])
+        least = int(self._pilot.min())
+        found = sizes(shares, self._totals.tolist(), (half_width / _NORMAL) ** 2, least)
+        for part, (order, counts) in enumerate(zip(orders, found, strict=True)):
+            plan[part, order] = [self._rung(part, count) for count in counts]
+        return plan
 
-    def _rung(self, count: float) -> int:
-        """The next one of pilot * 2^(k/4), so that cells share levels; N where that is near."""
-        steps = math.ceil(4 * math.log2(max(count / self._pilot, 1.0)) - 1e-9)
-        rung = round(self._pilot * 2 ** (steps / 4))
-        return self._total if rung > 0.85 * self._total else rung
+    def _rung(self, part: int, count: float) -> int:
+        """The next one of fine * 2^(k/4), so that cells share levels; the part's total where that is near."""
+        least, total = int(self._fine[part]), int(self._totals[part])
+        steps = math.ceil(4 * math.log2(max(count / least, 1.0)) - 1e-9)
+        rung = round(least * 2 ** (steps / 4))
+        return total if rung > 0.85 * total else rung
 
     def _split(self) -> float:
         """The share of the budget with which sampling and the next grid's cells cost least."""
         now = self.estimates()
-        if self._pilot == self._total or not now.allowed > 0:
+        if (self._pilot == self._totals).all() or not now.allowed > 0:
             return SHARES[-1]
         level = self._grids.level
         following = level == level[self._grids.coarse].max() + 1
         costs = [
-            sum(self._plan(share * now.allowed).values())
-            + self._pilot * int((following & (now.bound > (1 - share) * now.allowed)).sum())
+            self._plan(share * now.allowed).sum()
+            + self._fine.sum() * int((following & (now.bound > (1 - share) * now.allowed)).sum())
             for share in SHARES
         ]
         return SHARES[int(np.argmin(costs))]
@@ -309,7 +389,8 @@ class Survey:
         """Whether the cells, which were interpolated before, lie within their bounds; the bounds rise if not."""
         now = self.estimates()
         with np.errstate(invalid="ignore"):
-            off = np.abs(now.loss - before.loss).flat[cells] - _NORMAL * self._own[cells]
+            own = np.sqrt((self._own[:, cells] ** 2).sum(0))
+            off = np.abs(now.loss - before.loss).flat[cells] - _NORMAL * own
         bound = np.maximum(before.bound.flat[cells], 0.01 * before.allowed)
         worst = float((off / bound).max()) if before.allowed > 0 else 0.0
         if worst > 1:
