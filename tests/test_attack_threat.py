@@ -203,9 +203,15 @@ def test_wrong_thresholds(thresholds: dict[str, Any], message: str) -> None:
         gate.Verdict(thresholds)
 
 
-def test_a_threshold_needs_measures() -> None:
-    with pytest.raises(ValueError, match="reports no measures"):
-        gate.missed({"class": "mine.Attack"}, {"success": 0.3})
+def test_a_threshold_that_no_attack_can_miss_is_refused() -> None:
+    certificate = {"measures": {"certified_1": {"estimate": 0.4, "low": 0.3, "high": 0.5}}}
+    said = gate.Verdict({"certified_1": 0.5})
+    with pytest.raises(ValueError, match=r"gate\.certified_1=0\.5: of mine and plain none reports it"):
+        said.add("run", {"mine": ENTRY, "plain": {"class": "mine.Attack"}})
+    said.add("run", {"mine": ENTRY, "certificate": certificate})
+    assert said.lines == ["run: certificate: gate.certified_1=0.5: 0.4 [0.3, 0.5], expected at least 0.5"]
+    # Queries are counted where a review was right before.
+    gate.Verdict({"queries_mean": 10}).add("run", {"mine": ENTRY})
 
 
 @pytest.mark.parametrize("change", [{"reviews": 0}, {"draws": -1}, {"fresh": 0}, {"seed": True}])

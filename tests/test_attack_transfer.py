@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,21 @@ def test_other_texts_are_replayed_anew(two: list[runs.Run]) -> None:
     assert after["reviews"] == 12  # those that both have
 
 
-def test_what_cannot_be_replayed_is_refused(two: list[runs.Run], make_run: Callable[..., runs.Run]) -> None:
-    victim, texts = victim_of(two[0].model, two[0].data), texts_of(two[0].data)
+def test_what_cannot_be_replayed_is_refused(
+    two: list[runs.Run], make_run: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    victim, texts = victim_of(two[0].model, two[0].data, two[0].path.resolve()), texts_of(two[0].data)
     with pytest.raises(ValueError, match=r"sources=.*expected folders"):
         Transfer()(victim, texts)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         Transfer(sources=["nowhere"])(victim, texts)
     with pytest.raises(ValueError, match="has texts of pwws: attack them with it first"):
         replay(two, of="pwws")(victim, texts)
+    with pytest.raises(ValueError, match="the only texts of hotflip there are this run's own"):
+        replay(two[:1])(victim, texts)
+    shutil.copytree(two[1].path, copy := tmp_path / two[1].path.name)
+    with pytest.raises(ValueError, match="are one configuration trained twice"):
+        Transfer(sources=[str(two[1].path), str(copy)])(victim, texts)
     evaluate_run(two[0], {"pgd": EmbeddingPGD(reviews=6, steps=1, restarts=1)})
     with pytest.raises(ValueError, match="has no attacked texts: pgd cannot be replayed"):
         replay(two, of="pgd")(victim, texts)

@@ -24,7 +24,7 @@ from gruland.defence.vat import power_iteration
 from gruland.defence.vectors import deviations, norms, unit
 from gruland.defence.word_deletion import delete
 from gruland.embedding import UNKNOWN, load
-from gruland.regularizers import Draw, Regularizer, Zoneout, mix
+from gruland.regularizers import Draw, RDrop, Regularizer, Zoneout, mix
 from gruland.task import Task
 from gruland.train import train
 
@@ -362,6 +362,14 @@ def test_a_defended_run_is_named_for_its_defence(tmp_path: Path, monkeypatch: py
     assert run.path.name.startswith("none-vat-h8-s0-")
     assert run.results["model"]["defence"] == "vat"
     assert run.model.defence.hooks == {"prepare", "losses"}
+
+
+def test_vat_beside_two_passes_compares_predictions_under_the_same_masks() -> None:
+    model, defence = classifier(RDrop(0.4)), prepared(VAT(epsilon=0.6, weight=1.0))
+    unmoved = prepared(VAT(epsilon=0.0, weight=1.0))
+    clean, _ = model.losses(TOKENS, LENGTHS, LABELS, DRAW)
+    torch.testing.assert_close(unmoved.losses(model, TOKENS, LENGTHS, LABELS, DRAW)[0], clean)
+    assert (defence.losses(model, TOKENS, LENGTHS, LABELS, DRAW)[0] > clean).all()
 
 
 def test_reviews_without_labels_have_their_share_of_vat() -> None:

@@ -26,3 +26,10 @@ def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("GRULAND_TRACEBACK", "1")
     with pytest.raises(ValueError, match="x"), one_line_errors():
         raise ValueError("x")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(capsys):
+    with pytest.raises(SystemExit) as exit_, one_line_errors():
+        raise BrokenPipeError(32, "Broken pipe")
+    assert exit_.value.code == 128 + 13  # as a shell says of a program that SIGPIPE ended
+    assert capsys.readouterr().err == ""

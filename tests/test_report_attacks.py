@@ -51,6 +51,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **results["attacks"]["mine"],
         "sources": {plain.name: {"transfer": cell}, zoneout.name: {"transfer": None}},
     }
+    # A certificate judges its own votes: it has measures, and no verdict on fresh draws.
+    results["attacks"]["certificate"] = {
+        **{key: value for key, value in results["attacks"]["mine"].items() if key != "verdict"},
+        "measures": {"certified_1": cell},
+    }
     (zoneout / "results.json").write_text(json.dumps(results))
     return found
 

@@ -67,8 +67,10 @@ class Contrast(Threat):
                 trained on some of the texts.
         """
         pairs = self._pairs(victim)
+        numbered = pairs.index.dtype.kind in "iu"  # else the pairs have names, and masks want numbers
+        ids = pairs.index.to_numpy() if numbered else np.arange(len(pairs))
         originals, edits = (
-            Texts(pairs.index.to_numpy(), pairs[f"text_{kind}"].tolist(), pairs[f"label_{kind}"].to_numpy())
+            Texts(ids, pairs[f"text_{kind}"].tolist(), pairs[f"label_{kind}"].to_numpy())
             for kind in ("original", "edited")
         )
         self._refuse_seen(victim, originals, edits)
@@ -114,6 +116,7 @@ class Contrast(Threat):
         }
         columns: dict[str, Any] = {**scored[0].columns, "label_edited": scored[1].columns["label"]}
         columns |= {name: values for name, values in scored[1].columns.items() if name not in columns}
+        columns |= {} if numbered else {"pair": pairs.index[originals.ids].tolist()}
         columns |= {"right_original": clean.rights.tolist(), "right_edited": edited.rights.tolist()}
         return Outcome(results, columns)
 

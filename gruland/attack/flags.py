@@ -13,7 +13,7 @@ import numpy as np
 
 from gruland import sampling
 from gruland.attack.base import RandomVictim, Texts, Victim
-from gruland.stats import LEVEL
+from gruland.stats import LEVEL, Difference, holm
 
 #: Texts that are asked twice, and what two outputs of the same text may differ by.
 ASKED_TWICE, ROUNDING = 16, 1e-4
@@ -87,11 +87,14 @@ def beaten_by_black_box(
 ) -> dict[str, str]:
     """From each white-box attack that a black-box one beats on the same reviews and draws, to what is said of it.
 
+    The tests of all pairs are corrected for their number (Holm).
+
     Args:
         entries: ``attacks`` of results.json.
         rights: from an attack's name to the share of right draws under attack, by review id (a pandas Series).
     """
-    found: dict[str, str] = {}
+    said: dict[tuple[str, str], str] = {}
+    compared: list[tuple[str, str, Difference]] = []
     for white, by_gradients in entries.items():
         for black, by_queries in entries.items():
             kinds = by_gradients.get("knowledge"), by_queries.get("knowledge")
@@ -102,10 +105,15 @@ def beaten_by_black_box(
             if same[0] != same[1] or len(common) < 2:
                 continue
             a, b = rights[white][common].to_numpy(), rights[black][common].to_numpy()
-            difference = sampling.compare(a, b)
-            if difference.interval.estimate > 0 and difference.p is not None and difference.p <= LEVEL:
-                found[white] = (
-                    f"{black}, which only asks the model, leaves {b.mean():.1%} of {len(common)} reviews right, "
-                    f"{white} by gradients {a.mean():.1%}: either it may change less, or is too weak; take the lower"
-                )
+            said[white, black] = (
+                f"{black}, which only asks the model, leaves {b.mean():.1%} of {len(common)} reviews right, "
+                f"{white} by gradients {a.mean():.1%}: either it may change less, or is too weak; take the lower"
+            )
+            compared.append((white, black, sampling.compare(a, b)))
+    corrected = holm([difference for *_, difference in compared])
+    found: dict[str, str] = {}
+    for (white, black, _), difference in zip(compared, corrected, strict=True):
+        p = difference.corrected
+        if difference.interval.estimate > 0 and p is not None and p <= LEVEL:
+            found[white] = said[white, black]
     return found

@@ -25,6 +25,8 @@ LEAST = (
     "queries_mean",
     "queries_median",
 )
+#: Measures that an attack has where some review is right before, or turned.
+SOMETIMES = ("queries_mean", "queries_median", "similarity", "success")
 MOST = ("success", "calibration_clean", "calibration_attacked", "loss")  # fmt: skip
 
 
@@ -36,7 +38,17 @@ class Verdict:
         self.lines: list[str] = []
 
     def add(self, where: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Hold the entries of a run's attacks against the thresholds, and note their flags."""
+        """Hold the entries of a run's attacks against the thresholds, and note their flags.
+
+        Raises:
+            ValueError: a threshold that none of the attacks can miss.
+        """
+        for name, bound in self.thresholds.items():
+            if not any(_has(entry, name) for entry in entries.values()):
+                raise ValueError(
+                    f"gate.{name}={bound:g}: of {' and '.join(entries)} none reports it, leave it out or give an "
+                    "attack that does"
+                )
         for name, entry in entries.items():
             short = missed(entry, self.thresholds)
             flagged = list(entry.get("flags", {}).values())
@@ -64,19 +76,10 @@ def missed(entry: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[st
     """What an attack's entry of results.json does not keep, a line each.
 
     A measure that the attack could not take, such as the queries for reviews that are all wrong already, is not missed.
-
-    Raises:
-        ValueError: the attack has no such measures at all.
     """
-    if "measures" not in entry:
-        if thresholds:
-            raise ValueError(
-                f"{entry.get('class')} reports no measures: gate.{next(iter(thresholds))} cannot be held"
-            )
-        return []
     lines = []
     for name, bound in thresholds.items():
-        measured = _measured(entry, name)
+        measured = _measured(entry, name) if "measures" in entry else None
         if measured is None:
             continue
         value, least = measured["estimate"], name in LEAST
@@ -89,6 +92,14 @@ def missed(entry: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[st
 
 
 def _measured(entry: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    measures = entry["measures"]
-    found: Mapping[str, Any] | None = measures.get(name, entry["verdict"]["attacked"].get(name))
+    judged = entry.get("verdict", {}).get("attacked", {})
+    found: Mapping[str, Any] | None = entry["measures"].get(name, judged.get(name))
     return found
+
+
+def _has(entry: Mapping[str, Any], name: str) -> bool:
+    """Whether an attack of this kind takes a measure, if only on other reviews."""
+    measures = entry.get("measures", {})
+    return bool(measures) and (
+        _measured(entry, name) is not None or (name in SOMETIMES and "success" in measures)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from gruland.attack.threat import Effort, Threat, check_whole
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.files import file_hash
+from gruland.orphans import end_with
 from gruland.progress import Progress
 from gruland.regularizers import draws_of
 
@@ -190,12 +192,14 @@ def _in_processes(
     """Forked processes that take the next review when they have room: a fresh one would import for seconds.
 
     Raises:
-        ValueError: this system has no fork.
+        ValueError: this system has no fork, or the model lies on a GPU.
         ChildProcessError: a process was killed.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError(f"workers={workers}: this system cannot fork processes, expected workers=1")
-    context = multiprocessing.get_context("fork")
+    if torch.cuda.is_initialized():
+        raise ValueError(f"workers={workers}: a forked process cannot use the GPU, expected workers=1")
+    context, parent = multiprocessing.get_context("fork"), os.getpid()
     counter: Any = context.Value("q", 0)
 
     def next_place() -> Iterator[int]:
@@ -207,6 +211,7 @@ def _in_processes(
             yield order[number]
 
     def work(end: Connection) -> None:
+        end_with(parent)
         torch.set_num_threads(1)
         try:
             for pair in run(next_place()):

@@ -20,6 +20,7 @@ from gruland.attack import flags
 from gruland.attack.base import Attack, Outcome
 from gruland.attack.victims import texts_of, victim_of
 from gruland.config import instantiate
+from gruland.errors import one_line
 from gruland.files import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -116,7 +117,15 @@ def is_done(run: Run, name: str, attack: Attack, which: str = "best") -> bool:
 
 def flag_beaten(entries: Mapping[str, dict[str, Any]], run: Run) -> dict[str, dict[str, Any]]:
     """The entries of a run's attacks, flagged where one by gradients is beaten by one that only asks."""
-    rights = {name: read_rights(run, name) for name, entry in entries.items() if "knowledge" in entry}
+    rights = {}
+    for name, entry in entries.items():
+        if "knowledge" in entry:
+            try:
+                rights[name] = read_rights(run, name)
+            except (OSError, ValueError, KeyError, IndexError) as error:
+                logger.warning(
+                    "the attack %s is not compared, its texts cannot be read: %s", name, one_line(error)
+                )
     found: dict[str, dict[str, Any]] = {}
     for which in {entry.get("checkpoint") for entry in entries.values()}:
         same = {name: entry for name, entry in entries.items() if entry.get("checkpoint") == which}

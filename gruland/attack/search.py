@@ -227,7 +227,7 @@ def _most_similar(candidates: Sequence[Candidate], scores: np.ndarray, wrong: np
 def _best_of_all(recipe: Recipe, original: EditedText, questions: _Questions, stream: Stream) -> Search:
     """Replace at each step the word, of all, whose replacement gives the highest score."""
     current = original
-    while True:
+    while not questions.over:
         candidates = recipe.candidates(current, original, range(len(current.words)), stream)
         if not candidates:
             return Found(current.text, questions.used, current.replaced, False)
@@ -238,8 +238,7 @@ def _best_of_all(recipe: Recipe, original: EditedText, questions: _Questions, st
             enough = before + int(wrong.argmax()) + 1
             return Found(candidates[best].text, questions.used, current.replaced + 1, True, enough)
         current = candidates[best].taken()
-        if questions.over:
-            return Found(current.text, questions.used, current.replaced, False)
+    return Found(current.text, questions.used, current.replaced, False)
 
 
 #: From the candidates of several reviews, and the reviews' places, to the class probabilities of each list.

@@ -161,11 +161,16 @@ class Threat:
             },
         }
         if own:
-            again = task.correct(attacked.probabilities_SNC.mean(0), labels).numpy() < 1
-            reached, held = (~still[tried]).astype(float), again[tried].astype(float)
+            fresh = [
+                task.correct(found.probabilities_SNC.mean(0), labels).numpy() for found in (clean, attacked)
+            ]
+            both = tried & (
+                fresh[0] == 1
+            )  # a review that is wrong on fresh draws as it is cannot be turned there
+            reached, held = (~still[both]).astype(float), (fresh[1][both] < 1).astype(float)
             raised |= suspicions.overfits_its_draws(reached, held, self.draws)
             results["own_draws"] = {
-                name: verdict.plain(verdict.sampling.mean(values)) if tried.any() else None
+                name: verdict.plain(verdict.sampling.mean(values)) if both.any() else None
                 for name, values in (("success", reached), ("success_fresh", held))
             }
         results |= {"curves": found, "flags": raised}

@@ -68,6 +68,10 @@ class Transfer(Threat):
         if not rows:
             raise ValueError(f"the sources of {self.of} have no review in common: attack the same ones")
         sample = self.sample(Texts(texts.ids[rows], [texts.texts[row] for row in rows], texts.labels[rows]))
+        if len(tables) == 1 and next(iter(tables)).resolve() == getattr(victim, "folder", None):
+            raise ValueError(
+                f"sources: the only texts of {self.of} there are this run's own: attack another run with it first"
+            )
         own, by_source, worst = getattr(victim, "folder", None), {}, _Worst(victim, sample)
         for path, table in tables.items():
             table = table.loc[sample.ids]
@@ -98,6 +102,12 @@ class Transfer(Threat):
             raise FileNotFoundError(f"sources: {missing[0]} does not exist: expected folders of runs")
         found = [Run(path) for source in self.sources for path in folders(Path(source), "results.json")]
         runs = {run.path.resolve(): run for run in found if self.of in run.results.get("attacks", {})}
+        by_name = {run.path.name: run for run in runs.values()}
+        if others := [run for run in runs.values() if by_name[run.path.name] is not run]:
+            same = others[0].path
+            raise ValueError(
+                f"sources: {same} and {by_name[same.name].path} are one configuration trained twice: give one of them"
+            )
         if not runs:
             raise ValueError(
                 f"no run below {', '.join(self.sources)} has texts of {self.of}: attack them with it first"

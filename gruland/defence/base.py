@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
-from gruland.regularizers import Draw, mix
+from gruland.regularizers import Draw, Regularizer, mix
 from gruland.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Defended(Protocol):
     """What a defence asks of the classifier that it trains; V words in the vocabulary."""
 
     task: Task
+
+    @property
+    def regularizer(self) -> Regularizer:
+        """What drops its units, or adds to its loss."""
 
     @property
     def vectors(self) -> Tensor:

@@ -15,7 +15,8 @@ from gruland.regularizers.base import check_strength
 class FGM(VectorDefence):
     """L(s) + w * L(s + r), r = epsilon * g / ||g||, g the gradient of L at the normalised word vectors s of a review.
 
-    r counts as a constant: no gradient goes through it. Both losses meet the same masks.
+    r counts as a constant: no gradient goes through it. Both losses meet the same masks, and both hold
+    what a regularizer adds to a loss, which therefore counts 1 + w times: a weight decay of 0.1 is one of 0.2 here.
 
     Args:
         epsilon: L2 norm of r, at least 0; the paper's search for IMDB ended at 5.

@@ -74,7 +74,11 @@ class VAT(VectorDefence):
     ) -> tuple[Tensor, Tensor]:
         """The loss, and how far the worst shift moves the predictions."""
         losses, logits = model.losses(tokens_BT, lengths_B, labels, draw)
-        found = self._divergence(model, tokens_BT, lengths_B, draw, logits.detach())
+        target = logits.detach()
+        if "agreement" in model.regularizer.hooks:  # these are of a pass with masks of its own
+            with torch.no_grad():
+                target = model(tokens_BT, lengths_B, draw)
+        found = self._divergence(model, tokens_BT, lengths_B, draw, target)
         if self._reviews is not None:
             random = np.random.default_rng(draw.seed % 2**64)
             rows = random.integers(self._reviews.size, size=len(labels))

@@ -117,7 +117,7 @@ def random(study: Study) -> Table | None:
     )
     rows = []
     for run, name, entry in judged(study):
-        if not entry["verdict"]["draws"]:
+        if not entry.get("verdict", {}).get("draws"):  # a certificate judges votes of its own
             continue
         own = entry.get("own_draws") or {}
         cells = [
@@ -201,7 +201,7 @@ def compared(study: Study) -> Table | None:
 def _difference(a: Run, b: Run, name: str) -> tuple[int, Difference] | None:
     """How many reviews both were attacked on, and the difference; None where that is not the same attack."""
     entries = [attacks(run).get(name, {}) for run in (a, b)]
-    if any("measures" not in entry for entry in entries):
+    if any("verdict" not in entry for entry in entries):
         return None
     settings = [(e.get("class"), e.get("settings"), e["verdict"]["draws"] > 0) for e in entries]
     if settings[0] != settings[1]:

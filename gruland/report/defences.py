@@ -68,7 +68,9 @@ def measures(study: Study) -> dict[str, Measure]:
 
 
 def _under_attack(name: str, run: Run) -> float | None:
-    """The accuracy on the last form of the texts, the attacked one."""
+    """The accuracy on the last form of the texts, the attacked one: with dropout where the attack met it."""
+    if (measured := _measured(name, "accuracy_under_attack", run)) is not None:
+        return measured
     forms: dict[str, Any] = (attacks(run).get(name) or {}).get("scores") or {}
     return list(forms.values())[-1]["plain"]["accuracy"] if len(forms) > 1 else None
 

@@ -171,7 +171,12 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
         factors = {REGULARIZER: regularizer, RATE: rate, UNITS: units}
         factors |= {factor: settings[key][factor] for factor in differing if factor in settings[key]}
         found.append(Model(factors, dict(sorted(seeds.items()))))
-    return sorted(found, key=lambda model: (by_place(model.place), str(list(model.others.items()))))
+    return sorted(found, key=_by_place_and_defence)
+
+
+def _by_place_and_defence(model: Model) -> tuple[Any, ...]:
+    """The sort key: what has no defence comes first, the others are compared with it."""
+    return by_place(model.place), model.others.get(DEFENCE, "none") != "none", str(list(model.others.items()))
 
 
 def settings_of(run: Run) -> dict[str, Any]:
