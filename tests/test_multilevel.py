@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from gruland.landscape import compute_surface, estimation, load_surface, sampling_interval
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
-from gruland.landscape.multilevel import Level, estimate, nested_order, parts_of
+from gruland.landscape.multilevel import Level, estimate, nested_order, parts_of, whole
 from gruland.landscape.survey import PILOT, Survey
 
 
@@ -116,6 +116,33 @@ def test_intervals_cover_the_mean_and_the_bias_is_far_below_the_error():
     # Control variates pay: the plain mean of 80 examples is far less certain.
     plain = losses.std(1)[fine] / np.sqrt(80)
     assert errors_SC.mean(0)[4:].max() < 0.7 * plain.max()
+
+
+def test_coefficients_meet_no_example_that_they_were_fitted_on():
+    # Of a skewed loss the coefficient and the mean err together: fitted on the same examples, it biases the estimate.
+    random = np.random.default_rng(0)
+    coarse = random.lognormal(size=2000)
+    losses = np.stack([coarse, coarse**1.5])
+    same, off = np.zeros(2000, dtype=int), []
+    for seed in range(200):
+        levels = levels_of(losses, losses > 1, nested_order(same, seed), [(2000, [0]), (50, [1])])
+        (_, (fine, _)) = estimate(levels, np.zeros((2000, 0)))
+        off.append(fine.values[0] - losses[1].mean())
+    assert abs(np.mean(off)) < 3 * np.std(off) / np.sqrt(200)
+
+
+def test_classes_that_come_in_turn_are_no_folds():
+    random, labels = np.random.default_rng(1), np.arange(2000) % 5
+    coarse = random.normal(size=2000)
+    losses = np.stack([coarse, coarse + labels + 0.1 * random.normal(size=2000)]) + 10
+    off, errors = [], []
+    for seed in range(60):
+        order = nested_order(labels, seed)
+        levels = levels_of(losses, losses > 10, order, [(2000, [0]), (190, [1])])
+        (_, (fine, _)) = estimate(levels, whole(labels, order).known)
+        off.append(fine.values[0] - losses[1].mean())
+        errors.append(fine.errors[0])
+    np.testing.assert_allclose(np.mean(errors), np.std(off), rtol=0.35)
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (9, 2)])

@@ -213,9 +213,9 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.n
     guessed = np.zeros((x.shape[1], y.shape[1]))
     if weights is not None:
         guessed[x.shape[1] - len(weights) :, : weights.shape[1]] = weights
-    residuals, slopes = _cross_fitted(x / scale, y - x @ guessed)
+    residuals, rest, slopes = _cross_fitted(x / scale, y - x @ guessed)
     slopes = slopes / scale[:, None] + guessed
-    values = y.mean(0) - (x.mean(0) - regressors.means[used]) @ slopes
+    values = regressors.means[used] @ slopes + rest
     own = residuals - residuals.mean(0)
     freedom = max(n - regressors.freedom, 1)
     factor = np.asarray(np.linalg.qr(own, mode="r")) if n > y.shape[1] else own
@@ -224,23 +224,31 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.n
     return Means(values, modes, np.sqrt((new**2).sum(1)))
 
 
-def _cross_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals [n, V] of fits to the other folds, each variable with its best penalty, and the fits' mean [P, V]."""
-    folds = [_Fold(x, y, np.arange(len(y)) % FOLDS == number) for number in range(min(FOLDS, len(y)))]
+def _cross_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fits to the other folds, each variable with its best penalty.
+
+    Returns:
+        Residuals [n, V]; the mean [V] of y_i - x_i B_i, without the fits' constants; the mean B of the fits [P, V].
+    """
+    # The examples come stratum by stratum in turn: every fifth of them may be of one stratum.
+    number_of = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    folds = [_Fold(x, y, number_of == number) for number in range(min(FOLDS, len(y)))]
     squares = np.zeros((len(PENALTIES), y.shape[1]))
     for row, penalty in zip(squares, PENALTIES, strict=True):
         for fold in folds:
             row += fold.squares(np.full(y.shape[1], penalty))
     best = PENALTIES[squares.argmin(0)]
-    residuals, slopes = np.empty_like(y), np.zeros((x.shape[1], y.shape[1]))
+    residuals, rest, slopes = np.empty_like(y), np.zeros(y.shape[1]), np.zeros((x.shape[1], y.shape[1]))
     for fold in folds:
-        residuals[fold.left_out] = fold.residuals(best)
-        slopes += fold.slopes(best) * fold.left_out.mean()
-    return residuals, slopes
+        own, left_out = fold.slopes(best), fold.left_out
+        residuals[left_out] = fold.residuals(best)
+        rest += (y[left_out] - x[left_out] @ own).sum(0) / len(y)
+        slopes += own * left_out.mean()
+    return residuals, rest, slopes
 
 
 class _Fold:
-    """Ridge regressions on all examples but those ``left_out`` [n]: the order is random, so that any fold is."""
+    """Ridge regressions on all examples but those ``left_out`` [n]."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, left_out: np.ndarray) -> None:
         fit = ~left_out
