@@ -18,7 +18,7 @@ SEEDS ?= 3
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs test test-slow slurm-test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -45,6 +45,12 @@ test-slow: setup  ## what is too long for it, such as the documentation's comman
 
 slurm-test: setup  ## a sweep on a real Slurm of this machine alone (apt-get install slurm-wlm munge)
 	$(RUN) pytest -m slurm tests/test_slurm.py -rs
+
+# Of `make soak`: arguments of python -m soak, e.g. SOAK="--kills 0 --damage 500" or SOAK="--case damage/17 --seed 3".
+SOAK ?=
+
+soak: setup  ## kills at every boundary of every write, damaged files, malformed inputs, by the thousand: hours
+	$(RUN) soak $(SOAK)
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.

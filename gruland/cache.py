@@ -132,7 +132,7 @@ def content_hash(files: Path | Sequence[Path], cache: Path) -> str:
     key = digest_of(paths, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats])
     memory = cache / "hashes" / f"{key[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        remembered = json.loads(memory.read_text())
+        remembered = read_json(memory)
         if remembered["check"] == digest_of(key, remembered["hash"]):
             return str(remembered["hash"])
     digest = digest_of([(name, _file_hash(path)) for name, path in zip(names, paths, strict=True)])

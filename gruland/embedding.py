@@ -312,7 +312,8 @@ class TextReader:
                     ) from error
                 refuse_undecodable(self.path, number, error)
             fields = _fields(text.removesuffix("\n").removesuffix("\r").rstrip(" \t"))
-            if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+            # No file has a billion words or numbers: so many digits are a word, or damage.
+            if number == 1 and len(fields) == 2 and all(f.isdecimal() and len(f) < 10 for f in fields):
                 self.header = int(fields[0]), int(fields[1])
             elif number == 1 and _names_columns(fields):
                 log.warning("embedding: %s: the first line names the columns and is no vector", self.path)

@@ -18,20 +18,29 @@ from typing import Any
 #: Four digits that tell machines apart: a process number means something on its own machine alone.
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 #: The name that :func:`atomic_path` gives: the process, the machine, eight random digits.
-_TEMPORARY = re.compile(r"\..*-(?P<process>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}(\.[^.]*)?")
+TEMPORARY = re.compile(r"\..*-(?P<process>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}(\.[^.]*)?")
+#: The entry of a JSON object that holds the checksum of all others.
+SUM = "sha256"
 #: Seconds after which a temporary file of another machine counts as abandoned.
 _DAY = 86_400
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffix); rename it to ``path`` on success, remove it on failure."""
+    """Yield a temporary path beside ``path`` (same suffix); rename it to ``path`` on success, remove it on failure.
+
+    An error of the system that names no file, such as that of a full disk, names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -56,7 +65,7 @@ def remove_abandoned(folder: Path) -> None:
     """Remove what processes that were killed left of files that they wrote with :func:`atomic_path`."""
     for where, inside, files in os.walk(folder):
         for name in [*inside, *files]:
-            match, path = _TEMPORARY.fullmatch(name), Path(where, name)
+            match, path = TEMPORARY.fullmatch(name), Path(where, name)
             with suppress(OSError):  # it is gone already, or may not be removed
                 if match and _is_abandoned(path, int(match["process"]), match["host"]):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -90,18 +99,35 @@ def content_hash(path: Path) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinity stay readable by Python alone."""
+    """Write ``value`` as indented JSON, atomically; NaN and infinity stay readable by Python alone.
+
+    An object gets a last entry ``sha256``, by which :func:`read_json` knows it again.
+    """
+    if isinstance(value, dict):
+        value = {**value, SUM: json_hash(value)}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON.
+    """Read JSON; an object with the checksum of :func:`write_json` is held against it, and comes without.
 
     Raises:
-        ValueError: the file is no JSON in UTF-8, with its path and what to do.
+        ValueError: the file is no JSON in UTF-8, or another one than was written, with its path and what to do.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
         raise ValueError(f"{path} is not valid JSON ({error}): remove it and run again") from error
+    known = value.pop(SUM, None) if isinstance(value, dict) else None
+    if known is not None and known != json_hash(value):
+        raise ValueError(
+            f"{path} is not what was written (its checksum differs): remove it and run again; an edit that is meant "
+            f"takes the entry {SUM} out"
+        )
+    return value
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256 of plain data as JSON holds them, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 
+#: ``PR_SET_PDEATHSIG`` of prctl(2).
+_PARENT_DEATH_SIGNAL = 1
 #: Seconds between two looks whether that process lives.
 _LOOK = 0.5
 
@@ -23,3 +27,11 @@ def end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=look, daemon=True).start()
+
+
+def terminate_with(parent: int) -> None:
+    """In a child that becomes another program: Linux ends that by SIGTERM once ``parent`` is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:  # it went meanwhile
+        os._exit(1)

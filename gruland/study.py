@@ -11,20 +11,25 @@ interrupted study. What was chosen lies in study.json, beside the runs.
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from gruland import runs
 from gruland.exits import one_line_errors
-from gruland.files import read_json, write_json
+from gruland.files import read_json, remove_abandoned, write_json
+from gruland.orphans import terminate_with
 from gruland.progress import clock
 from gruland.report.choice import best
 from gruland.report.models import RATE, REGULARIZER, UNITS, Model, Place, by_place, place_of
@@ -143,12 +148,35 @@ class Study:
         """The models of study.json.
 
         Raises:
-            ValueError: nothing was chosen yet.
+            ValueError: nothing was chosen yet, or the file is damaged.
         """
         path = self.folder / "study.json"
         if not path.exists():
             raise ValueError(f"{path} is not there, which says what was chosen: add the stage select")
-        return [Place(**{name: model[name] for name in Place._fields}) for model in read_json(path)["models"]]
+        chosen = read_json(path)
+        try:
+            return [Place(**{name: model[name] for name in Place._fields}) for model in chosen["models"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not say what was chosen: add the stage select") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second study out of the folder; what killed ones left half-written in it is removed.
+
+        Raises:
+            ValueError: another process is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".study.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another process is at the study {self.folder}: wait for it to end") from None
+        try:
+            remove_abandoned(self.folder)
+            yield
+        finally:
+            lock.release()
 
     def estimate(self) -> str:
         """What each stage will do and how long it takes, from the runs that are there already, in lines."""
@@ -366,18 +394,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with one_line_errors():
         study = parse(words)
-        print(f"study: {study.folder}\n{study.estimate()}", flush=True)
-        for number, stage in enumerate(study.settings.stages, 1):
-            print(f"study: {stage} ({number} of {len(study.settings.stages)})", flush=True)
-            start = time.monotonic()
-            try:
-                getattr(study, stage)()
-            except StageFailed as failed:
-                print(
-                    f"gruland: the stage {stage} failed; the same command goes on from here", file=sys.stderr
-                )
-                return failed.status
-            print(f"study: {stage} took {clock(time.monotonic() - start)}", flush=True)
+        with study.locked():
+            return _run_stages(study)
+    return 0
+
+
+def _run_stages(study: Study) -> int:
+    print(f"study: {study.folder}\n{study.estimate()}", flush=True)
+    for number, stage in enumerate(study.settings.stages, 1):
+        print(f"study: {stage} ({number} of {len(study.settings.stages)})", flush=True)
+        start = time.monotonic()
+        try:
+            getattr(study, stage)()
+        except StageFailed as failed:
+            print(f"gruland: the stage {stage} failed; the same command goes on from here", file=sys.stderr)
+            return failed.status
+        print(f"study: {stage} took {clock(time.monotonic() - start)}", flush=True)
     return 0
 
 
@@ -414,7 +446,7 @@ def _call(command: Sequence[str]) -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, preexec_fn=partial(terminate_with, os.getpid()))
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         return process.wait()

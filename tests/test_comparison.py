@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import gruland
+from gruland.files import read_json, write_json
 from gruland.landscape import __main__ as command
 from gruland.report.collect import collect
 from gruland.report.differences import Quantity, count_tests, remark, rows
@@ -81,13 +82,13 @@ def test_a_model_is_compared_with_the_one_of_its_size_that_has_no_regularizer():
 
 def test_seeds_on_other_data_are_another_model(trained):
     folder = models(trained)[1].runs[1].path
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     changed = {**results, "data": {**results["data"], "fingerprint": "of another file"}}
-    (folder / "results.json").write_text(json.dumps(changed))
+    write_json(folder / "results.json", changed)
     try:
         labels = [(model.label, list(model.runs)) for model in models(trained)]
     finally:
-        (folder / "results.json").write_text(json.dumps(results))
+        write_json(folder / "results.json", results)
     own = results["data"]["fingerprint"][:8]
     assert sorted(labels[-2:]) == sorted(
         [(f"Zoneout 0.1, H=8, fingerprint={own}", [0]), ("Zoneout 0.1, H=8, fingerprint=of anoth", [1])]

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 
 import gruland
 from gruland import runs
-from gruland.files import write_json
+from gruland.errors import one_line
+from gruland.files import TEMPORARY, read_json, write_json
 from gruland.train import train
 
 
@@ -19,7 +21,8 @@ def small(folder, *overrides):
     """A training of a second."""
     return gruland.compose(
         "experiment=smoke", "regularizer=zoneout", f"output_dir={folder}", "threads=1", "attack=none",
-        "landscape.enabled=false", "trainer.max_epochs=3", "model.hidden_size=4", *overrides,
+        "landscape.enabled=false", "trainer.max_epochs=3", "model.hidden_size=4", "callbacks=[default,epoch_weights]",
+        *overrides,
     )  # fmt: skip
 
 
@@ -41,7 +44,7 @@ def same(a, b):
     """Whether two runs have the same weights, scores and sums of their files."""
     assert a.results["metrics"] == b.results["metrics"]
     weights = [name for name in a.results["files"] if name.startswith("checkpoints/")]
-    assert len(weights) == 2
+    assert len(weights) == 6  # the best, the last, those of three epochs and of none
     assert all(a.results["files"][name] == b.results["files"][name] for name in weights)
     assert a.damaged() == b.damaged() == []
     columns = [column for column in a.metrics.columns if column != "seconds"]
@@ -91,6 +94,7 @@ LOST = {
     "best": ["checkpoints/best.safetensors"],
     "last": ["checkpoints/last.safetensors"],
     "metrics": ["metrics.csv"],
+    "an epoch": ["checkpoints/epoch-1.safetensors"],
     "all but what it goes on from": ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "metrics.csv"],
     "all": [
         "checkpoints/best.safetensors", "checkpoints/last.safetensors", "checkpoints/last.ckpt", "metrics.csv"
@@ -104,6 +108,7 @@ LOST = {
         ("best", "flipped"),
         ("last", "missing"),
         ("metrics", "flipped"),
+        ("an epoch", "flipped"),
         ("all but what it goes on from", "missing"),
         ("all", "missing"),
     ],
@@ -122,6 +127,20 @@ def test_a_finished_run_is_made_whole_by_the_same_command(run, whole, tmp_path, 
     with caplog.at_level(logging.INFO, "gruland"):
         train(small(tmp_path))
     assert any("is finished already" in line for line in caplog.messages)
+
+
+def test_results_and_configuration_are_made_again_by_the_same_command(run, whole, tmp_path, caplog):
+    flip(run.path / "results.json", 0.3)
+    flip(run.path / "config.yaml", 0.5)
+    for broken in ("results.json", "config.yaml"):
+        with pytest.raises(ValueError, match=rf"{broken} is not "):
+            _ = runs.load(run.path).config
+        shutil.copyfile(whole.path / "results.json", run.path / "results.json")
+    flip(run.path / "results.json", 0.3)
+    with caplog.at_level(logging.WARNING, "gruland"):
+        same(train(small(tmp_path)), whole)
+    for broken in ("results.json", "config.yaml"):
+        assert any(str(run.path / broken) in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
@@ -143,7 +162,7 @@ class Killed(BaseException):
     """As good as SIGKILL for what lies on the disk: nothing catches it but the test."""
 
 
-@pytest.mark.parametrize("boundary", range(0, 24, 3))
+@pytest.mark.parametrize("boundary", range(0, 24, 5))  # make soak has every one
 def test_a_kill_at_a_file_boundary_leaves_what_the_same_command_completes(
     whole, tmp_path, monkeypatch, boundary
 ):
@@ -167,6 +186,56 @@ def test_a_kill_at_a_file_boundary_leaves_what_the_same_command_completes(
         else:
             assert count <= boundary, "every file was renamed to its place before the end"
     same(train(small(tmp_path)), whole)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of its own: ``disk("size=64k")`` makes it as large, ``disk("ro")`` read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options, *words):
+        return subprocess.run(
+            ["mount", *words, "-o", options, "tmpfs", place], capture_output=True, text=True
+        )
+
+    if (made := mount("size=1m", "-t", "tmpfs")).returncode:
+        pytest.skip(f"needs the right to mount a disk ({made.stderr.strip()})")
+    yield place, lambda options: mount(f"remount,{options}").check_returncode()
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("size", ["16k", "48k"])  # which ends at the first records, and at the weights
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(whole, disk, size):
+    place, change = disk
+    change(f"size={size}")
+    with pytest.raises(OSError, match="No space left on device") as error:
+        train(small(place))
+    line = one_line(error.value)
+    assert str(place) in line
+    assert line.endswith(": make room, then the same command goes on")
+    assert not [path for path in place.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+    for path in place.rglob("*.json"):
+        read_json(path)
+    change("size=4m")
+    same(train(small(place)), whole)
+
+
+def test_a_read_only_folder_is_read_and_refused_in_one_line(whole, disk):
+    place, change = disk
+    change("size=4m")
+    run = runs.Run(runs.folder(small(place)))
+    shutil.copytree(whole.path, run.path)
+    before = sorted(place.rglob("*"))
+    change("ro")
+    assert runs.load(run.path).model is not None
+    with pytest.raises(OSError, match=f"output_dir={place}: .* is not writable"):
+        train(small(place))
+    with pytest.raises(OSError, match="Read-only file system") as error, run.locked():
+        pass
+    assert str(run.path) in one_line(error.value)
+    assert one_line(error.value).endswith(": give a folder that can be written")
+    assert sorted(place.rglob("*")) == before
 
 
 def test_checkpoints_are_written_beside_their_place(tmp_path, monkeypatch):

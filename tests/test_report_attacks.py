@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from test_report import NONE, ZONEOUT, Tables, add_run
 from toy_victims import Answering, AnsweringInDraws, labelled
 
 from gruland.attack.run import texts_path, write_texts
+from gruland.files import read_json, write_json
 from gruland.report import collect, write
 from gruland.report.collect import studies
 from gruland.report.examples import examples
@@ -45,7 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     attacked(plain, mine=Answering(answers(6)), other=Answering(answers(30)))
     fresh = AnsweringInDraws(answers(24), answers(24), -1)
     attacked(zoneout, mine=Answering(answers(24)), random=fresh)
-    results = json.loads((zoneout / "results.json").read_text())
+    results = read_json(zoneout / "results.json")
     cell = {"estimate": 0.5, "low": 0.3, "high": 0.7, "reviews": 20}
     results["attacks"]["transfer"] = {
         **results["attacks"]["mine"],
@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **{key: value for key, value in results["attacks"]["mine"].items() if key != "verdict"},
         "measures": {"certified_1": cell},
     }
-    (zoneout / "results.json").write_text(json.dumps(results))
+    write_json(zoneout / "results.json", results)
     return found
 
 

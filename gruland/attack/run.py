@@ -121,6 +121,8 @@ def flag_beaten(entries: Mapping[str, dict[str, Any]], run: Run) -> dict[str, di
     for name, entry in entries.items():
         if "knowledge" in entry:
             try:
+                if _digest(texts_path(run, name)) != entry["texts"]:
+                    raise ValueError(f"{texts_path(run, name)} is not what the attack wrote")
                 rights[name] = read_rights(run, name)
             except (OSError, ValueError, KeyError, IndexError) as error:
                 logger.warning(

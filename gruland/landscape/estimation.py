@@ -191,8 +191,9 @@ class Answers:
     def get(self, block: Block) -> np.ndarray | None:
         """The values [cells, 2, examples] of a chunk; None where they are not there or cannot be read."""
         try:
-            values: np.ndarray = np.load(self._file(block), allow_pickle=False)
-        except (OSError, ValueError):
+            with np.load(self._file(block), allow_pickle=False) as file:
+                values: np.ndarray = file["values"]
+        except Exception:  # numpy raises many types for a broken file
             return None
         return values if values.shape == (len(block.cells), 2, block.stop - block.start) else None
 
@@ -200,7 +201,7 @@ class Answers:
         """Write a chunk's values."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._file(block)) as temporary:
-            np.save(temporary, values, allow_pickle=False)
+            np.savez(temporary, values=values)  # whose checksum is held against what is read
 
     def discard(self) -> None:
         """Throw all away."""
@@ -208,7 +209,7 @@ class Answers:
 
     def _file(self, block: Block) -> Path:
         asked = f"{block.part} {block.start} {block.stop} {block.cells.tolist()}"
-        return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npy"
+        return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
 
 
 def _named(text: str, units: str) -> dict[str, str]:

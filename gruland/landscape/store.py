@@ -44,6 +44,8 @@ _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
     "achieved_tolerance", "evaluations",
 )  # fmt: skip
+#: The attribute by which a folder is known to be what was written.
+SUM = "sha256"
 
 
 def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
@@ -101,9 +103,26 @@ def _read(path: Path) -> xarray.Dataset | None:
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
             surface["done"].load()  # first, as it is written last
             surface.load()
-    except (OSError, ValueError, KeyError, RuntimeError):
+        if not surface.attrs or surface.attrs.pop(SUM, None) not in (None, _checksum(surface)):
+            return None
+    except Exception:  # zarr raises many types for broken metadata
         return None
     return _of_this_format(surface) if {"loss", "accuracy", "done"} <= set(surface.data_vars) else None
+
+
+def _checksum(surface: xarray.Dataset) -> str:
+    """SHA-256 of the attributes, of each array's axes, type and attributes, and of a complete surface's values.
+
+    The values of one on its way are written array by array. Their chunks have checksums of their own.
+    """
+    about = {
+        str(name): [list(map(str, array.dims)), str(array.dtype), array.attrs]
+        for name, array in surface.variables.items()
+    }
+    digest = hashlib.sha256(json.dumps([surface.attrs, about], sort_keys=True).encode())
+    for name in sorted(about) if surface.attrs.get("complete") else ():
+        digest.update(np.ascontiguousarray(surface[name].values).data)
+    return digest.hexdigest()
 
 
 def _check_chunks(path: Path) -> None:
@@ -128,6 +147,10 @@ def _write(surface: xarray.Dataset, path: Path) -> None:
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     encoding = {str(name): {"compressors": (ZstdCodec(), Crc32cCodec())} for name in surface.variables}
+    surface = surface.copy()
+    surface.attrs = dict(
+        sorted({**surface.attrs, SUM: _checksum(surface)}.items())
+    )  # one that went on is the same
     with zarr.config.set({"array.write_empty_chunks": True}):  # so that one that is missing is known to be
         surface.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
 
@@ -333,9 +356,8 @@ def _update(path: Path, surface: xarray.Dataset, arrays: Mapping[str, np.ndarray
 
     with zarr.config.set({"array.write_empty_chunks": True}):
         group: Any = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-        group.attrs.update(
-            {name: surface.attrs[name] for name in ("seconds", "origin_loss", "origin_accuracy")}
-        )
+        changed = {name: surface.attrs[name] for name in ("seconds", "origin_loss", "origin_accuracy")}
+        group.update_attributes({**changed, SUM: _checksum(surface)})  # in one step
         for name in (*MEASURES, "done"):
             group[name][...] = arrays[name]
 

@@ -210,6 +210,8 @@ def _difference(a: Run, b: Run, name: str) -> tuple[int, Difference] | None:
     from gruland.attack.run import read_rights
 
     try:
+        for run in (a, b):
+            run.verified(f"attack/{name}")
         rights = [read_rights(run, name) for run in (a, b)]
     except (OSError, ValueError, KeyError):
         return None

@@ -52,8 +52,8 @@ def examples(run: Run, key: str, count: int = 3, attack: str = "typing_errors") 
     """The first reviews that an attack turned, or changed; None where its texts are absent or broken."""
     import pandas as pd  # whose reader takes a review of any length
 
-    path = run.path / "attack" / attack / "texts.csv"
     try:
+        path = run.verified(f"attack/{attack}") / "texts.csv"
         table = pd.read_csv(path, nrows=SEARCHED, dtype=str, keep_default_na=False, encoding="utf-8")
         rows = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
         forms = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import gruland
 from gruland.errors import one_line
-from gruland.files import atomic_path
+from gruland.files import atomic_path, remove_abandoned
 from gruland.report import losses, paper
 from gruland.report.chapters import MOST_SURFACES, Block, Chapter, chapter
 from gruland.report.collect import Collection, Study, studies
@@ -39,6 +39,7 @@ def write(collection: Collection, folder: str | Path, wandb: str | None = None) 
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: give a folder for the report with --output")
+    remove_abandoned(folder)
     chapters = _chapters(studies(collection))
     chapters += _comparisons(collection)
     title = "Dropout for GRU: the paper’s tables and figures beside ours"

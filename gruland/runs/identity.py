@@ -30,8 +30,6 @@ _NOT_TRAINING = {
     "profiler",
     "strategy",
 }
-#: The keys that name files: what these hold counts, not where they lie.
-FILES = ("data.path", "data.exclude", "embedding.path")
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from gruland import trust
 from gruland.config import resolved
+from gruland.errors import one_line
 from gruland.files import atomic_path
-from gruland.runs.identity import FILES, flat, folder, identity
+from gruland.runs.identity import flat, folder, identity
 from gruland.runs.objects import build_data
 from gruland.runs.run import Run
+from gruland.runs.seals import FILES, seal_config
+
+log = logging.getLogger("gruland")
 
 
 def prepare(cfg: DictConfig) -> Run:
@@ -22,8 +27,8 @@ def prepare(cfg: DictConfig) -> Run:
     """
     run = Run(folder(cfg), allow=trust.targets(cfg))  # whoever composes a configuration trusts it
     run.path.mkdir(parents=True, exist_ok=True)
-    if (run.path / "config.yaml").exists():
-        _refuse_other(Run(run.path, run.allow), cfg)
+    if (before := _readable(run)) is not None:
+        _refuse_other(run, before, cfg)
     run.config = _with_absolute_paths(cfg)
     return run
 
@@ -42,13 +47,23 @@ def write_config(run: Run, cfg: DictConfig) -> None:
             f"{run.path} is trained already, without callbacks=[default,epoch_weights]: move it away or give "
             "another output_dir"
         )
-    file, new = run.path / "config.yaml", _with_absolute_paths(cfg)
-    if file.exists():
-        before = Run(run.path, run.allow).config
-        if any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in FILES):
-            run.check_data(build_data(new))
-    with atomic_path(file) as temporary:
-        temporary.write_text(OmegaConf.to_yaml(new, resolve=True))
+    new = _with_absolute_paths(cfg)
+    before = _readable(run)
+    if before and any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in FILES):
+        run.check_data(build_data(new))
+    with atomic_path(run.path / "config.yaml") as temporary:
+        temporary.write_text(seal_config(OmegaConf.to_yaml(new, resolve=True)))
+
+
+def _readable(run: Run) -> DictConfig | None:
+    """The configuration that an earlier run left; one that is damaged is written anew, with a line that says so."""
+    if not (run.path / "config.yaml").exists():
+        return None
+    try:
+        return Run(run.path, run.allow).config
+    except ValueError as error:
+        log.warning("%s; it is written anew", one_line(error))
+        return None
 
 
 def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
@@ -60,8 +75,8 @@ def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
     return copy
 
 
-def _refuse_other(run: Run, cfg: DictConfig) -> None:
-    before, now = flat(identity(run.config)), flat(identity(cfg))
+def _refuse_other(run: Run, earlier: DictConfig, cfg: DictConfig) -> None:
+    before, now = flat(identity(earlier)), flat(identity(cfg))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(

@@ -21,7 +21,7 @@ from gruland.files import content_hash, read_json, remove_abandoned, write_json
 from gruland.runs.identity import name
 from gruland.runs.objects import build_data, build_model, build_vocabulary
 from gruland.runs.results import RETRAIN, check_results, named
-from gruland.runs.seals import checksums, damaged
+from gruland.runs.seals import check_config, checksums, damaged
 from gruland.weights import load_weights
 
 if TYPE_CHECKING:
@@ -125,9 +125,19 @@ class Run:
         """The sealed files that are missing, or not what was written."""
         return damaged(self.path, self.results.get("files", {}))
 
+    def discard_unreadable(self) -> None:
+        """Remove a results.json that is not what was written, with a line: all in it is measured again."""
+        try:
+            _ = self.results
+        except ValueError as error:
+            log.warning("%s; it is made again", one_line(error))
+            (self.path / "results.json").unlink()
+
     def discard_damaged(self) -> list[str]:
         """Remove the sealed files that are not what was written, with a line for each: they are made again."""
         found = self.damaged()
+        if any(name.startswith("checkpoints/epoch-") for name in found):
+            self.resumption.unlink(missing_ok=True)  # a training that goes on from its end passes no epoch
         for path in (self.path / one for one in found):
             log.warning("%s is missing or not what the run wrote: it is made again", path)
             if path.is_dir():
@@ -187,6 +197,7 @@ class Run:
             ValueError: it cannot be read, or names a class that is not allowed.
         """
         config = trust.read_config(self.path / "config.yaml")
+        check_config(self.path / "config.yaml", config)
         try:
             trust.check(config, self.allow)
         except ValueError as error:

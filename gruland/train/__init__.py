@@ -37,6 +37,7 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
         raise ValueError("trainer.fast_dev_run leaves no run: give it to python -m gruland.train without -m")
     run = runs.prepare(cfg)
     with run.locked(patience):
+        run.discard_unreadable()
         runs.write_config(run, cfg)
         with run.recording_failure(cfg):
             requested, damaged = runs.requested(cfg), run.discard_damaged()

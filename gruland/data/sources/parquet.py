@@ -35,7 +35,7 @@ def read(path: Path, wanted: Columns) -> Table:
         usual = (*TEXTS, *LABELS, *SPLITS)
         chosen = [name for name in schema.names if name in given or name.strip().lower() in usual]
         columns = pq.read_table(path, columns=chosen).to_pydict()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # the latter of broken metadata
         raise ValueError(f"{path} is no readable Parquet file: {error}") from error
     for name, names in _class_names(schema.metadata or {}).items():
         if name in columns:

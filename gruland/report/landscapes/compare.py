@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gruland.config import CONF, unknown
+from gruland.files import remove_abandoned
 from gruland.progress import Progress
 from gruland.report.collect import Collection
 from gruland.report.landscapes.measurements import (
@@ -60,6 +61,8 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
     named = [
         (f"{model.label}, seed {seed}", run) for model in measured.models for seed, run in model.runs.items()
     ]
+    for place in (Path(folder), *(run.path / "landscape" for _, run in named)):
+        remove_abandoned(place)
     places = {run.path: (model.label, seed) for model in measured.models for seed, run in model.runs.items()}
     if surface.workers > 1 or surface.engine != "local":
         _planes_ahead([run for _, run in named], surface, asked["directions"])

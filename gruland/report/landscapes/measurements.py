@@ -26,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gruland.errors import one_line
 from gruland.files import read_json, write_json
 from gruland.landscape.directions import fingerprint
 from gruland.report.models import Model, references
@@ -158,9 +159,12 @@ class Bench:
         """What ``compute`` gives, from the file if it was computed of the same weights and data."""
         identity = [identity, self.evaluate.about["data"]]
         if path.exists():
-            found = read_json(path)
-            if found["identity"] == identity:
-                return found["values"]
+            try:
+                found = read_json(path)
+                if found["identity"] == identity:
+                    return found["values"]
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("%s cannot be read (%s): it is computed again", path, one_line(error))
         values = compute()
         write_json(path, {"identity": identity, "values": values})
         return values
