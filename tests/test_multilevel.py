@@ -409,6 +409,11 @@ def test_a_budget_of_time_ends_with_what_there_is(tmp_path, monkeypatch):
     stopped = compute_surface(Bowl(), PARAMETERS, AXES, max_seconds=15, **options)
     assert stopped.attrs["complete"] is False
     assert np.isfinite(stopped["loss"]).all()
+    # Of cells beside no value nothing is claimed, and the loss at the trained weights is what it is.
+    now[0] = 0.0
+    sooner = compute_surface(Bowl(), PARAMETERS, AXES, size=21, tolerance=0.02, max_seconds=2)
+    assert np.isinf(sooner["half_width"].values[sooner["interpolated"].values]).all()
+    assert sooner.attrs["origin_loss"] == pytest.approx((Bowl().points ** 2).sum(1).mean())
     assert not (tmp_path / "s.zarr").exists()
     result = compute_surface(Bowl(), PARAMETERS, AXES, **options)
     assert result.attrs["complete"] is True

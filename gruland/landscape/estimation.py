@@ -112,8 +112,9 @@ class Estimation:
         if centre is not None:
             between = found.modes - found.modes[:, *centre][:, None, None]
             surface["difference_se"].values[:] = np.sqrt((between**2).sum(0) + paired**2 / total)
+        if centre is not None and found.examples[centre]:
             origin = found.loss[centre], found.accuracy[centre]
-        else:  # the origin is no cell: what all examples say there
+        else:  # what all examples say there
             origin = self._plane.origin.mean(1)
         surface.attrs.update(origin_loss=float(origin[0]), origin_accuracy=float(origin[1]))
         surface["interpolated"].values[:], surface["done"].values[:] = found.examples == 0, True

@@ -66,7 +66,9 @@ class NestedGrids:
         self.coarse = self.level <= fitting[-1]
 
     def predict(self, values: np.ndarray, known: np.ndarray) -> Prediction:
-        """Interpolate what is not known of ``values`` [R, C]; the coarsest grid has to be known.
+        """Interpolate what is not known of ``values`` [R, C].
+
+        Until all of the coarsest grid is known, the error of the other cells is infinite.
 
         A value that is not finite counts as the greatest finite one with a surplus of the whole range, so that the
         cells around it are evaluated.
@@ -92,6 +94,8 @@ class NestedGrids:
             filled[cells] = np.where(new & ~here, predicted, filled[cells])
             before[:] = 0.0
             before[cells] = surplus
+        if not known[self.level == 0].all():  # nothing says how far off what is beside no value may be
+            error = np.where(known, 0.0, np.inf)
         return Prediction(np.where(known, values, filled), error)
 
     def weights(self, known: Sequence[int], wanted: Sequence[int]) -> np.ndarray:

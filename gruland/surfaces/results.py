@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -120,10 +121,10 @@ def _results(surface: xarray.Dataset, settings: Surface) -> dict[str, Any]:
         "cells": int(loss.size),
         "evaluated": int((done & ~interpolated).sum()),
         "interpolated": int(interpolated.sum()),
-        "interpolation_error": about.get("interpolation_error") if guessed else None,
+        "interpolation_error": _finite(about.get("interpolation_error")) if guessed else None,
         "reviews": about["reviews"],
         "evaluations": about.get("evaluations", int((done & ~interpolated).sum()) * about["reviews"]),
-        "achieved_tolerance": about["achieved_tolerance"]
+        "achieved_tolerance": _finite(about["achieved_tolerance"])
         if "achieved_tolerance" in about
         else achieved_tolerance(surface, about["reviews"], about["available"]),
         "split": about["split"],
@@ -135,3 +136,8 @@ def _results(surface: xarray.Dataset, settings: Surface) -> dict[str, Any]:
         "precision": about["precision"],
         "kernel": about["kernel"],
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """None in the place of what is unbounded: a surface that was stopped before its coarsest cells."""
+    return value if value is not None and math.isfinite(value) else None
