@@ -17,7 +17,7 @@ from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
 from gruland.classifier import Classifier
 from gruland.data import Batch
-from gruland.regularizers import DropConnect, NoDropout, Regularizer, Zoneout
+from gruland.regularizers import DropConnect, Embedding, Locked, NoDropout, Recurrent, Regularizer, Zoneout
 
 TITLE = "Training step"
 WHAT = "training step (forward, backward, Adam), B=32, full-length bucketed reviews"
@@ -26,6 +26,12 @@ REGULARIZERS: dict[str, Regularizer] = {
     "no regularizer": NoDropout(),
     f"zoneout {RATE}": Zoneout(RATE),
     f"DropConnect {RATE}": DropConnect(RATE),
+}
+#: Further masks, of which the cost alone is measured.
+MASKS: dict[str, Regularizer] = {
+    f"locked {RATE}": Locked(RATE),
+    f"recurrent {RATE}": Recurrent(RATE),
+    f"embedding {RATE}": Embedding(RATE),
 }
 TARGETS = {
     ("no regularizer", "float32"): 2.5, ("no regularizer", "bfloat16"): 3.5,
@@ -51,18 +57,21 @@ def _beside_torch(context: Context, hidden: int, batches: list[Batch], count: in
         return fastest(runs, context.settings.clock)
 
     def ours(regularizer: str, precision: str) -> Candidate:
-        model = _model(context, precision, hidden_size=hidden, regularizer=REGULARIZERS[regularizer])
+        model = _model(
+            context, precision, hidden_size=hidden, regularizer=(REGULARIZERS | MASKS)[regularizer]
+        )
         return Candidate(steps(model, model, batches))
 
     pairs = list(product(REGULARIZERS, ("float32", "bfloat16")))
-    timings = context.alternate({"torch": torchs, **{f"{r}, {p}": partial(ours, r, p) for r, p in pairs}})
+    measured = [*pairs, *((name, "float32") for name in MASKS)]
+    timings = context.alternate({"torch": torchs, **{f"{r}, {p}": partial(ours, r, p) for r, p in measured}})
     setting = f"H={hidden}, threads: {count}, {len(batches)} batches"
     for regularizer, precision in pairs:
         name = f"{regularizer}, {precision}"
         # One core is for comparison: the targets are those of two.
         target = TARGETS.get((regularizer, precision)) if count == max(context.settings.threads) else None
         yield ratio(f"{WHAT}, {name}", "torch.nn.GRU without any", setting, timings, name, "torch", target)
-    for regularizer in list(REGULARIZERS)[1:]:
+    for regularizer in [*list(REGULARIZERS)[1:], *MASKS]:
         yield _cost(timings, regularizer, setting)
 
 

@@ -367,6 +367,7 @@ def test_scores_are_those_of_the_chosen_reviews(zoneout: runs.Run) -> None:
         assert results["scores"][form]["dropout"] == with_dropout
         own = columns[f"probability_{form}"]
         assert results["scores"][form]["plain"]["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-5)
+        assert np.mean(columns[f"dropout_loss_{form}"]) == pytest.approx(with_dropout["loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("regularizer", ["zoneout", "dropconnect"])

@@ -182,6 +182,12 @@ def test_thresholds_and_flags_decide_the_status() -> None:
     assert status(ENTRY, success=0.3) == status(ENTRY, loss=1) == gate.MISSED
     assert status(flagged) == gate.FLAGGED == 4
     assert status(flagged, accuracy_under_attack=0.6) == gate.MISSED
+    # Flags that are only reported are said, and decide nothing.
+    reporting = gate.Verdict({}, flags="report")
+    reporting.add("run", {"mine": flagged})
+    assert (reporting.status, reporting.lines) == (0, ["run: mine: ..."])
+    with pytest.raises(ValueError, match="flags=ignore: expected fail or report"):
+        gate.Verdict({}, flags="ignore")
     both = gate.Verdict({"success": 0.3})
     both.add("run", {"mine": flagged, "other": ENTRY | {"measures": {}}})
     assert both.status == gate.MISSED

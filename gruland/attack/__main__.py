@@ -36,6 +36,7 @@ settings of typing_errors:
 of the command:
   checkpoint=best   or last, epoch-3: the weights that are attacked
   gate.accuracy_under_attack=0.6   or another measure: its least (or greatest) value; a missed one ends with status 3
+  flags=fail        or report: suspect numbers are said, and change no status
 
 Flags (an attack's numbers are suspect) end with status 4, a run that failed with status 1.
 attacks[NAME] of results.json and attack/NAME/texts.csv in each run's folder are replaced."""
@@ -78,9 +79,9 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gruland").setLevel(logging.INFO)
-    of_command = [word for word in words if word.startswith(("gate.", "checkpoint="))]
-    own = config.over({"checkpoint": "best", "gate": {}}, of_command, "command")
-    verdict, which = Verdict(own.gate), str(own.checkpoint)
+    of_command = [word for word in words if word.startswith(("gate.", "checkpoint=", "flags="))]
+    own = config.over({"checkpoint": "best", "flags": "fail", "gate": {}}, of_command, "command")
+    verdict, which = Verdict(own.gate, str(own.flags)), str(own.checkpoint)
     words = [word for word in words if word not in of_command]
     found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.

@@ -157,38 +157,31 @@ class Projections:
     """What the first layer makes of each word, W_ih x + b_ih, computed for the words that are asked for.
 
     A word's numbers do not depend on the others: words come in blocks of neighbours in the vocabulary.
+
+    Attributes:
+        table: [V, 3H], a row for each word id; the rows of a word that no one asked for are memory that no one touched.
     """
 
     def __init__(self, vectors: Tensor, weight: Tensor, bias: Tensor) -> None:
         self._vectors, self._weight, self._bias = vectors, weight.detach(), bias.detach()
-        self._place = np.full(-(-len(vectors) // BLOCK), -1, np.int64)  # of a block in the table
-        self._blocks = 0
-        self.table = torch.empty(0, len(weight))
+        self._computed = np.zeros(-(-len(vectors) // BLOCK), bool)  # of each block
+        self.table = torch.empty(len(self._computed) * BLOCK, len(weight))
 
     @torch.no_grad()
-    def rows(self, ids: np.ndarray) -> np.ndarray:
-        """int32 rows of :attr:`table` for word ids; the table may have grown."""
+    def compute(self, ids: np.ndarray) -> None:
+        """Have the rows of these word ids in :attr:`table`."""
         blocks = ids // BLOCK
-        places = self._place[blocks]
-        if (places < 0).any():
-            for block in np.unique(blocks[places < 0]).tolist():
-                self._add(block)
-            places = self._place[blocks]
-        return (places * BLOCK + ids % BLOCK).astype(np.int32)
-
-    def _add(self, block: int) -> None:
-        if (self._blocks + 1) * BLOCK > len(self.table):
-            size = max(2 * len(self.table), 32 * BLOCK)
-            self.table = torch.cat([self.table, torch.zeros(size - len(self.table), self.table.shape[1])])
-        vectors = torch.zeros(BLOCK, self._vectors.shape[1])
-        own = self._vectors[block * BLOCK : (block + 1) * BLOCK]
-        vectors[: len(own)] = own
         with _one_thread():
-            self.table[self._blocks * BLOCK : (self._blocks + 1) * BLOCK] = F.linear(
-                vectors, self._weight, self._bias
-            )
-        self._place[block] = self._blocks
-        self._blocks += 1
+            for block in np.unique(blocks[~self._computed[blocks]]).tolist():
+                self._compute_block(block)
+
+    def _compute_block(self, block: int) -> None:
+        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        vectors = torch.zeros(BLOCK, self._vectors.shape[1])
+        own = self._vectors[rows]
+        vectors[: len(own)] = own
+        self.table[rows] = F.linear(vectors, self._weight, self._bias)
+        self._computed[block] = True
 
 
 @contextmanager
@@ -341,7 +334,8 @@ class ReusedStates:
         """The states of one pass after the last word [B, H] of some sequences; or after each word, of each sequence."""
         one = self._passes[index]
         for part in _parts(sequences):
-            rows = self._projections.rows(np.concatenate([sequence.ids for sequence in part]))
+            ids = np.concatenate([sequence.ids for sequence in part])
+            self._projections.compute(ids)
             offsets = np.cumsum([0, *(len(sequence.ids) for sequence in part)])
             of_memory = [(memory, list(group)) for memory, group in groupby(part, lambda s: id(s.memory))]
             initial = torch.cat(
@@ -350,7 +344,7 @@ class ReusedStates:
             run = cpu.states if trace else cpu.final_states
             states = run(
                 self._projections.table,
-                rows,
+                ids,
                 offsets,
                 one.layers,
                 initial_BLH=initial,
@@ -384,10 +378,11 @@ class WholeTexts:
 
     def __call__(self, encoded: Encoded) -> Tensor:
         """Logits [N, K] in float64, each a function of its text bit for bit."""
-        one, rows = self._pass, self._projections.rows(encoded.tokens)
+        one = self._pass
+        self._projections.compute(encoded.tokens)
         states_NH = cpu.final_states(
             self._projections.table,
-            rows,
+            encoded.tokens,
             encoded.offsets,
             one.layers,
             between=one.between,

@@ -101,7 +101,8 @@ class Outcome(NamedTuple):
     ``results`` is plain data for results.json. It holds ``reviews`` (how many texts) and ``scores``: for each form
     of the texts, the original first and the attacked one last, ``plain`` and ``dropout`` (None for a model without).
     ``columns`` are those of texts.csv, a value for each text: ``id``, ``label``, each form, what the attack adds, and
-    ``probability_<form>``, which the model without dropout gives the text's own label (exp of minus its loss).
+    ``probability_<form>``, which the model without dropout gives the text's own label (exp of minus its loss); under
+    draws of masks also ``dropout_loss_<form>``, the text's mean loss over them, so that the two compare by review.
     """
 
     results: dict[str, Any]
@@ -180,6 +181,7 @@ def score_outputs(
     target = torch.as_tensor(sample.labels)
     measured: dict[str, Any] = {}
     probabilities: dict[str, list[float]] = {}
+    dropout_losses: dict[str, list[float]] = {}
     for form, (plain, dropout) in outputs.items():
         losses = task.loss(plain, target, "none")
         measured[form] = {
@@ -187,12 +189,16 @@ def score_outputs(
             "dropout": None if dropout is None else scores_of_draws(task, dropout, target),
         }
         probabilities[form] = [round(p, 6) for p in (-losses).exp().tolist()]
+        if dropout is not None:
+            drawn = torch.stack([task.loss(output, target, "none") for output in dropout]).mean(0)
+            dropout_losses[form] = [round(loss, 6) for loss in drawn.tolist()]
     every: dict[str, Any] = {
         "id": sample.ids.tolist(),
         "label": [task.name_of(label) for label in sample.labels],
         **forms,
         **(columns or {}),
         **{f"probability_{form}": values for form, values in probabilities.items()},
+        **{f"dropout_loss_{form}": values for form, values in dropout_losses.items()},
     }
     return Outcome(
         {"reviews": len(sample.ids), "scores": measured},

@@ -107,7 +107,8 @@ def beaten_by_black_box(
             a, b = rights[white][common].to_numpy(), rights[black][common].to_numpy()
             said[white, black] = (
                 f"{black}, which only asks the model, leaves {b.mean():.1%} of {len(common)} reviews right, "
-                f"{white} by gradients {a.mean():.1%}: either it may change less, or is too weak; take the lower"
+                f"{white} by gradients {a.mean():.1%}: either it may change other things, or is too weak; take the "
+                "lower"
             )
             compared.append((white, black, sampling.compare(a, b)))
     corrected = holm([difference for *_, difference in compared])

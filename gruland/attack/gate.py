@@ -10,6 +10,8 @@ from typing import Any
 
 #: Exit statuses of a command: a threshold was missed; an attack's numbers are suspect (:mod:`gruland.attack.flags`).
 MISSED, FLAGGED = 3, 4
+#: What a flag does to a command: it ends with a status of its own, or as without.
+FLAGS = ("fail", "report")
 #: Measures that have to be at least so large, and those that have to be at most so large.
 LEAST = (
     "accuracy_under_attack",
@@ -31,10 +33,20 @@ MOST = ("success", "calibration_clean", "calibration_attacked", "loss")  # fmt: 
 
 
 class Verdict:
-    """What a command says in the end of all attacks that it made."""
+    """What a command says in the end of all attacks that it made.
 
-    def __init__(self, thresholds: Mapping[str, Any]) -> None:
-        self.thresholds, self.status = check(thresholds), 0
+    Args:
+        thresholds: of the measures.
+        flags: one of :data:`FLAGS`: whether a flag decides the exit status or is said alone.
+
+    Raises:
+        ValueError: thresholds that cannot be held, or another word for ``flags``.
+    """
+
+    def __init__(self, thresholds: Mapping[str, Any], flags: str = "fail") -> None:
+        if flags not in FLAGS:
+            raise ValueError(f"flags={flags}: expected {' or '.join(FLAGS)}")
+        self.thresholds, self.status, self._fails = check(thresholds), 0, flags == "fail"
         self.lines: list[str] = []
 
     def add(self, where: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -54,7 +66,7 @@ class Verdict:
             flagged = list(entry.get("flags", {}).values())
             self.lines += [f"{where}: {name}: {line}" for line in (*short, *flagged)]
             # A missed threshold says more than a flag.
-            new = MISSED if short else FLAGGED if flagged else 0
+            new = MISSED if short else FLAGGED if flagged and self._fails else 0
             self.status = MISSED if MISSED in (new, self.status) else max(new, self.status)
 
 
