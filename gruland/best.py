@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from gruland.exits import one_line_errors
+from gruland.terminal import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collection = collect(options.paths, options.allow)
         chosen = best_of(collection)
         for path, why in collection.left_out.items():
-            print(f"gruland: left out {path}: {why}", file=sys.stderr)
+            print(f"gruland: left out {visible(path)}: {why}", file=sys.stderr)
         for choice in chosen.values():
             if options.overrides:
                 print(" ".join(selection(choice.model)))

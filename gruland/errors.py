@@ -7,6 +7,8 @@ import errno
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from gruland.terminal import visible
+
 #: What bad input raises here and in the libraries below: anything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
@@ -24,7 +26,7 @@ LONGEST = 1000
 
 def one_line(error: BaseException) -> str:
     """The error's message on one line, with its type in front where the message alone says too little."""
-    message = " ".join(str(error).split())
+    message = visible(" ".join(str(error).split()))
     if isinstance(error, OSError) and error.errno in REMEDIES:
         message = f"{message}: {REMEDIES[error.errno]}"
     if len(message) > LONGEST:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gruland.exits import one_line_errors
+from gruland.terminal import visible
 
 if TYPE_CHECKING:
     from gruland.runs import Run
@@ -73,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not reviews:
             raise ValueError("no reviews: give them as arguments, or one a line on standard input")
         for review, prediction in zip(reviews, predict(run, reviews), strict=True):
-            start = " ".join(review.split())
-            said = f"{prediction[0]}  {prediction[1]:.1%}" if prediction else "no words"
+            start = visible(" ".join(review.split()))
+            said = f"{visible(prediction[0])}  {prediction[1]:.1%}" if prediction else "no words"
             print(f"{said}  {start[:100]}{'…' if len(start) > 100 else ''}".rstrip())
 
 

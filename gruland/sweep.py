@@ -29,7 +29,7 @@ from gruland.errors import one_line
 from gruland.files import read_json
 from gruland.orphans import end_with
 from gruland.progress import QUIET, Progress, clock
-from gruland.terminal import lines, needed
+from gruland.terminal import lines, needed, visible
 
 log = logging.getLogger("gruland")
 
@@ -282,7 +282,7 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
     for folder, results in found:
         if results.get("status") != "finished":
             said = f"failed: {results['error']}" if results.get("error") else "not finished"
-            print(f"{folder.name}: {said}")
+            print(visible(f"{folder.name}: {said}"))
     if worse := [results["name"] for _, results in finished if _is_worse_than_guessing(results)]:
         print(
             f"! worse than guessing by the frequency of the classes: {', '.join(worse)}; try a lower optimizer.lr"

@@ -1,11 +1,19 @@
-"""Tables on a terminal, at most 80 columns wide."""
+"""Texts and tables on a terminal, these at most 80 columns wide."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
 WIDTH = 80
+#: What moves the cursor, colours, sets a title, or turns the direction of writing.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: object) -> str:
+    r"""A text from elsewhere, for a terminal: its control characters are written out (``\x1b``) and do nothing."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def lines(rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
@@ -14,6 +22,7 @@ def lines(rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
     A head breaks at its spaces where that makes its column narrower. A table that is still too wide has its widest
     column cut in the middle with an ellipsis.
     """
+    rows = [list(map(visible, row)) for row in rows]
     count = len(rows[0])
     texts = [any(not _is_number(row[i]) for row in rows[1:]) for i in range(count)]
     heads = _heads(rows)

@@ -54,6 +54,7 @@ def _serve(function: Callable[[], int | None], said: int, seconds: int) -> None:
     os.dup2(said, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  # until the end
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background has them ignored
     signal.alarm(seconds)
     status = 1
     try:

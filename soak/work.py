@@ -239,6 +239,7 @@ def import_everything() -> None:
         "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_agg", "plotly.graph_objects", "xarray", "zarr",
         "zarr.codecs", "pandas", "torchmetrics", "scipy.stats", "datasets", "pyarrow.parquet", "contourpy",
         "gruland.train.job", "gruland.experiment", "gruland.callbacks", "gruland.surfaces", "gruland.study",
-        "gruland.attack", "gruland.report", "gruland.report.landscapes.compare", "gruland.landscape.pictures",
+        "gruland.attack.__main__", "gruland.report.__main__", "gruland.report.landscapes.__main__",
+        "gruland.report.landscapes.compare", "gruland.landscape.__main__", "gruland.landscape.pictures",
     ):  # fmt: skip
         import_module(module)

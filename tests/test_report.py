@@ -823,12 +823,14 @@ def test_hostile_texts_are_texts_on_both_pages_and_in_pictures(tmp_path: Path) -
         model={**results["model"], "regularizer": "$x_{$", "title": "$x_{$"},
         data={**results["data"], "source": HOSTILE},
     )
+    update(add_run(tmp_path, NONE, experiment="y"), status="failed", error=HOSTILE)
     config = OmegaConf.load(run / "config.yaml")
     config.data.path = HOSTILE.replace("${seed}", "")
     (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
     page = write(collect([tmp_path]), tmp_path)
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "<script>alert" not in text
+        assert "failed" in text
     assert "$x_{$ 0.1, H=64" in Tables(page.read_text()).text
     fences = [line for line in page.with_suffix(".md").read_text().splitlines() if line.startswith("```")]
     assert set(fences) == {"```"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -140,3 +141,43 @@ def test_a_sample_of_kills(tmp_path, kind):
     for number in random.Random(kind).sample(range(1, whole.boundaries + 1), 8):
         assert kills.at_boundary(room, kind, whole, number) is None, number
     assert kills.at_random(room, kind, whole, random.Random(kind)) is None
+
+
+def stopped_for_a_moment() -> None:
+    """SIGSTOP to this process, and SIGCONT by another one."""
+    subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+SIGNALS = {
+    "SIGTERM": (
+        lambda: signal.raise_signal(signal.SIGTERM),
+        {130, -signal.SIGTERM},
+    ),  # Lightning minds it in an epoch
+    "SIGUSR1": (lambda: signal.raise_signal(signal.SIGUSR1), {-signal.SIGUSR1}),
+    "SIGUSR2": (lambda: signal.raise_signal(signal.SIGUSR2), {-signal.SIGUSR2}),
+    "an interrupt": (lambda: signal.raise_signal(signal.SIGINT), {130}),
+    "SIGSTOP and on": (stopped_for_a_moment, {0}),
+}
+
+
+@pytest.mark.slow
+def test_a_training_that_gets_a_signal_goes_on(tmp_path):
+    room = Room(tmp_path)
+    whole = kills.undisturbed(room, "training")
+    for name, (send, expected) in SIGNALS.items():
+        for number in (5, whole.boundaries // 2):
+            room.reset("training")
+            at = Boundaries(room.path, number, send)
+            ended = children.call(lambda at=at: at.watch() or room.do("training"))
+            assert ended.status in expected, f"{name}: {ended.said}"
+            assert ended.status != 130 or "interrupted; the same command goes on" in ended.said
+            assert kills._finish(room, "training", whole) is None, name
+
+
+@pytest.mark.slow
+def test_a_sample_of_errors_of_the_disk(tmp_path):
+    room = Room(tmp_path)
+    whole = kills.undisturbed(room, "training")
+    for number in range(2, whole.boundaries + 1, 9):
+        assert kills.failing(room, "training", whole, number) is None, number

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +16,11 @@ from typing import Any
 import pytest
 
 from gruland import study
-from gruland.files import write_json
+from gruland.files import atomic_path, write_json
 from gruland.report.models import Place as Cell
 from gruland.report.paper import MODELS
 from gruland.runs import Run
+from soak import children
 
 SIZES, RATES = (256, 128, 64), (0.05, 0.1, 0.5)
 GRID = [Cell("none", 0.0, size) for size in SIZES]
@@ -203,3 +209,41 @@ def test_wrong_words_are_refused_before_anything_runs(
     assert said.err.count("\n") == 1
     assert commands.lines == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_study_of_a_folder_is_refused_and_leftovers_are_removed(
+    tmp_path: Path, commands: Commands
+) -> None:
+    first, second = (study.parse([f"output_dir={tmp_path}"]) for _ in range(2))
+    with first.locked():
+        with (
+            pytest.raises(ValueError, match=rf"another process is at the study {first.folder}: wait for it"),
+            second.locked(),
+        ):
+            pass
+        with atomic_path(first.folder / "study.json") as temporary:
+            temporary.write_text("whole")
+            half = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", "-999999999-"))
+    half.write_text("half")
+    with second.locked():
+        assert not half.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_study_takes_its_command_along(tmp_path: Path) -> None:
+    told = tmp_path / "process"
+
+    def kill() -> None:
+        while not told.exists() or not told.read_text().endswith("\n"):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> int:
+        threading.Thread(target=kill).start()
+        return study._call(["sh", "-c", f"echo $$ > {told}; exec sleep 60"])
+
+    assert children.call(killed).status == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{told.read_text().strip()}/exe").exists():  # no zombie has one
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

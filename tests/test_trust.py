@@ -7,8 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from gruland import config, predict, runs, trust
+from gruland import config, predict, runs, sweep, trust
 from gruland.attack import __main__ as attack
+from gruland.files import write_json
 from gruland.landscape import __main__ as landscape
 
 
@@ -232,3 +233,17 @@ def test_the_secret_in_a_configuration_is_not_in_the_report(run, monkeypatch):
     with pytest.raises(ValueError, match="holds the interpolation") as refusal:
         collect([run.path])
     assert "never to be seen" not in str(refusal.value)
+
+
+def test_names_and_errors_from_elsewhere_do_nothing_on_the_terminal(run, capsys, typed):
+    hostile, results = "\x1b]0;owned\x07\u202e", run.results
+    results["task"]["classes"] = [f"{hostile}{name}" for name in results["task"]["classes"]]
+    results["model"]["regularizer"] = results["model"]["title"] = hostile
+    write_json(run.path / "results.json", results)
+    other = runs.Run(shutil.copytree(run.path, run.path.with_name(f"{hostile}failed")))
+    other.update_results(status="failed", error=f"{hostile}what went wrong")
+    said = [typed("gruland.predict", run.path, f"{hostile} fine"), typed("gruland.best", run.path.parent)]
+    sweep.print_table([run.path, other.path])
+    for text in (*(one.out + one.err for one in said), capsys.readouterr().out):
+        assert r"\x1b]0;owned\x07\u202e" in text
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gruland import config
 from gruland.errors import USER_ERRORS, one_line
 from gruland.exits import one_line_errors
-from gruland.terminal import lines
+from gruland.terminal import lines, visible
 
 if TYPE_CHECKING:
     from gruland.attack import Attack
@@ -98,7 +98,7 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
         for name, entry in entries.items():
             print_table(f"{run.path.name}, {name.replace('_', ' ')}", entry)
     for path, reason in left_out.items():
-        print(f"gruland: {path}: {reason}", file=sys.stderr)
+        print(f"gruland: {visible(path)}: {reason}", file=sys.stderr)
     for line in verdict.lines:
         print(f"gruland: {line}", file=sys.stderr)
     return int(bool(left_out)) or verdict.status
@@ -136,7 +136,7 @@ def print_table(title: str, entry: Mapping[str, Any]) -> None:
     """An entry of ``attacks`` in results.json, on the terminal."""
     rates = {"achieved_rate": "of the words changed", "hit_again_rate": "hit more than once"}
     said = [f"{entry[key]:.1%} {words}" for key, words in rates.items() if key in entry]
-    print(", ".join([f"{title}: {entry['reviews']} test reviews", *said]))
+    print(", ".join([f"{visible(title)}: {entry['reviews']} test reviews", *said]))
     rows = [["", "loss", "accuracy", "loss with dropout", "accuracy with dropout"]]
     for text, scores in entry["scores"].items():
         rows.append([text, *_cells(scores["plain"]), *_cells(scores["dropout"])])

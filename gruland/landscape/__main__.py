@@ -17,6 +17,7 @@ from typing import Any
 from gruland import config
 from gruland.errors import USER_ERRORS, one_line
 from gruland.exits import one_line_errors
+from gruland.terminal import visible
 
 #: Seconds to wait for another process that writes its results of the same run.
 _PATIENCE = 60.0
@@ -71,10 +72,10 @@ def _compute_all(paths: Sequence[str], words: Sequence[str]) -> int:
     failed = 0
     for path in runs.find(*paths):
         try:
-            print(_line(path, _compute(path, words)))
+            print(visible(_line(path, _compute(path, words))))
         except USER_ERRORS as error:
             failed += 1
-            print(f"gruland: {path}: {one_line(error)}", file=sys.stderr)
+            print(f"gruland: {visible(path)}: {one_line(error)}", file=sys.stderr)
     return int(failed > 0)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gruland.exits import one_line_errors
+from gruland.terminal import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collection = collect(options.paths)
         page = write(collection, Path(options.output or options.paths[0]), options.wandb)
         for path, why in collection.left_out.items():
-            print(f"gruland: left out {path}: {why}", file=sys.stderr)
+            print(f"gruland: left out {visible(path)}: {why}", file=sys.stderr)
         print(f"report: {page}")
 
 
