@@ -18,12 +18,13 @@ from torch import Tensor
 from benchmarks.clock import Candidate, Timings, threads
 from benchmarks.subject import Context
 from benchmarks.table import Row, ratio
-from gruland.attack import PWWS, DeepWordBug, Texts, swaps
-from gruland.attack.perturb import perturb_more, strip
+from gruland.attack import PWWS, DeepWordBug, Texts
 from gruland.attack.queries import QueryAttack
 from gruland.attack.search import Found
-from gruland.attack.streams import Stream
 from gruland.attack.victims import ClassifierVictim, texts_of
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import perturb_more, strip
+from gruland.perturbation.streams import Stream
 
 TITLE = "Attacks: TextAttack"
 PEER = "TextAttack's Attacker, the same model by torch.nn.GRU"

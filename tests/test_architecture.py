@@ -16,6 +16,7 @@ ALLOWED = {
     "landscape": {"files", "progress", "stats", "workers"},
     "objective": {"classifier", "data", "evaluation", "gru", "kernels", "landscape", "regularizers"},
     "kernels": {"files", "errors"},
+    "perturbation": set(),
 }
 #: Entry points: what starts a command may reach everything.
 COMMANDS = {"__main__.py", "job.py"}
@@ -64,6 +65,19 @@ def test_no_file_reaches_itself():
         graphlib.TopologicalSorter(reached).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_no_room_reaches_itself():
+    """What one folder takes from another, that one does not take back."""
+    reached: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name not in COMMANDS and path.parent / path.name != PACKAGE / "__init__.py":
+            room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+            reached.setdefault(room, set()).update(imported(path) - {room})
+    try:
+        graphlib.TopologicalSorter(reached).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of rooms: {' <- '.join(error.args[1])}")
 
 
 def module(path: Path) -> str:

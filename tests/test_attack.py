@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import chi2_contingency
 
 from gruland import compose, runs
-from gruland.attack import Outcome, TypingErrors, build, evaluate_run, swaps
-from gruland.attack import perturb as perturb_module
+from gruland.attack import Outcome, TypingErrors, build, evaluate_run
 from gruland.attack import typing_errors as typing_errors_module
 from gruland.attack.__main__ import main as command
-from gruland.attack.perturb import MODES, Perturbed, perturb, strip
 from gruland.attack.victims import texts_of, victim_of
 from gruland.evaluation import evaluate, evaluate_with_dropout
+from gruland.perturbation import perturb as perturb_module
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import MODES, Perturbed, perturb, strip
 from gruland.task import Task
 
 EXAMPLE = (
@@ -252,7 +253,7 @@ def refuse(*arguments, **options): raise AssertionError("network used")
 socket.socket.connect = socket.getaddrinfo = refuse
 logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
 other, before = logging.getLogger("other"), dict(os.environ)
-from gruland.attack.perturb import perturb
+from gruland.perturbation.perturb import perturb
 print(perturb("one of the best films", seed=(1,)).text)
 import datasets, textattack.shared.utils.install as install
 assert not other.disabled
@@ -285,7 +286,7 @@ def test_import_without_network_and_data(tmp_path: Path, machine: str) -> None:
     assert done.stdout.strip() == perturb("one of the best films", seed=(1,)).text
     said = [line for line in done.stderr.splitlines() if "matplotlib" not in line.lower()]
     assert len(said) == 1, done.stderr
-    assert "gruland.attack.swaps NLTK's stopwords are not installed" in said[0]
+    assert "gruland.perturbation.swaps NLTK's stopwords are not installed" in said[0]
     assert [path.name for path in cache.iterdir()] == ["post_install_check_3"]
 
 
@@ -294,7 +295,7 @@ def test_installed_stopwords_are_left_alone(tmp_path: Path) -> None:
     corpus.mkdir(parents=True)
     (corpus / "english").write_text("theirs\n")
     code = (
-        "import nltk; from gruland.attack import swaps; before = list(nltk.data.path); "
+        "import nltk; from gruland.perturbation import swaps; before = list(nltk.data.path); "
         "swaps._provide_stopwords(); assert nltk.data.path == before; "
         "print(nltk.corpus.stopwords.words('english'))"
     )

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from gruland.attack import Noise, Texts, swaps
-from gruland.attack.perturb import perturb, perturb_more
+from gruland.attack import Noise, Texts
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import perturb, perturb_more
 from gruland.task import Task
 
 TEXT = "I didn't even want to watch this movie after reading Maltin's review, one and a half star rating."

@@ -15,18 +15,19 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from gruland.attack import PWWS, DeepWordBug, Pruthi, TextBugger, TextFooler, Texts, swaps
+from gruland.attack import PWWS, DeepWordBug, Pruthi, TextBugger, TextFooler, Texts
 from gruland.attack.answers import EncodedText, Encoder, ReusedStates, WholeTexts
 from gruland.attack.deepwordbug import EditDistance
 from gruland.attack.edits import EditedText
 from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
 from gruland.attack.queries import QueryAttack
-from gruland.attack.streams import Stream
 from gruland.attack.victims import ClassifierVictim, victim_of
 from gruland.classifier import Classifier
 from gruland.data import TextDataModule
 from gruland.data.tokenizer import tokenize
 from gruland.embedding import Vocabulary
+from gruland.perturbation import swaps
+from gruland.perturbation.streams import Stream
 from gruland.regularizers import DropConnect, LayerNorm, Regularizer, Zoneout
 from gruland.task import Task
 

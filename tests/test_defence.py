@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 import gruland
 from gruland import config, runs
-from gruland.attack.perturb import perturb, strip
 from gruland.classifier import Classifier
 from gruland.data import Corpus, Encoded, TextDataModule
 from gruland.defence import FGM, VAT, CharAugment, Defence, FreeLB, NoDefence, VectorDefence, WordDeletion
@@ -24,6 +23,7 @@ from gruland.defence.vat import power_iteration
 from gruland.defence.vectors import deviations, norms, unit
 from gruland.defence.word_deletion import delete
 from gruland.embedding import UNKNOWN, load
+from gruland.perturbation.perturb import perturb, strip
 from gruland.regularizers import Draw, RDrop, Regularizer, Zoneout, mix
 from gruland.task import Task
 from gruland.train import train

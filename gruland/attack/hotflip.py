@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -28,11 +27,12 @@ from gruland.attack.threat import Effort, Threat, check_number, check_whole
 from gruland.data.encoded import Encoded, encode
 from gruland.embedding import UNKNOWN
 from gruland.evaluation import length_sorted_batches
+from gruland.perturbation.swaps import NLTK_DATA
 from gruland.progress import Progress
 from gruland.regularizers import draws_of
 
 #: English function words, which a flip of words leaves alone.
-STOPWORDS = Path(__file__).with_name("nltk_data") / "corpora" / "stopwords" / "english"
+STOPWORDS = NLTK_DATA / "corpora" / "stopwords" / "english"
 UNITS = ("words", "characters")
 
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from gruland.attack import swaps
 from gruland.attack.base import Outcome, RandomVictim, Texts, Victim
-from gruland.attack.perturb import Perturbed, perturb_more, strip
 from gruland.attack.threat import Effort, Threat
 from gruland.attack.verdict import curve
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import Perturbed, perturb_more, strip
 from gruland.progress import Progress
 
 
@@ -25,7 +25,7 @@ class Noise(Threat):
     errors that were added and by nothing else.
 
     Args:
-        swaps: names of :data:`gruland.attack.swaps.SWAPS`. The paper's are ``delete`` and ``qwerty``.
+        swaps: names of :data:`gruland.perturbation.swaps.SWAPS`. The paper's are ``delete`` and ``qwerty``.
         rates: swaps as a share of a review's words, rising, in [0, 1].
         letters: whether reviews keep their letters alone before, as in the paper (section 5).
         draws: above 0, the model is judged with its dropout on, by ``fresh`` draws; the noise itself looks at none.

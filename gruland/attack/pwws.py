@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gruland.attack import swaps
 from gruland.attack.base import Victim
 from gruland.attack.queries import QueryAttack
 from gruland.attack.search import Recipe
+from gruland.perturbation import swaps
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from gruland.attack.base import Outcome, Texts, Victim
 from gruland.attack.edits import Candidate
 from gruland.attack.neighbours import FileNeighbours, MeanVectors, Neighbours, VectorNeighbours
 from gruland.attack.search import Answer, Found, Recipe, search, side_by_side
-from gruland.attack.streams import Stream
 from gruland.attack.threat import Effort, Threat, check_whole
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.files import file_hash
 from gruland.orphans import end_with
+from gruland.perturbation.streams import Stream
 from gruland.progress import Progress
 from gruland.regularizers import draws_of
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from gruland.attack.edits import Candidate, EditedText
-from gruland.attack.streams import Stream
+from gruland.perturbation.streams import Stream
 
 #: Candidates are yielded, their class probabilities [N, C] are sent.
 Search = Generator[list[Candidate], np.ndarray, "Found"]

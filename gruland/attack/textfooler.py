@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gruland.attack import swaps
 from gruland.attack.base import Victim
 from gruland.attack.neighbours import NearWords, SamePartOfSpeech, SimilarMeaning, embedding_of
 from gruland.attack.queries import QueryAttack, hashes, meaning_of, neighbours_of
 from gruland.attack.search import Recipe
 from gruland.attack.threat import check_number
+from gruland.perturbation import swaps
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from gruland.attack import swaps
 from gruland.attack.base import Outcome, Texts, Victim, score_forms
-from gruland.attack.perturb import Perturbed, check, perturb, strip
 from gruland.attack.victims import ClassifierVictim
 from gruland.cache import cache_folder, cached, digest_of
 from gruland.files import read_json, write_json
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import Perturbed, check, perturb, strip
 from gruland.progress import Progress
 
-#: What texts.csv has of each perturbed review, see :class:`gruland.attack.perturb.Perturbed`.
+#: What texts.csv has of each perturbed review, see :class:`gruland.perturbation.perturb.Perturbed`.
 COUNTS = ("words", "changed", "hit_again")
 
 
@@ -32,7 +32,7 @@ class TypingErrors:
     Args:
         reviews: test reviews, a stratified part; all where there are fewer.
         rate: swaps of a pass, as a share of a review's words, in [0, 1].
-        mode: ``sequence`` or ``composite``, see :func:`gruland.attack.perturb.perturb`.
+        mode: ``sequence`` or ``composite``, see :func:`gruland.perturbation.perturb.perturb`.
         seed: of the choice of reviews and of their errors. A review's errors follow from it and the review's id.
         draws: of the masks for dropout at test time, at least 1.
         dropout_seed: of the masks; two seeds have no draw in common.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gruland.attack import swaps
-from gruland.attack.perturb import check, perturb, strip
 from gruland.defence.base import Defence
+from gruland.perturbation import swaps
+from gruland.perturbation.perturb import check, perturb, strip
 from gruland.regularizers import Draw, mix
 from gruland.regularizers.base import check_rate
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class CharAugment(Defence):
     """Deleted letters and neighbouring keys in a part of the training reviews, fresh in every epoch.
 
-    The errors are those of the attack ``typing_errors`` (:func:`gruland.attack.perturb.perturb`), in linear time, made
-    in a process beside the training. A review's errors follow from the seed, the epoch and the review alone.
+    The errors are those of the attack ``typing_errors`` (:func:`gruland.perturbation.perturb.perturb`), in linear time,
+    made in a process beside the training. A review's errors follow from the seed, the epoch and the review alone.
 
     Args:
         rate: swaps of a pass, as a share of a review's words, in [0, 1].

@@ -18,8 +18,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gruland.attack import swaps
-from gruland.attack.streams import Stream
+from gruland.perturbation import swaps
+from gruland.perturbation.streams import Stream
 
 #: The swaps of each pass over a text, by name. The paper's printed example (section 4.4) changes 15 of 37
 #: words, five of them twice, one of these by two neighbouring keys ("even" -> "rvfn"): two passes that hit
@@ -87,7 +87,7 @@ def perturb_more(
 
     Args:
         rates: swaps as a share of the words, rising; above 0 at least one.
-        names: of :data:`gruland.attack.swaps.SWAPS`.
+        names: of :data:`gruland.perturbation.swaps.SWAPS`.
         seed: as :func:`perturb` has it.
     """
     swaps.load()
