@@ -208,6 +208,7 @@ def group_lives(group):
     return True
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_takes_its_jobs_along_and_the_same_command_goes_on(tmp_path):
     settings = ["trainer.max_epochs=40", "model.hidden_size=4", "landscape.enabled=false", "attack=none"]
     command = [sys.executable, "-m", "gruland.train", "experiment=smoke", f"output_dir={tmp_path}", *settings]
@@ -350,6 +351,7 @@ def test_a_training_loss_that_is_no_number_keeps_its_batch(tmp_path, monkeypatch
     assert not (train(cfg).path / "not_finite.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
     # The processes need nothing of the program that runs the tests, which they would import.
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
