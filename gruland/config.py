@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gruland.errors import one_line
+
+log = logging.getLogger("gruland")
 
 _PACKAGE = Path(__file__).parent
 
@@ -125,7 +128,8 @@ def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
     """A finished run's settings of a group with words over them, e.g. ``over(run.config.attack, words, "attack")``.
 
     ``attack=mine`` takes the settings of another option of the group in their place. Of the other words the keys may
-    stand with the group in front and without, ``landscape.size=51`` and ``size=51``.
+    stand with the group in front and without, ``landscape.size=51`` and ``size=51``. A key of the run's own that this
+    version no longer has is named and left out.
 
     Raises:
         ValueError: a word that cannot be read, names an unknown option, or gives several values to choose from.
@@ -139,7 +143,8 @@ def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
     chosen = [o for o in parsed if o.key_or_group == group or o.is_hydra_override()]
     if any(o.key_or_group == group for o in chosen):
         own = compose(*(str(o.input_line) for o in chosen))[group]
-    whole = DictConfig({group: OmegaConf.to_container(own) if OmegaConf.is_config(own) else dict(own)})
+    plain = OmegaConf.to_container(own) if OmegaConf.is_config(own) else dict(own)
+    whole = DictConfig({group: _without_former(plain, group)})
     try:
         for override in parsed:
             if override not in chosen:
@@ -150,6 +155,22 @@ def over(own: Any, words: Sequence[str], group: str) -> DictConfig:
         raise ValueError(f"{' '.join(words)}: {explained(error)}") from error
     settings: DictConfig = whole[group]
     return settings
+
+
+def _without_former(settings: Any, key: str) -> Any:
+    """The settings without the keys that their classes do not take: an older version wrote them."""
+    if not isinstance(settings, Mapping):
+        return settings
+    known = _arguments(settings["_target_"], key) if "_target_" in settings else None
+    kept = {}
+    for name, value in settings.items():
+        if known is None or name in known or name in _HYDRA:
+            kept[name] = _without_former(value, f"{key}.{name}")
+        else:
+            log.warning(
+                "%s.%s=%s is a key of an older version and left out: this one does without", key, name, value
+            )
+    return kept
 
 
 def searching(folder: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -232,19 +232,26 @@ def _summary(results: dict[str, Any]) -> str:
 
 
 class Table(Callback):
-    """Hydra's callback that prints the table of the runs where a sweeper that is not ours has swept."""
+    """Hydra's callback that notes where a sweeper that is not ours sweeps, for the table at its end.
+
+    Hydra says nothing of a sweep that a failure ended: the command itself calls :meth:`tell`.
+    """
+
+    _begun: ClassVar[tuple[Path, float] | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time."""
-        self._start = time.time()
+        """Note the folder and the time."""
+        Table._begun = None if is_grid(config.hydra.sweeper) else (Path(config.hydra.sweep.dir), time.time())
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """The runs whose records Hydra wrote since, finished before or not."""
-        if is_grid(config.hydra.sweeper):
+    @classmethod
+    def tell(cls) -> None:
+        """Print the runs whose records Hydra wrote since, finished before or not; without such a sweep nothing."""
+        begun, cls._begun = cls._begun, None
+        if begun is None:
             return
-        records = Path(config.hydra.sweep.dir).glob("*/.hydra/overrides.yaml")
+        records = begun[0].glob("*/.hydra/overrides.yaml")
         written = {record.parents[1]: record.stat().st_mtime for record in records}
-        print_table(sorted((run for run in written if written[run] >= self._start), key=written.__getitem__))
+        print_table(sorted((run for run in written if written[run] >= begun[1]), key=written.__getitem__))
 
 
 def is_grid(sweeper: DictConfig) -> bool:

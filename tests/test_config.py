@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 import gruland
 from gruland import config, experiment, runs
+from gruland.surfaces import Surface
 
 GROUPS = sorted(p.name for p in config.CONF.iterdir() if p.is_dir() and p.name not in ("hydra", "experiment"))
 OPTIONS = [f"{group}={p.stem}" for group in GROUPS for p in sorted((config.CONF / group).glob("*.yaml"))]
@@ -197,6 +198,21 @@ def test_a_path_is_taken_as_it_is_typed(name, tmp_path):
 def test_a_sweep_over_paths_stays_a_sweep():
     assert config.typed(["data.path=a (1).csv,b.csv"]) == ["data.path='a (1).csv',b.csv"]
     assert config.parse(config.typed(["data.path=a (1).csv,b.csv"]))[0].is_sweep_override()
+
+
+def test_a_key_of_an_older_version_is_left_out_of_a_finished_run_with_a_line(caplog):
+    surface = {"_target_": "gruland.surfaces.Surface", "size": 3, "interpolation": "cubic"}
+    attack = {"mine": {"_target_": "gruland.attack.TypingErrors", "rate": 0.2, "letters": 2}}
+    assert config.over(surface, ["size=5"], "landscape") == {"_target_": surface["_target_"], "size": 5}
+    assert config.over(attack, [], "attack") == {
+        "mine": {"_target_": attack["mine"]["_target_"], "rate": 0.2}
+    }
+    assert [record.getMessage().partition(" is ")[0] for record in caplog.records] == [
+        "landscape.interpolation=cubic",
+        "attack.mine.letters=2",
+    ]
+    with pytest.raises(ValueError, match=r"landscape\.interpolation=linear: there is no such key"):
+        Surface.of(config.over(surface, ["interpolation=linear"], "landscape"))
 
 
 def test_an_output_folder_below_a_file_is_refused(tmp_path):

@@ -189,15 +189,17 @@ class TestSplits:
             divide(np.arange(8) % 2, official, "auto", (1, 1, 1), seed=0)
 
     def test_class_counts(self):
-        assert check_classes(np.array([0, 1, 1]), SENTIMENT, "test") == {"negative": 1, "positive": 2}
-        with pytest.raises(ValueError, match="the test split has no review of class positive among its 3"):
-            check_classes(np.zeros(3, int), SENTIMENT, "test")
+        assert check_classes(np.array([0, 1, 1]), SENTIMENT, "test", True) == {"negative": 1, "positive": 2}
+        for limited, remedy in ((True, "raise data.limit"), (False, "give more reviews")):
+            said = f"the test split has no review of class positive among its 3: {remedy}"
+            with pytest.raises(ValueError, match=said):
+                check_classes(np.zeros(3, int), SENTIMENT, "test", limited)
 
     def test_rare_labels_have_to_be_in_train(self):
         task, labels = Task("multilabel", ("a", "b")), np.array([[1, 0], [1, 0]], np.float32)
-        assert check_classes(labels, task, "test") == {"a": 2, "b": 0}
+        assert check_classes(labels, task, "test", True) == {"a": 2, "b": 0}
         with pytest.raises(ValueError, match="train split has no review of class b"):
-            check_classes(labels, task, "train")
+            check_classes(labels, task, "train", True)
 
 
 class TestImdb:

@@ -22,6 +22,7 @@ from test_landscape import LABELS, REVIEWS, classifier
 import gruland
 from gruland import runs
 from gruland.data import subset
+from gruland.files import write_json
 from gruland.landscape import __main__ as command
 from gruland.landscape import contour_figure, gates_of, load_directions, load_surface, random_directions
 from gruland.landscape.directions import displace
@@ -610,6 +611,10 @@ def test_export_takes_a_run_or_a_surface(tmp_path, no_pictures, capsys, inside):
     with np.load(file) as arrays:
         expected = load_surface(tmp_path / "landscape" / "surface.zarr")["loss"]
         np.testing.assert_array_equal(arrays["loss"], expected)
+    write_json(tmp_path / "results.json", {"files": {"landscape/surface.zarr": "of another one"}})
+    if not inside:
+        with pytest.raises(ValueError, match="is not what the run wrote"):
+            command.main(["export", str(tmp_path), str(file)])
 
 
 def test_the_line_of_a_surface_of_which_nothing_is_known_yet_has_no_nan():

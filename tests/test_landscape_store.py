@@ -380,6 +380,13 @@ def test_damaged_chunks_are_never_read_as_data(tmp_path, caplog, name, damage):
         fill(second)
     assert "cannot be read: the surface is computed afresh" in caplog.text
     np.testing.assert_array_equal(load_surface(path)["loss"], EXPECTED)
+    chunk = path / name / "c/0/0"  # of the complete surface
+    chunk.unlink() if damage is None else chunk.write_bytes(damage(chunk.read_bytes()))
+    with store(path) as third:
+        assert third.count == 0
+        fill(third)
+    assert f"{path} cannot be read: the surface is computed afresh" in caplog.text
+    np.testing.assert_array_equal(load_surface(path)["loss"], EXPECTED)
 
 
 def test_what_the_former_layout_left_is_computed_afresh_and_said(tmp_path, caplog):

@@ -536,7 +536,7 @@ def test_a_broken_surface_and_broken_texts_are_said_to_be(tmp_path: Path) -> Non
     shutil.rmtree(run / "landscape" / "surface.zarr" / "loss")
     (run / "attack" / "typing_errors" / "texts.csv").write_text("id,label\n1,x\n")
     page = without_pictures(tmp_path)
-    assert "1 surface could not be read." in page.text
+    assert f"1 surface could not be read, or changed since the run wrote it: {run.name}." in page.text
     assert "s1-examples" not in page.ids
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gruland import best, runs
+from gruland.files import write_json
 
 
 def make(folder, name, regularizer, loss, status="finished", **model):
@@ -38,7 +39,26 @@ def test_no_finished_run(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         best.main([str(tmp_path)])
     assert exit_.value.code == 1
-    assert "none of the 1 runs" in capsys.readouterr().err
+    assert f"no run in {tmp_path} can be read: unfinished" in capsys.readouterr().err
+
+
+def test_a_refused_run_is_withdrawn_and_nothing_else(tmp_path):
+    def folder(name):
+        path = tmp_path / "mine" / name
+        (path / ".hydra").mkdir(parents=True)
+        for file in ("config.yaml", "log.txt"):
+            (path / file).touch()
+        return path
+
+    refused, trained, foreign, busy = map(folder, ("refused", "trained", "foreign", "busy"))
+    write_json(refused / "results.json", {"status": "failed"})
+    write_json(trained / "results.json", {"status": "failed", "data": {}})
+    (foreign / "notes.txt").touch()
+    with runs.Run(busy).locked():
+        for path in (refused, trained, foreign, busy, tmp_path / "mine" / "nowhere"):
+            runs.withdraw(path)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["busy", "foreign", "trained"]
+    assert all((path / "config.yaml").exists() for path in (trained, foreign, busy))
 
 
 def test_loading_what_is_no_finished_run(tmp_path):

@@ -264,14 +264,14 @@ def test_the_runs_of_another_sweeper_are_told_in_a_table_too(tmp_path, capsys):
     for target, told in (("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", ["b"]), (grid, [])):
         sweeper = {"sweeper": {"_target_": target}, "sweep": {"dir": str(tmp_path / target)}}
         cfg = OmegaConf.create({"hydra": sweeper})
-        table = sweep.Table()
-        table.on_multirun_start(cfg)
+        sweep.Table().on_multirun_start(cfg)
         for name, age in (("a", 60), ("b", 0)):  # that of a minute before is not of this sweep
             (tmp_path / target).mkdir(exist_ok=True)
             record = written(tmp_path / target / name, results()) / ".hydra" / "overrides.yaml"
             record.parent.mkdir()
             record.touch()
             os.utime(record, (time.time() - age + 1,) * 2)
-        table.on_multirun_end(cfg)
+        sweep.Table.tell()
+        sweep.Table.tell()  # once is enough
         found = re.findall(r"^run: (\S+)", capsys.readouterr().out, re.MULTILINE)
         assert [Path(run).name for run in found] == told

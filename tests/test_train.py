@@ -176,7 +176,7 @@ def test_a_failure_before_the_training_is_what_the_report_shows(tmp_path):
     cfg = plain(tmp_path, "data.limit=1000000")
     with pytest.raises(ValueError, match="limit") as failure:
         train(cfg)
-    with pytest.raises(ValueError, match="none of the 1 runs") as left_out:
+    with pytest.raises(ValueError, match=r"no run in .* can be read: failed") as left_out:
         collect([tmp_path])
     assert f"failed: {' '.join(str(failure.value).split())}" in str(left_out.value)
     assert runs.Run(runs.folder(cfg)).results["experiment"] == "smoke"
@@ -477,6 +477,7 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(sweep):
             "is nan in epoch 1",
         ),
         (["data.split=offcial"], "offcial"),
+        (["data.path=three.csv"], "three.csv, line 2 has 3 fields, the header 2"),
         (["trainer.accelerator=abacus"], "invalid accelerator"),
         (["landscape.reviews=0"], "landscape.reviews=0: expected"),
         (["attack.typing_errors.mode=both"], "both"),
@@ -484,6 +485,7 @@ def test_a_sweep_survives_a_failing_job_and_exits_with_1(sweep):
 )
 def test_wrong_input_is_one_message_and_exit_status_1(typed, tmp_path, monkeypatch, overrides, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "three.csv").write_text("review,sentiment\nGreat, funny film,positive\n")
     multirun = ["hydra/launcher=basic"] if "-m" in overrides else []
     words = [*overrides[:2], "experiment=smoke", "output_dir=runs", *multirun, *overrides[2:]]
     done = typed("gruland.train", *words)
@@ -491,9 +493,12 @@ def test_wrong_input_is_one_message_and_exit_status_1(typed, tmp_path, monkeypat
     assert message in done.err
     assert "Traceback" not in done.err
     assert [line.startswith("gruland: ") for line in done.err.splitlines()][-1]
-    recorded = [runs.Run(path.parent).results["status"] for path in tmp_path.rglob("results.json")]
-    assert recorded in ([], ["failed"])  # a run that got as far as its data says why it failed
     assert not list(tmp_path.rglob("*.ckpt"))
+    failed = [path.parent.name for path in tmp_path.rglob("results.json")]
+    if failed:  # a job of a sweep by another sweeper
+        assert f"{failed[0]}: failed: " in done.out
+    else:
+        assert {path.name for path in tmp_path.rglob("*")} <= {"three.csv", "runs"}
 
 
 def test_hydras_record_lies_in_the_runs_folder_and_nothing_in_the_working_folder(sweep):

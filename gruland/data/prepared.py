@@ -158,7 +158,10 @@ def prepare(
     available = {name: len(rows[name]) for name in NAMES}
     sizes = limit_sizes(settings.limit, available)
     ids = {n: rows[n][subset(corpus.labels[rows[n]], sizes[n], settings.split_seed)] for n in NAMES}
-    counts = {name: check_classes(corpus.labels[ids[name]], corpus.task, name) for name in NAMES}
+    counts = {
+        name: check_classes(corpus.labels[ids[name]], corpus.task, name, sizes[name] < available[name])
+        for name in NAMES
+    }
     texts = {name: [corpus.texts[i] for i in ids[name]] for name in NAMES}
     census = Census(settings.max_length)
     with Progress(sum(sizes.values()), "data: encoding reviews") as progress:

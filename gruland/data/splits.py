@@ -115,8 +115,11 @@ def limit_sizes(limit: Limit, available: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
-def check_classes(labels: np.ndarray, task: Task, name: str) -> dict[str, int]:
+def check_classes(labels: np.ndarray, task: Task, name: str, limited: bool) -> dict[str, int]:
     """The number of reviews of each class.
+
+    Args:
+        limited: whether data.limit has left reviews out of the split.
 
     Raises:
         ValueError: a class has none. A rare label of a multilabel task has to be in the training split alone.
@@ -125,8 +128,9 @@ def check_classes(labels: np.ndarray, task: Task, name: str) -> dict[str, int]:
     counts = dict(zip(task.classes, ones.sum(0).astype(int).tolist(), strict=True))
     missing = [label for label, count in counts.items() if not count]
     if missing and (task.kind != "multilabel" or name == "train"):
+        more = "raise data.limit" if limited else "give more reviews"
         raise ValueError(
             f"the {name} split has no review of class {', '.join(missing)} among its {len(labels)}: "
-            "raise data.limit, or divide otherwise (data.split, data.fractions)"
+            f"{more}, or divide otherwise (data.split, data.fractions)"
         )
     return counts

@@ -87,13 +87,16 @@ def _export(arguments: Sequence[str]) -> int:
     parser.add_argument("path", metavar="PATH", help="a run's folder, or a surface's (surface.zarr)")
     parser.add_argument("file", metavar="FILE", help="where to write it")
     given = parser.parse_args(arguments)
+    from gruland import runs
     from gruland.landscape.export import export_surface
     from gruland.landscape.store import load_surface
 
     path = Path(given.path)
-    export_surface(
-        load_surface(path if path.suffix == ".zarr" else path / "landscape" / "surface.zarr"), given.file
-    )
+    if path.suffix != ".zarr":
+        run, path = runs.Run(path), path / "landscape" / "surface.zarr"
+        if path.exists():
+            run.verified("landscape/surface.zarr")
+    export_surface(load_surface(path), given.file)
     print(given.file)
     return 0
 

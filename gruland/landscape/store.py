@@ -283,6 +283,8 @@ class Store:
     def _go_on(self) -> None:
         """Take over the cells of the surface on its way, and throw away others."""
         assert self._path is not None
+        if self._path.exists() and _read(self._path) is None:
+            log.warning("%s cannot be read: the surface is computed afresh", self._path)
         for other in _partials(self._path):
             if not self._take(_read(other)):
                 what = "is of other settings" if other != self._partial else "cannot be read"

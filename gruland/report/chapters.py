@@ -154,8 +154,15 @@ def _curves(study: Study) -> Section:
 
 def _surfaces(study: Study, most: int) -> Section:
     found = figures.read_surfaces(_foremost(study))
-    broken = sum(surface_path(run) is not None for run in study.runs) - len(found)
-    text = [f"{_count(broken, 'surface')} could not be read."] if broken else []
+    whole = {run for run, _ in found}
+    broken = [run.path.name for run in study.runs if surface_path(run) is not None and run not in whole]
+    text = []
+    if broken:
+        names = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        text = [
+            f"{_count(len(broken), 'surface')} could not be read, or changed since the run wrote it: {names}. "
+            "python -m gruland.landscape makes up for it."
+        ]
     if not found:
         text = text or ["No run has a loss surface yet: python -m gruland.landscape makes up for it."]
         return Section(f"{study.key}-landscape", "Loss landscapes", [], text)

@@ -83,10 +83,8 @@ def collect(paths: Sequence[str | Path], allow: Iterable[str] = ()) -> Collectio
         except USER_ERRORS as error:
             left_out[folder] = one_line(error)
     if not runs:
-        first = next(iter(left_out.values()))
-        raise ValueError(
-            f"none of the {len(left_out)} runs in {where} is finished (the first: {first}): run them again"
-        )
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise ValueError(f"no run in {where} can be read: {next(iter(left_out.values()))}{more}")
     comparisons = {
         (folder / "comparison.json").resolve(): None
         for path in paths

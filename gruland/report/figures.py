@@ -365,14 +365,14 @@ def _plotly(dataset: xarray.Dataset, scale: Scale) -> dict[str, Any]:
 
 
 def read_surfaces(runs: Sequence[Run]) -> list[tuple[Run, xarray.Dataset]]:
-    """The runs' surfaces that can be read and hold a finite loss, and that results.json speaks of."""
+    """The runs' surfaces that are what the runs wrote and hold a finite loss, and that results.json speaks of."""
     found = []
     for run in runs:
         path = surface_path(run)
         if path is None:
             continue
         try:
-            dataset = load_surface(path)
+            dataset = load_surface(run.verified(str(path.relative_to(run.path))))
         except (OSError, ValueError, KeyError):
             continue
         # While a new surface is on its way, the store holds the one before it.

@@ -15,7 +15,7 @@
 
 from gruland.runs.identity import flat, folder, identity, name, requested
 from gruland.runs.objects import build_data, build_defence, build_model, build_vocabulary, instantiate_model
-from gruland.runs.preparation import prepare, write_config
+from gruland.runs.preparation import prepare, withdraw, write_config
 from gruland.runs.results import SCHEMA, check_results, describe, named
 from gruland.runs.run import Run, at
 from gruland.runs.search import find, folders, load, readable
@@ -42,5 +42,6 @@ __all__ = [
     "prepare",
     "readable",
     "requested",
+    "withdraw",
     "write_config",
 ]

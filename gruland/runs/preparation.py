@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,11 +14,13 @@ from gruland.config import resolved
 from gruland.errors import one_line
 from gruland.files import atomic_path
 from gruland.runs.identity import flat, folder, identity
-from gruland.runs.objects import build_data
 from gruland.runs.run import Run
 from gruland.runs.seals import FILES, seal_config
 
 log = logging.getLogger("gruland")
+
+#: What lies in a run's folder before its data are read; log.txt and .hydra are Hydra's, which makes them first.
+_RECORD = {"config.yaml", "results.json", ".lock", ".hydra", "log.txt"}
 
 
 def prepare(cfg: DictConfig) -> Run:
@@ -50,7 +54,7 @@ def write_config(run: Run, cfg: DictConfig) -> None:
     new = _with_absolute_paths(cfg)
     before = _readable(run)
     if before and any(OmegaConf.select(before, key) != OmegaConf.select(new, key) for key in FILES):
-        run.check_data(build_data(new))
+        run.check_data(run.data)
     with atomic_path(run.path / "config.yaml") as temporary:
         temporary.write_text(seal_config(OmegaConf.to_yaml(new, resolve=True)))
 
@@ -64,6 +68,21 @@ def _readable(run: Run) -> DictConfig | None:
     except ValueError as error:
         log.warning("%s; it is written anew", one_line(error))
         return None
+
+
+def withdraw(path: Path) -> None:
+    """Remove the folder of a run that was refused before it began: its data could not be read, say.
+
+    A folder that another process is at work in stays, and so does one that holds anything else.
+    """
+    run = Run(path)
+    if not path.is_dir():
+        return
+    with suppress(ValueError), run.locked():
+        if "data" not in run.results and {file.name for file in path.iterdir()} <= _RECORD:
+            shutil.rmtree(path)
+            with suppress(OSError):  # the experiment has other runs
+                path.parent.rmdir()
 
 
 def _with_absolute_paths(cfg: DictConfig) -> DictConfig:

@@ -22,7 +22,8 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
     """Do what a composed configuration says and return the finished run.
 
     A finished run is not repeated, an interrupted one goes on from its last checkpoint. A failure is recorded
-    in the run's results.json before it is raised.
+    in the run's results.json before it is raised. log.txt is the command's: here the messages go where Python's
+    ``logging`` sends those of the logger ``gruland``.
 
     Args:
         patience: seconds to wait for another process in the run's folder.

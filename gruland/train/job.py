@@ -32,7 +32,11 @@ def task(cfg: DictConfig) -> float:
         if cfg.trainer.get("fast_dev_run"):
             rehearse(cfg)
             return math.nan
-        run = train(cfg)
+        try:
+            run = train(cfg)
+        except Exception:
+            runs.withdraw(runs.folder(cfg))
+            raise
         sweep.print_table([run.path])
     return _validation_loss(run)
 
@@ -90,7 +94,10 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would print in several lines
     with one_line_errors():
         sys.argv[1:] = _checked(sys.argv[1:])
-        _main()
+        try:
+            _main()
+        finally:
+            sweep.Table.tell()
 
 
 def _checked(words: list[str]) -> list[str]:
