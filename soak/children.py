@@ -9,6 +9,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 
@@ -35,18 +36,29 @@ def call(
     """
     with tempfile.TemporaryFile() as said:
         child = os.fork()
+        if group:
+            with suppress(OSError):  # both do it, and who is second has nothing to do
+                os.setpgid(child, child or os.getpid())
         if not child:
-            if group:
-                os.setsid()
             _serve(function, said.fileno(), seconds)
-        timer = threading.Timer(kill_after or 0, os.killpg, (child, signal.SIGKILL))
+        timer = threading.Timer(kill_after or 0, _kill, (child,))
         if kill_after is not None:
             timer.start()
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it keeps its number until the timer is gone
-        timer.cancel()
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it keeps its number until the timer is gone
+        except BaseException:
+            _kill(child)
+            raise
+        finally:
+            timer.cancel()
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         return Ended(status, said.read().decode(errors="replace"))
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _serve(function: Callable[[], int | None], said: int, seconds: int) -> None:

@@ -237,7 +237,7 @@ def test_models_that_share_a_cell_are_no_grid():
 
 
 @pytest.mark.slow
-def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, monkeypatch):
+def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, caplog, monkeypatch):
     words = [f"{key}={value}" for key, value in SMALL.items()]
     assert command.main(["compare", str(trained), *words, "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "comparison.md")
@@ -265,14 +265,18 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
         assert bounds.min() >= 0
         assert bounds.max() <= 1  # a share
 
-    # Planes as workers compute them, here in this process, are those of the comparison itself.
+    # Planes as workers compute them, here in this process, are those of the comparison itself; what is damaged is
+    # computed again.
     for planes in trained.glob("*/*/landscape/comparison/planes-*"):
         shutil.rmtree(planes)
+    damaged = next(trained.glob("*/*/landscape/comparison/barrier-*.json"))
+    damaged.write_text(re.sub(r"0\.(\d)", r"1.\1", damaged.read_text(), count=1))
     with monkeypatch.context() as patch:
         patch.setattr("gruland.workers.Workers.alone", True)
         patch.setattr("gruland.landscape.pictures.write", lambda *_: None)
         compare(collect([trained]), {**SMALL, "workers": 2}, folder=tmp_path / "workers")
     assert json.loads((tmp_path / "workers" / "comparison.json").read_text()) == result
+    assert f"{damaged} cannot be read" in caplog.text
 
     def again(*_, **__):
         pytest.fail("computed again")
