@@ -30,6 +30,7 @@ PARTS = (
     "startup",
     "epoch",
     "paper",
+    "coverage",
     "attacks",
     "accelerator",
     "growth",

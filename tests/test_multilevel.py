@@ -283,12 +283,15 @@ def test_heavy_tails_and_a_class_that_is_wrong_everywhere(plane):
 def test_a_class_whose_losses_do_not_vary_is_hardly_asked(plane):
     losses, correct, labels = plane
     losses, parts = np.where(labels == 0, 0.1, losses), parts_of(labels, 0, PILOT)
-    survey, asked = Survey((17, 17), parts, 0.02, 0), [0, 0]
+    survey, asked, expected = Survey((17, 17), parts, 0.02, 0), [0, 0], []
     for block in survey.blocks():
+        expected.append(survey.expected)
         rows = parts[block.part].rows[block.start : block.stop]
         asked[block.part] += len(block.cells) * len(rows)
         survey.add(block, np.stack([losses[block.cells][:, rows], correct[block.cells][:, rows]], 1))
     assert asked[0] < 0.5 * asked[1]
+    assert survey.losses == sum(asked) <= survey.expected
+    assert 0.5 < np.median(expected) / sum(asked) < 2  # what a progress line is about
     error = np.abs(survey.estimates().loss.ravel() - losses.mean(1))
     assert (error <= 0.02 * np.ptp(losses.mean(1))).mean() >= 0.95
 

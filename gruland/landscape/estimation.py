@@ -84,7 +84,10 @@ class Estimation:
             if not self._evaluate(missing, workers, deadline):
                 return False
             if progress:
-                progress.advance(self._survey.evaluated - progress.done)
+                progress.total = self._survey.expected
+                progress.advance(self._survey.losses - progress.done)
+        if progress:
+            progress.total = progress.done
         return True
 
     def estimates(self) -> Estimates:

@@ -3,11 +3,13 @@
 There is one budget: half the width of a cell's 95% interval (sampling) plus the bound of its interpolation's error is
 at most the tolerance, a share of the range of the mean loss. What it takes is found out from the values themselves:
 
-1. *Sizes.* The coarse grid is evaluated on a few examples, the pilot. Their covariance says how many examples each of
-   its cells needs (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the spline
-   through it how many cells the next grid needs for the rest. The split that costs least is taken.
-2. *Cells.* A cell is evaluated, on the pilot's examples, where its interval and the estimated error of a spline through
-   the others (:mod:`gruland.landscape.refinement`) exceed the budget. One whose own residual is too large gets more.
+1. *Sizes.* The coarse grid is evaluated on a few examples, the pilot. Their covariance says how many examples of each
+   part its cells need (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the
+   spline through it how many cells the next grid needs for the rest. The split that costs least is taken, and planned
+   again from the examples that all coarse cells have by then.
+2. *Cells.* A cell is evaluated, on half of the pilot's examples, where its interval and the estimated error of a spline
+   through the others (:mod:`gruland.landscape.refinement`) exceed the budget. One that is too uncertain gets more
+   examples, or those beside it do, which cost little; the coarse cells get more where that is not the reason.
 3. *Checks.* Random cells that would be interpolated are evaluated. Where one is off by more than its bound and its
    noise, all bounds rise by as much, and the refinement goes on.
 
@@ -136,6 +138,7 @@ class Survey:
         # Of each part, the standard error of what a cell adds to those with more examples.
         self._own = np.zeros((len(parts), size))
         self._factor, self._tighter = 1.0, _LOOSE
+        self._expected = int(self._pilot.sum()) * len(self._coarse)  # losses
 
     def add(self, block: Block, values: np.ndarray) -> None:
         """Take the losses and correctness of a block, [cells, 2, examples]."""
@@ -219,6 +222,16 @@ class Survey:
         """How many cells have values."""
         return int(self._known.sum())
 
+    @property
+    def losses(self) -> int:
+        """How many values there are, examples of cells."""
+        return int(self._examples.sum())
+
+    @property
+    def expected(self) -> int:
+        """How many there will be about, as far as it is planned."""
+        return max(self._expected, self.losses)
+
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:
         """The standard deviations over the examples of a cell's loss and of its difference to the centre [R, C].
 
@@ -290,6 +303,7 @@ class Survey:
                 yield Block(left[starts == start], part, start, stop)
 
     def _everything(self) -> Iterator[Block]:
+        self._expected = self._broken.size * self._total
         yield from self._wanted(np.arange(self._broken.size), self._totals)
 
     def _uncertain(self, now: Estimates, limit: float) -> np.ndarray:
@@ -310,6 +324,7 @@ class Survey:
             yield from self._everything()
             return
         before = self._examples.sum()
+        self._expected = max(self._expected, int(np.maximum(plan, self._examples).sum()))
         for part, counts in enumerate(plan):
             for count in np.unique(counts[counts > 0]).tolist():
                 yield from self._wanted(np.flatnonzero(counts >= count), self._only(part, count))
@@ -320,10 +335,13 @@ class Survey:
         heavy = uncertain & ((own**2).sum(0) > (_HEAVY * errors) ** 2)
         # What a finer cell takes over from others is mostly from the few examples of those beside it.
         fine = self._known & ~self._grids.coarse.ravel() & self._beside(uncertain & ~heavy)
-        for cell in np.flatnonzero((heavy | fine) & ~self._broken):
-            part = int(own[:, cell].argmax())
-            count = self._rung(part, 1.4 * self._examples[part, cell])
-            yield from self._wanted(np.array([cell]), self._only(part, count))
+        cells = np.flatnonzero((heavy | fine) & ~self._broken)
+        most = own[:, cells].argmax(0)  # the part that adds most
+        for part in range(len(self._parts)):
+            raised = cells[most == part]
+            counts = np.array([self._rung(part, 1.4 * count) for count in self._examples[part, raised]])
+            for count in np.unique(counts).tolist():
+                yield from self._wanted(raised[counts == count], self._only(part, count))
         if self._examples.sum() == before:
             worst = _NORMAL * float(errors[uncertain].max())
             self._tighter *= min(max(limit / worst, 0.8), 0.98)
@@ -379,10 +397,11 @@ class Survey:
         level = self._grids.level
         following = level == level[self._grids.coarse].max() + 1
         costs = [
-            self._plan(share * now.allowed).sum()
-            + self._fine.sum() * int((following & (now.bound > (1 - share) * now.allowed)).sum())
+            int(self._plan(share * now.allowed).sum())
+            + int(self._fine.sum() * (following & (now.bound > (1 - share) * now.allowed)).sum())
             for share in SHARES
         ]
+        self._expected = int(min(costs))
         return SHARES[int(np.argmin(costs))]
 
     def _holds(self, before: Estimates, cells: np.ndarray) -> bool:
