@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from soak import __main__ as command
 from soak import batches, children, kills
 from soak.boundaries import Boundaries
 from soak.damage import DAMAGES, wrong_message
-from soak.malformed import Inputs, mutated
+from soak.malformed import mutated
 from soak.work import Room, contents
 
 
@@ -125,11 +126,24 @@ def test_a_message_names_a_file_and_is_a_line(tmp_path):
     assert "names no file" in str(wrong_message(ValueError("damaged"), tmp_path))
 
 
-def test_a_sample_of_malformed_inputs(tmp_path):
-    inputs = Inputs(tmp_path)
-    found = [inputs.mutate(random.Random(f"sample/{number}")) for number in range(40)]
-    assert [case for case in found if case[1]] == []
-    assert len({name for name, _ in found}) > 8
+def test_a_sample_of_malformed_inputs(capsys):
+    words = ["--every", "0", "--kills", "0", "--damage", "0", "--malformed", "40"]
+    assert command.main(words) == 0
+    assert capsys.readouterr().out == "malformed: 40 cases, 0 went wrong (seed 0)\n"
+
+
+def test_what_went_wrong_is_told_and_the_rest_counted_also_when_it_is_interrupted(capsys):
+    def told():
+        yield "damage/0", None
+        yield "damage/1", "it was read as data"
+        raise KeyboardInterrupt
+
+    assert command._tell(told(), 7) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "damage/1: it was read as data",
+        "interrupted",
+        "damage: 2 cases, 1 went wrong (seed 7)",
+    ]
 
 
 @pytest.mark.slow
