@@ -225,10 +225,8 @@ def _summary(results: dict[str, Any]) -> str:
     if results.get("status") != "finished":
         return f"{results.get('name')}: failed: {results.get('error')}"
     scores = results["metrics"]["best"]
-    return (
-        f"{results['name']}: validation loss {scores['validation']['loss']:.3f}, "
-        f"test loss {scores['test']['loss']:.3f}, accuracy {scores['test']['accuracy']:.1%}"
-    )
+    # Short, so that a line of 80 characters holds it with the name of a job.
+    return f"{results['name']}: validation loss {scores['validation']['loss']:.3f} (test {scores['test']['loss']:.3f})"
 
 
 class Table(Callback):

@@ -126,7 +126,8 @@ def test_jobs_that_are_finished_count_as_done(tmp_path, capsys):
         run.update_results(requested=runs.requested(configs[2]))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "sweep: 4 jobs, 2 of them finished already"
-    assert said[1].startswith(f"[3/4] {run.path.name}: validation loss 0.500")
+    assert said[1].startswith(f"[3/4] {run.path.name}: validation loss 0.500 (test ")
+    assert len(said[1].replace(run.path.name, "dropconnect-0.05-h128-s0-a8ee15fb")) <= 80
     assert said[-1].startswith("sweep: 4 jobs ended in")
 
 
