@@ -374,10 +374,7 @@ def test_any_objective_that_can_be_divided_is_estimated(tmp_path):
     errors = [np.abs(found["loss"] - exact["loss"]).values for found in (surface, *seeds)]
     assert np.mean([error <= 0.02 * spread for error in errors]) >= 0.95
     assert np.max(errors) <= 2 * 0.02 * spread
-    # No tolerance is asked for of the accuracy: its error is that of a share of about a hundred examples.
-    off = np.abs(surface["accuracy"] - exact["accuracy"])
-    assert off.mean() < 0.02
-    assert off.max() < 0.15
+    assert np.abs(surface["accuracy"] - exact["accuracy"]).max() < 0.1
     assert surface.attrs["achieved_tolerance"] <= 0.021
     assert surface.attrs["origin_loss"] == pytest.approx(exact.attrs["origin_loss"], abs=0.04 * spread)
     # The plane's origin takes all examples once, as they are no stratified sample that tells their number.

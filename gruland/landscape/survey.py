@@ -7,7 +7,7 @@ at most the tolerance, a share of the range of the mean loss. What it takes is f
    part its cells need (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the
    spline through it how many cells the next grid needs for the rest. The split that costs least is taken, and planned
    again from the examples that all coarse cells have by then.
-2. *Cells.* A cell is evaluated, on half of the pilot's examples, where its interval and the estimated error of a spline
+2. *Cells.* A cell is evaluated, on the pilot's examples, where its interval and the estimated error of a spline
    through the others (:mod:`gruland.landscape.refinement`) exceed the budget. One that is too uncertain gets more
    examples, or those beside it do, which cost little; the coarse cells get more where that is not the reason.
 3. *Checks.* Random cells that would be interpolated are evaluated. Where one is off by more than its bound and its
@@ -33,10 +33,9 @@ from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Level, Means, Part, estimate
 from gruland.landscape.refinement import NestedGrids, interpolated, spread_of
 
-#: Examples of the pilot, of all parts together.
+#: Examples of the pilot and of every cell that is not in the coarse grid, of all parts together. Finer cells could do
+#: with half by their own estimates: but few examples do not show what is rare and large, and intervals get too narrow.
 PILOT = 192
-#: The share of the pilot's examples on which the other cells are evaluated: where the coarse cells have more.
-FINE = 0.5
 #: Random cells of a check. When all of them hold, fewer than 12% of the interpolated cells fail (95% confidence).
 CHECKED = 24
 #: The shares of the budget that sampling may get.
@@ -125,7 +124,6 @@ class Survey:
         # Of twice the pilot more than half would be evaluated: sampling saves nothing.
         census = self._total < 2 * pilot or self._totals.min() < 2 * pilot // len(parts)
         self._pilot = self._totals if census else np.full(len(parts), pilot // len(parts))
-        self._fine = self._totals if census else (FINE * self._pilot).astype(np.int64)
         self._grids = NestedGrids(shape)
         self._coarse = np.flatnonzero(self._grids.coarse)
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
@@ -175,12 +173,12 @@ class Survey:
             elif (over := self._over(now)).any():
                 # A coarser grid's values come first: they change what the finer ones are predicted to be.
                 level = self._grids.level.ravel()
-                yield from self._wanted(np.flatnonzero(over & (level == level[over].min())), self._fine)
+                yield from self._wanted(np.flatnonzero(over & (level == level[over].min())), self._pilot)
             elif held or not len(left):
                 return
             else:
                 checked = np.sort(left[:CHECKED])
-                yield from self._wanted(checked, self._fine)
+                yield from self._wanted(checked, self._pilot)
                 held = self._holds(now, checked)
         yield from self._everything()
 
@@ -383,8 +381,8 @@ class Survey:
         return plan
 
     def _rung(self, part: int, count: float) -> int:
-        """The next one of fine * 2^(k/4), so that cells share levels; the part's total where that is near."""
-        least, total = int(self._fine[part]), int(self._totals[part])
+        """The next one of pilot * 2^(k/4), so that cells share levels; the part's total where that is near."""
+        least, total = int(self._pilot[part]), int(self._totals[part])
         steps = math.ceil(4 * math.log2(max(count / least, 1.0)) - 1e-9)
         rung = round(least * 2 ** (steps / 4))
         return total if rung > 0.85 * total else rung
@@ -398,7 +396,7 @@ class Survey:
         following = level == level[self._grids.coarse].max() + 1
         costs = [
             int(self._plan(share * now.allowed).sum())
-            + int(self._fine.sum() * (following & (now.bound > (1 - share) * now.allowed)).sum())
+            + int(self._pilot.sum() * (following & (now.bound > (1 - share) * now.allowed)).sum())
             for share in SHARES
         ]
         self._expected = int(min(costs))
