@@ -17,8 +17,11 @@ SEEDS ?= 3
 # Of `make bench`: arguments of python -m benchmarks, e.g. BENCH="--only training --run FOLDER"; see docs/performance.md.
 BENCH ?=
 
+# Of `make scaling`: arguments of python -m benchmarks.scaling; without any the tables are drawn again.
+SCALING ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench clean
+.PHONY: help setup docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -105,6 +108,9 @@ paper: setup  ## the same at the paper's size: make paper DATA=imdb.csv GLOVE=gl
 
 bench: $(VENV)/bench/.ready  ## speed beside the peers: docs/performance.md
 	$(VENV)/bench/bin/python -m benchmarks $(BENCH)
+
+scaling: setup  ## strong and weak scaling, a cluster that dies: docs/scaling.md (SCALING="--measure --runs RUN")
+	$(RUN) benchmarks.scaling $(SCALING)
 
 # The peers lie in an environment of their own that sees the other one, without their dependencies: no wish of theirs
 # can replace torch. One that cannot be installed is reported as such.

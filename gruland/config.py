@@ -59,6 +59,8 @@ _SEVERAL = {"attack", "callbacks", "logger"}
 #: The largest numbers that weights, seeds and sizes can hold.
 _FLOAT32, _INT64 = 3.4028234663852886e38, 2**63 - 1
 
+#: How a plug-in is installed whose own requirements exclude what this package needs (an older cloudpickle).
+_INSTALL = {"hydra-ray-launcher": "ray && pip install --no-deps hydra-ray-launcher"}
 #: The environment variable by which a job knows how many the sweep has.
 SWEEP_JOBS = "GRULAND_SWEEP_JOBS"
 
@@ -230,7 +232,7 @@ def explained(error: BaseException) -> str:
         said = unknown(name, sorted(known))
         if group.startswith("hydra/") and "did you mean" not in said:
             package = f"hydra-{name.split('_')[0]}-{group.removeprefix('hydra/')}"
-            said = f"is not installed: pip install {package}"
+            said = f"is not installed: pip install {_INSTALL.get(package, package)}"
         return f"{group}={name} {said}"
     text = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", str(error))
     return " ".join(text.split()) or type(error).__name__

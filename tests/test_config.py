@@ -1,6 +1,7 @@
 """Every option of every group builds its objects, and what cannot work is refused before anything is written."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 from omegaconf import OmegaConf
@@ -176,6 +177,14 @@ def test_a_plug_in_that_is_not_installed_is_named(kind):
         ValueError, match=f"hydra/{kind}=rubber is not installed: pip install hydra-rubber-{kind}"
     ):
         gruland.compose(f"hydra/{kind}=rubber")
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is not None, reason="it is installed")
+def test_a_plug_in_with_requirements_of_its_own_is_installed_without_them():
+    with pytest.raises(
+        ValueError, match=r"installed: pip install ray && pip install --no-deps hydra-ray-launcher$"
+    ):
+        gruland.compose("hydra/launcher=ray")
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_slurm", "submitit_local", "slurm"])

@@ -6,12 +6,14 @@ import json
 import sys
 from xml.etree import ElementTree
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+import xarray
 from matplotlib.figure import Figure
 
-from gruland.landscape import compute_surface, export_surface
+from gruland.landscape import compute_surface, export_surface, load_surface
 
 PLANE = {"w": torch.zeros(1, 2, dtype=torch.float64)}
 UNIT = [
@@ -178,6 +180,30 @@ def test_a_surface_without_a_finite_loss_is_no_vtp(tmp_path, surface):
 def test_other_suffixes(tmp_path, surface, name, got):
     with pytest.raises(ValueError, match=rf"{name}: a surface is exported to .npz, .h5, .vtp, got {got}"):
         export_surface(surface, tmp_path / name)
+
+
+def test_an_object_store_holds_what_is_read_back(surface):
+    """fsspec's memory has no renames and no locks, as S3 has none."""
+    address = "memory://bucket/s.zarr"
+    for values in (surface, surface.assign_attrs(seed=1)):  # the second takes the place of the first
+        export_surface(values, address)
+        xarray.testing.assert_identical(load_surface(address), values)
+
+
+@pytest.mark.parametrize("cut", ["done/c/0/0", "loss_se/c/0/0", "done"])
+def test_what_a_killed_writer_left_in_an_object_store_is_no_surface(surface, cut):
+    address = "memory://bucket/cut.zarr"
+    export_surface(surface, address)
+    fsspec.filesystem("memory").rm(f"/bucket/cut.zarr/{cut}", recursive=True)
+    with pytest.raises(FileNotFoundError, match=rf"there is no complete loss surface at {address}"):
+        load_surface(address)
+
+
+def test_a_surface_on_its_way_needs_a_folder(surface):
+    with pytest.raises(ValueError, match=r"path=memory://s\.zarr: .* locks and renames: expected a folder"):
+        compute_surface(evaluate, PLANE, UNIT, size=(2, 2), path="memory://s.zarr")
+    with pytest.raises(ValueError, match="is not complete"):
+        export_surface(surface.assign(done=surface["done"] & False), "memory://s.zarr")
 
 
 def test_other_splits(tmp_path, surface):

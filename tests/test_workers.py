@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from gruland.workers import Workers
@@ -146,3 +147,36 @@ def test_ray_gives_the_same_and_does_lost_tasks_again(tmp_path):
         assert killed.exists()
         with pytest.raises(ValueError, match=r"^number=-1: expected none below 0$"):
             results(workers, [1, -1])
+
+
+def test_a_node_of_a_ray_cluster_that_is_removed_loses_nothing(tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    from ray.cluster_utils import Cluster
+
+    def draws(seed):
+        """Random bits of a seed; node and process are only noted."""
+        (tmp_path / f"{seed}-{ray.get_runtime_context().get_node_id()}-{os.getpid()}").touch()
+        time.sleep(1)
+        return np.random.default_rng(seed).normal(size=100).tobytes()
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        found = {}
+        with Workers(draws, 2, "ray") as workers:
+            for seed, result, _ in workers.map(range(16)):
+                assert seed not in found
+                found[seed] = result
+                if len(found) == 4:
+                    nodes = {
+                        path.name.split("-")[1]: int(path.name.split("-")[2]) for path in tmp_path.iterdir()
+                    }
+                    assert len(nodes) == 2
+                    os.kill(nodes[second.node_id], signal.SIGKILL)
+                    cluster.remove_node(second, allow_graceful=False)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert len(list(tmp_path.iterdir())) > 16, "no task was at work on the node that was removed"
+    assert found == {seed: np.random.default_rng(seed).normal(size=100).tobytes() for seed in range(16)}

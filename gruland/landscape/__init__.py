@@ -66,6 +66,7 @@ _EXPORTS = {
     "roughness": "measures",
     "sampling_interval": "measures.sampling",
     "save_directions": "directions",
+    "save_surface": "store",
     "spectra": "pictures",
     "spectral_density": "measures.curvature",
     "surface_figure": "pictures",

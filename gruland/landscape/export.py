@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from gruland.files import atomic_path
+from gruland.landscape.store import is_address, save_surface
 
 if TYPE_CHECKING:
     import xarray
@@ -30,6 +31,7 @@ def export_surface(
       (Li et al. 2018, Visualizing the Loss Landscape of Neural Nets): ``xcoordinates`` [C] (alpha), ``ycoordinates``
       [R] (beta), ``train_loss`` and ``train_acc`` (percent) [R, C], as their ``meshgrid(x, y)`` has it. A line has no
       ``ycoordinates``, its values are [C]. Needs h5py, the extra ``export``.
+    - ``.zarr``: the surface itself, in an object store: ``s3://bucket/surface.zarr``, whatever fsspec reaches.
     - ``.vtp``: a surface of quadrilaterals for ParaView (VTK's XML PolyData in ASCII), a line as a polyline: points
       (alpha, beta, z_scale * loss) with ``loss`` and ``accuracy``. VTK reads no NaN from ASCII: cells that are not
       finite are holes.
@@ -44,6 +46,9 @@ def export_surface(
         ValueError: another suffix or split, or a surface without a finite loss for ParaView.
         ImportError: h5py is not installed.
     """
+    if is_address(path):
+        save_surface(surface, str(path))
+        return
     path = Path(path)
     writers: dict[str, Callable[[Path], None]] = {
         ".npz": lambda file: _write_npz(surface, file),

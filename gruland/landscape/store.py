@@ -52,7 +52,8 @@ def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
     """Read a surface into memory.
 
     Args:
-        path: its zarr folder, or the folder of one on its way (``surface.partial-...`` beside it).
+        path: its zarr folder, the folder of one on its way (``surface.partial-...`` beside it), or the address of a
+            complete one in an object store (:func:`save_surface`).
         partial: where there is no complete surface at ``path``, read the one on its way, whose missing cells are NaN.
 
     Returns:
@@ -68,6 +69,12 @@ def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
         FileNotFoundError: there is no such surface, or only one on its way.
         ValueError: the folder holds no readable surface.
     """
+    if is_address(path):
+        if (surface := _opened(str(path))) is None:
+            raise FileNotFoundError(
+                f"there is no complete loss surface at {path}: save_surface puts one there"
+            )
+        return surface
     path = Path(path)
     for _ in range(3):  # a new surface may be put into its place meanwhile
         surface = _read(path) if path.exists() else _on_its_way(path, partial)
@@ -94,10 +101,12 @@ def _on_its_way(path: Path, wanted: bool) -> xarray.Dataset | None:
 
 def _read(path: Path) -> xarray.Dataset | None:
     """The surface at ``path``, complete or not; None where there is none or it cannot be read."""
+    return _opened(str(path)) if path.exists() else None
+
+
+def _opened(path: str) -> xarray.Dataset | None:
     import xarray
 
-    if not path.exists():
-        return None
     try:
         _check_chunks(path)
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
@@ -125,14 +134,14 @@ def _checksum(surface: xarray.Dataset) -> str:
     return digest.hexdigest()
 
 
-def _check_chunks(path: Path) -> None:
+def _check_chunks(path: str) -> None:
     """Raise ValueError for arrays that are too large, or that lack a chunk: zarr reads that as NaN.
 
     A chunk whose bits have changed is found by its checksum (crc32c) when it is read.
     """
     import zarr
 
-    group: Any = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    group: Any = zarr.open_group(path, mode="r", use_consolidated=False)
     for name, array in group.arrays():
         if max(math.prod(array.shape), math.prod(array.chunks)) > MOST_CELLS:
             raise ValueError(f"{name} has the shape {array.shape}: expected at most {MOST_CELLS:,} cells")
@@ -141,7 +150,27 @@ def _check_chunks(path: Path) -> None:
             raise ValueError(f"{name} lacks {array.nchunks - array.nchunks_initialized} of its chunks")
 
 
-def _write(surface: xarray.Dataset, path: Path) -> None:
+def is_address(path: str | Path) -> bool:
+    """Whether it names something in another file system, such as ``s3://bucket/surface.zarr``."""
+    return "://" in str(path)
+
+
+def save_surface(surface: xarray.Dataset, address: str) -> None:
+    """Write a complete surface to an object store, through fsspec: ``s3://bucket/surface.zarr`` with s3fs installed.
+
+    There are no renames there: what a killed writer leaves lacks arrays or chunks, and is no surface for
+    :func:`load_surface`. One that lies there is replaced.
+
+    Raises:
+        ValueError: a surface on its way, which needs locks and renames, or a file system that fsspec does not know.
+        ImportError: fsspec needs another package for it.
+    """
+    if not surface["done"].values.all():
+        raise ValueError(f"{address}: the surface is not complete, expected one whose cells are all done")
+    _write(surface, address)
+
+
+def _write(surface: xarray.Dataset, path: Path | str) -> None:
     """Write the complete surface, with a checksum in each chunk."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -207,7 +236,7 @@ class Store:
         count: how many of its cells are done.
 
     Raises:
-        ValueError: at ``path`` lies something else than a surface.
+        ValueError: at ``path`` lies something else than a surface, or it is an address in an object store.
     """
 
     def __init__(
@@ -223,6 +252,11 @@ class Store:
         self.surface = _empty(alpha, beta, attributes)
         self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
         self.identity = _identity(self.surface)
+        if path is not None and is_address(path):
+            raise ValueError(
+                f"path={path}: a surface on its way needs a file system with locks and renames: expected a folder; "
+                "save_surface puts what is complete into an object store"
+            )
         self.path = self._path = None if path is None else _checked(Path(path))
         self._lock: FileLock | None = None
         self._every, self._patience, self._written = every, patience, time.monotonic()
