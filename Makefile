@@ -21,24 +21,50 @@ BENCH ?=
 SCALING ?=
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
+=======
+.PHONY: help setup lock audit docs test test-slow slurm-test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
+>>>>>>> 982d898 (A lock file with checksums takes the place of constraints.txt; make lock, make audit)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
-CURVLINOPS := curvlinops-for-pytorch backpack-for-pytorch einconv einops linear_operator opt_einsum unfoldNd
-
 setup: $(VENV)/.ready  ## the virtual environment, with everything that the tests and the study need
 
-# haste's own build wants CUDA wherever it finds nvcc: without it on the path it is the pure Python that the
-# tests compare with. They skip that comparison, and say so, where it could not be installed. curvlinops comes without
-# its dependencies: see the extra `hessian`.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Of the lock each file's checksum is known. torch is not in it: an index has its build for a processor or for CUDA, each
+# with a checksum of its own, and what the build asks for besides comes along. Nothing is resolved, so nothing that a
+# package would like (backpack: torchvision, and with it another torch) gets in. haste's own build wants CUDA wherever it
+# finds nvcc: without it on the path it is the pure Python that the tests compare with. They skip that comparison, and say
+# so, where it could not be installed.
+TORCH := torch==2.13.0
+HASTE := haste-pytorch-cpu==0.5.5
+$(VENV)/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install -c constraints.txt -e '.[dev]'
-	$(RUN) pip install --no-deps -c constraints.txt $(CURVLINOPS)
-	-env PATH="$(abspath $(BIN)):/usr/bin:/bin" $(RUN) pip install --no-build-isolation -c constraints.txt haste-pytorch-cpu
+	$(RUN) pip install --no-deps --require-hashes -r requirements.lock
+	$(RUN) pip install $(TORCH)
+	$(RUN) pip install --no-deps --no-build-isolation -e .
+	-env PATH="$(abspath $(BIN)):/usr/bin:/bin" $(RUN) pip install --no-deps --no-build-isolation $(HASTE)
 	touch $@
+
+# pip-compile and pip-audit lie in an environment of their own: what they need is none of the package's business.
+TOOLS := $(VENV)/tools
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install pip-tools==7.6.2 pip-audit==2.10.1
+	touch $@
+
+# Versions stay as they are in the lock where pyproject.toml allows them; LOCK=--upgrade looks for newer ones.
+LOCK ?=
+lock: $(TOOLS)/.ready  ## requirements.lock from pyproject.toml
+	printf '%s\n' $(TORCH) torchvision==0.28.0 > $(TOOLS)/torch.txt
+	$(TOOLS)/bin/pip-compile --quiet --extra dev --extra docs --extra hessian --generate-hashes --strip-extras \
+	  --unsafe-package torch --unsafe-package torchvision --no-emit-find-links --no-emit-index-url --no-annotate \
+	  --constraint $(TOOLS)/torch.txt --output-file requirements.lock $(LOCK) pyproject.toml
+
+audit: $(TOOLS)/.ready  ## known vulnerabilities of the locked versions and of the floors, where a network allows
+	$(TOOLS)/bin/python .ci/audit requirements.lock $(TORCH)
+	$(TOOLS)/bin/python .ci/audit floors.txt
 
 test: setup  ## the test suite, on every core
 	$(RUN) pytest -n auto --dist worksteal
@@ -72,12 +98,8 @@ lint: setup  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  ## the documentation as a site, site/index.html; a warning is an error
+docs: setup  ## the documentation as a site, site/index.html; a warning is an error
 	$(BIN)/mkdocs build --strict --quiet
-
-$(VENV)/.docs: $(VENV)/.ready
-	$(RUN) pip install -c constraints.txt -e '.[docs]'
-	touch $@
 
 train: setup  ## one model on the embedded reviews
 	$(RUN) gruland.train
