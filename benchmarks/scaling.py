@@ -28,7 +28,7 @@ from gruland.runs import Run
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- make scaling: begin -->", "<!-- make scaling: end -->"
-MODEL = ("model.hidden_size=64", "data.limit=1000", "trainer.max_epochs=2", "threads=1")
+MODEL = ("model.hidden_size=64", "data.limit=500", "trainer.max_epochs=2", "threads=1")
 NOTHING = ("landscape.enabled=false", "attack=none")
 
 
@@ -94,7 +94,7 @@ def _commands(folder: Path) -> Iterator[dict[str, Any]]:
         yield {"what": "sweep", **said, "seconds": _timed(*train, *NOTHING, *words)}
         words = (f"size=[21,{21 * work}]", "reviews=500", f"workers={workers}", f"seed={workers}{work}")
         yield {"what": "surface", **said, "seconds": _timed("gruland.landscape", str(run), *words)}
-        words = ("attack=deepwordbug", f"reviews={40 * work}", f"workers={workers}", "fresh=1")
+        words = ("attack=deepwordbug", f"reviews={12 * work}", f"workers={workers}", "fresh=1")
         yield {"what": "attack", **said, "seconds": _timed("gruland.attack", str(run), *words)}
 
 
@@ -168,36 +168,32 @@ def durations_table(facts: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def simulation_table(facts: dict[str, Any], scale: float = 1.0) -> str:
-    """A thousand workers of which 1% die each minute, on the measured durations.
-
-    Args:
-        scale: of the numbers of tasks, for a look that takes less.
-    """
+def simulation_table(facts: dict[str, Any]) -> str:
+    """A thousand workers of which 1% die each minute, on the measured durations."""
     start = next(row["seconds"] for row in facts["commands"] if row["what"] == "start")
     cluster = Cluster(start=start)
     head = "| work | tasks | step | deaths | done twice | by the model | efficiency | clock | commands | results lost |"
     rows = [head, "|---|" + "---:|" * 9]
-    for what, steps in workloads(facts, scale):
+    for what, steps in workloads(facts):
         tally = simulate(steps, cluster)
         rows.append(f"| {what} | {_told(tally, steps, cluster)} |")
     return "\n".join(rows)
 
 
-def workloads(facts: dict[str, Any], scale: float) -> Iterator[tuple[str, list[tuple[float, ...]]]]:
+def workloads(facts: dict[str, Any]) -> Iterator[tuple[str, list[tuple[float, ...]]]]:
     """The tasks of each kind of work, their steps drawn from the measured ones."""
     draw = np.random.default_rng(0)
     epochs = [seconds for values in facts["epochs"].values() for seconds in values]
     if epochs:
         yield (
             "trainings of 10 epochs",
-            [tuple(row) for row in draw.choice(epochs, (round(10_000 * scale), 10)).tolist()],
+            [tuple(row) for row in draw.choice(epochs, (10_000, 10)).tolist()],
         )
     cells = np.array(facts["cells"])
     size = max(1, round(1 / float(np.median(cells))))  # a chunk is about a second
-    chunks = draw.choice(cells, (round(200_000 * scale), size)).sum(1)
+    chunks = draw.choice(cells, (200_000, size)).sum(1)
     yield f"chunks of {size} cells", [(seconds,) for seconds in chunks.tolist()]
-    whole = draw.choice(cells, (round(20_000 * scale), 13 * 13)).sum(1)
+    whole = draw.choice(cells, (20_000, 13 * 13)).sum(1)
     yield "surfaces of 13 × 13 cells, a task each", [(seconds,) for seconds in whole.tolist()]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from unittest import mock
+
 import numpy as np
 import pytest
 
+from benchmarks import scaling
 from benchmarks.simulation import Cluster, simulate
 
 
@@ -38,3 +42,33 @@ def test_steps_that_ended_are_kept_and_a_command_that_gave_up_goes_on():
     assert tally.useful == pytest.approx(20 * 36_000)
     assert tally.calls > 1
     assert tally.lost <= 600.0 * (tally.deaths + 20 * tally.calls)
+
+
+def test_the_page_is_drawn_from_what_was_measured(tmp_path):
+    """Of made-up seconds: half the time is a speed-up of 2, the same time for twice the work an efficiency of 1."""
+    seconds = {(1, 1): 10.0, (2, 1): 5.0, (2, 2): 10.0}
+    commands = [
+        {"what": what, "workers": workers, "work": work, "seconds": took}
+        for what in ("sweep", "surface", "attack")
+        for (workers, work), took in seconds.items()
+    ]
+    facts = {
+        "date": "2026-01-01 00:00", "load": 0.0, "others": 0.5, "machine": {"processor": "any", "cores": 2},
+        "commands": [{"what": "start", "workers": 1, "work": 0, "seconds": 3.0}, *commands],
+        "epochs": {}, "cells": [100.0, 200.0], "surface": {"files": 19, "bytes": 30_000},
+    }  # fmt: skip
+    (tmp_path / "scaling.json").write_text(json.dumps(facts))
+    (tmp_path / "scaling.md").write_text(f"before {scaling.BEGIN} old {scaling.END} after")
+    with mock.patch.object(
+        scaling, "workloads", lambda facts: [("surfaces", [(cell,) for cell in facts["cells"]] * 50)]
+    ):
+        scaling.main(["--output", str(tmp_path)])
+    page = (tmp_path / "scaling.md").read_text()
+    assert page.startswith("before ")
+    assert page.endswith(" after")
+    assert "| sweep | 10.0 s | 5.0 s | 2.00 | 10.0 s | 100% |" in page
+    assert "others took 50% of its processors" in page
+    assert "19 files, 30 kB" in page
+    assert " old " not in page
+    (row,) = (line for line in page.splitlines() if line.startswith("| surfaces |"))
+    assert row.endswith(" 0 |")
