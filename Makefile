@@ -21,11 +21,7 @@ BENCH ?=
 SCALING ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help setup docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
-=======
-.PHONY: help setup lock audit docs test test-slow slurm-test test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
->>>>>>> 982d898 (A lock file with checksums takes the place of constraints.txt; make lock, make audit)
+.PHONY: help setup lock audit docs test test-slow slurm-test soak test-floors lint train sweep-none sweep-zoneout sweep-dropconnect surfaces attack report study paper bench scaling clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
