@@ -905,7 +905,7 @@ def test_the_flat_area_of_the_report_is_the_measure_s(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "no run folder in"),
         (
             lambda path: update(add_run(path, NONE), status="failed", error="no\nmemory"),
-            "(the first: failed: no memory)",
+            " can be read: failed: no memory",
         ),
     ],
 )
