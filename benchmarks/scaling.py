@@ -7,6 +7,7 @@ python -m benchmarks.scaling --measure [--runs RUN…]     measure anew, with th
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -174,10 +175,11 @@ def durations_table(facts: dict[str, Any]) -> str:
 def simulation_table(facts: dict[str, Any]) -> str:
     """A thousand workers of which 1% die each minute, on the measured durations."""
     start = next(row["seconds"] for row in facts["commands"] if row["what"] == "start")
-    cluster = Cluster(start=start)
+    ray, slurm = Cluster(start=start), Cluster(start=start, retries=math.inf)
     head = "| work | tasks | step | deaths | done twice | by the model | efficiency | clock | commands | results lost |"
     rows = [head, "|---|" + "---:|" * 9]
     for what, steps in workloads(facts):
+        cluster = slurm if len(steps[0]) > 1 else ray  # trainings are jobs, chunks tasks
         tally = simulate(steps, cluster)
         rows.append(f"| {what} | {_told(tally, steps, cluster)} |")
     return "\n".join(rows)

@@ -29,12 +29,14 @@ class Cluster:
         workers: how many there are; one that dies is followed by another.
         deaths_per_minute: the share of them that dies in a minute.
         start: seconds that a new worker needs before its first task: the interpreter, the model, the data.
+        retries: deaths that a task may cost before the command gives up; a Slurm job is queued again without end.
         seed: of the deaths.
     """
 
     workers: int = 1000
     deaths_per_minute: float = 0.01
     start: float = 10.0
+    retries: float = DEATHS
     seed: int = 0
 
 
@@ -73,7 +75,7 @@ class Tally:
 
 @dataclass
 class _Pool:
-    """Where tasks are done, in the place of :class:`gruland.workers._Ray`: a lost one is begun again DEATHS times."""
+    """Where tasks are done, in the place of gruland.workers._Ray: a lost one is begun again ``retries`` times."""
 
     cluster: Cluster
     steps: Sequence[Sequence[float]]
@@ -121,7 +123,7 @@ class _Pool:
             self._lose(task, left, end - begun)
             self._replace(end, worker)
             self.died[task] = self.died.get(task, 0) + 1
-            if self.died[task] > DEATHS:
+            if self.died[task] > self.cluster.retries:
                 return [task]
             self._waiting.append(task)
 
