@@ -47,6 +47,7 @@ _NORMAL = 1.96  # the 97.5% quantile of the normal distribution
 _LOOSE = 1.2
 # A cell gets more examples of its own where these are so much of its standard error: they are the cheaper ones.
 _HEAVY = 0.3
+_TIGHTEST = 0.2  # of what is planned
 _LEAST_MODE = 1e-3  # of the largest: what less adds to a standard error is not seen in three digits
 
 
@@ -343,6 +344,8 @@ class Survey:
         if self._examples.sum() == before:
             worst = _NORMAL * float(errors[uncertain].max())
             self._tighter *= min(max(limit / worst, 0.8), 0.98)
+            if self._tighter < _TIGHTEST:  # no plan helps: there has to be an end
+                yield from self._wanted(np.flatnonzero(uncertain), self._totals)
 
     def _beside(self, cells: np.ndarray) -> np.ndarray:
         """The cells [R * C] that are no further from some than half of the coarse grid's steps."""
