@@ -247,3 +247,12 @@ def test_names_and_errors_from_elsewhere_do_nothing_on_the_terminal(run, capsys,
     for text in (*(one.out + one.err for one in said), capsys.readouterr().out):
         assert r"\x1b]0;owned\x07\u202e" in text
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["data: a text", "data: [1]", "embedding: {cache_dir: [1]}", "data: {cache_dir: 5}"]
+)
+def test_a_configuration_of_other_kinds_of_values_is_refused_in_a_line(tmp_path, text):
+    written(tmp_path, text)
+    with pytest.raises(ValueError, match=r"config\.yaml lacks "):
+        runs.Run(tmp_path).check()

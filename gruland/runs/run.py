@@ -203,8 +203,9 @@ class Run:
         except ValueError as error:
             raise ValueError(f"{self.path / 'config.yaml'}: {error}") from error
         for group in ("data", "embedding"):
-            cache = (config.get(group) or {}).get("cache_dir")
-            if cache and not Path(cache).expanduser().is_dir():  # another machine's
+            values = config.get(group)
+            cache = values.get("cache_dir") if isinstance(values, dict) else None
+            if cache and not Path(str(cache)).expanduser().is_dir():  # another machine's
                 config[group]["cache_dir"] = None
         return DictConfig(config)
 
