@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from gruland.report.differences import Quantity, count_tests, remark, rows
 from gruland.report.landscapes.chapter import read_chapter
 from gruland.report.landscapes.compare import compare
 from gruland.report.landscapes.figures import _grids
-from gruland.report.landscapes.measurements import Measured
+from gruland.report.landscapes.measurements import Bench, Measured
 from gruland.report.models import Model, references
 from gruland.report.models import models as models_of
 from gruland.stats import crossed_interval, paired_difference
@@ -237,7 +238,7 @@ def test_models_that_share_a_cell_are_no_grid():
 
 
 @pytest.mark.slow
-def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, caplog, monkeypatch):
+def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, capsys, monkeypatch):
     words = [f"{key}={value}" for key, value in SMALL.items()]
     assert command.main(["compare", str(trained), *words, "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "comparison.md")
@@ -265,18 +266,14 @@ def test_the_command_measures_writes_and_does_nothing_twice(trained, tmp_path, c
         assert bounds.min() >= 0
         assert bounds.max() <= 1  # a share
 
-    # Planes as workers compute them, here in this process, are those of the comparison itself; what is damaged is
-    # computed again.
+    # Planes as workers compute them, here in this process, are those of the comparison itself.
     for planes in trained.glob("*/*/landscape/comparison/planes-*"):
         shutil.rmtree(planes)
-    damaged = next(trained.glob("*/*/landscape/comparison/barrier-*.json"))
-    damaged.write_text(re.sub(r"0\.(\d)", r"1.\1", damaged.read_text(), count=1))
     with monkeypatch.context() as patch:
         patch.setattr("gruland.workers.Workers.alone", True)
         patch.setattr("gruland.landscape.pictures.write", lambda *_: None)
         compare(collect([trained]), {**SMALL, "workers": 2}, folder=tmp_path / "workers")
     assert json.loads((tmp_path / "workers" / "comparison.json").read_text()) == result
-    assert f"{damaged} cannot be read" in caplog.text
 
     def again(*_, **__):
         pytest.fail("computed again")
@@ -408,3 +405,19 @@ def test_wrong_settings_are_answered_with_a_line(trained, tmp_path, override, me
 def test_no_run_there(tmp_path):
     with pytest.raises(ValueError, match="no run folder in"):
         command.main(["compare", str(tmp_path)])
+
+
+def test_what_is_kept_of_a_run_is_computed_again_where_it_is_damaged(tmp_path, caplog):
+    bench = Bench(SimpleNamespace(path=tmp_path), None, "a run")
+    bench.evaluate = SimpleNamespace(about={"data": "of these reviews"})
+    file, computed = tmp_path / "barrier.json", []
+
+    def kept(identity="these weights"):
+        return bench._kept(file, identity, lambda: computed.append(1) or {"loss": 0.25})
+
+    assert [kept(), kept(), kept("other weights"), kept("other weights")] == [{"loss": 0.25}] * 4
+    assert len(computed) == 2
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    assert kept("other weights") == kept("other weights") == {"loss": 0.25}
+    assert len(computed) == 3
+    assert f"{file} cannot be read" in caplog.text
