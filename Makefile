@@ -71,11 +71,11 @@ test-slow: setup  ## what is too long for it, such as the documentation's comman
 slurm-test: setup  ## a sweep on a real Slurm of this machine alone (apt-get install slurm-wlm munge)
 	$(RUN) pytest -m slurm tests/test_slurm.py -rs
 
-# Of `make soak`: arguments of python -m soak, e.g. SOAK="--kills 0 --damage 500" or SOAK="--case damage/17 --seed 3".
+# Of `make soak`: arguments of python -m soak in tests/, e.g. SOAK="--kills 0 --damage 500" or SOAK="--case damage/17 --seed 3".
 SOAK ?=
 
 soak: setup  ## kills at every boundary of every write, damaged files, malformed inputs, by the thousand: hours
-	$(RUN) soak $(SOAK)
+	PYTHONPATH=tests $(RUN) soak $(SOAK)
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there
 # unless FLOOR_TORCH=2.10.0, the oldest, is given: a download of gigabytes on some machines.

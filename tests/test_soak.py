@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from soak import __main__ as command
 from soak import batches, children, kills
 from soak.boundaries import Boundaries

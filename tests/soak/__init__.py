@@ -2,7 +2,7 @@
 
 A case runs in a forked child of one process that has everything imported. It is named, and can be repeated alone::
 
-    python -m soak                                  all of it, as make soak does
-    python -m soak --kills 1000 --damage 10000 --malformed 10000 --seed 0
-    python -m soak --case kills/training/17
+    PYTHONPATH=tests python -m soak                 all of it, as make soak does
+    make soak SOAK="--kills 1000 --damage 10000 --malformed 10000 --seed 0"
+    make soak SOAK="--case kills/training/17"
 """
