@@ -199,7 +199,7 @@ def test_what_becomes_of_slurm_jobs_is_read_from_the_queue():
 
 def test_a_slurm_sweep_without_submitit_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher", None)
-    (found,) = (path for path in hydra_plugins.__path__ if Path(path, "gruland_slurm.py").exists())
+    found = next(path for path in hydra_plugins.__path__ if Path(path, "gruland_slurm.py").exists())
     launcher = runpy.run_path(str(Path(found, "gruland_slurm.py")))["SlurmLauncher"]
     with pytest.raises(ImportError, match=r"needs submitit: pip install 'gruland\[slurm\]'"):
         launcher(partition=None)
