@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from soak import children
 
 from gruland import study
 from gruland.files import atomic_path, write_json
 from gruland.report.models import Place as Cell
 from gruland.report.paper import MODELS
 from gruland.runs import Run
-from soak import children
 
 SIZES, RATES = (256, 128, 64), (0.05, 0.1, 0.5)
 GRID = [Cell("none", 0.0, size) for size in SIZES]
