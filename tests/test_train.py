@@ -278,7 +278,7 @@ def test_a_terminated_sweep_takes_its_job_along(tmp_path):
 KILLED = """
 import os, signal
 from gruland.callbacks import MetricsFile
-from gruland.train import main
+from gruland.train.job import main
 
 def kill_in_the_third_epoch(self, trainer, *_):
     if trainer.current_epoch == 2:
