@@ -481,7 +481,7 @@ def test_nothing_outside_names_a_regularizer() -> None:
         "locked",
         "Regularizer",
     }
-    # collect.py has the order and the titles of the paper's models.
+    # models.py has the order and the titles of the paper's models.
     allowed = {"gru.py", "report/models.py", "report/paper.py"}
     found = []
     for path in sorted(ROOT.rglob("*.py")):
