@@ -96,12 +96,22 @@ def cluster(tmp_path_factory):
             with open(folder / f"{command[0]}.out", "w") as said:
                 daemons.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
             time.sleep(0.5)
-        wait(lambda: "idle" in slurm(environment, "sinfo", "--noheader"), 60, daemons)
+        try:
+            wait(lambda: "idle" in slurm(environment, "sinfo", "--noheader"), 60, daemons)
+        except AssertionError:  # a container may forbid what its daemons do
+            said = [
+                line for name in ("munged", "slurmctld", "slurmd") for line in _last(folder / f"{name}.out")
+            ]
+            pytest.skip(f"Slurm is installed and does not start here: {'; '.join(said)}")
         yield environment
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait()
+
+
+def _last(file):
+    return [f"{file.stem}: {line}" for line in file.read_text().splitlines()[-1:]] if file.exists() else []
 
 
 def slurm(environment, *words):
