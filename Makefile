@@ -52,11 +52,15 @@ $(TOOLS)/.ready:
 
 # Versions stay as they are in the lock where pyproject.toml allows them; LOCK=--upgrade looks for newer ones.
 LOCK ?=
+# An index's address is of one machine: such lines stay out.
 lock: $(TOOLS)/.ready  ## requirements.lock from pyproject.toml
 	printf '%s\n' $(TORCH) torchvision==0.28.0 > $(TOOLS)/torch.txt
+	cp requirements.lock $(TOOLS)/found.txt
 	$(TOOLS)/bin/pip-compile --quiet --extra dev --extra docs --extra hessian --generate-hashes --strip-extras \
-	  --unsafe-package torch --unsafe-package torchvision --no-emit-find-links --no-emit-index-url --no-annotate \
-	  --constraint $(TOOLS)/torch.txt --output-file requirements.lock $(LOCK) pyproject.toml
+	  --unsafe-package torch --unsafe-package torchvision --no-annotate --no-header \
+	  --constraint $(TOOLS)/torch.txt --output-file $(TOOLS)/found.txt $(LOCK) pyproject.toml
+	{ grep '^# ' requirements.lock; grep -v -e '^#' -e '^--' -e '^$$' $(TOOLS)/found.txt; } > $(TOOLS)/new.lock
+	mv $(TOOLS)/new.lock requirements.lock
 
 audit: $(TOOLS)/.ready  ## known vulnerabilities of the locked versions and of the floors, where a network allows
 	$(TOOLS)/bin/python .ci/audit requirements.lock $(TORCH)

@@ -126,7 +126,7 @@ class Table:
         return Table(self._values[..., rows], self.strata[rows], self._steps, self.origin, self.directions)
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("the losses are known on the plane alone")
+        raise LookupError("the losses are known on the plane alone")
 
     def on_plane(
         self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]

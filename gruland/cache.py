@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from gruland.files import atomic_path, read_json, write_json
+from gruland.files import atomic_path, json_hash, read_json, write_json
 
 T = TypeVar("T")
 log = logging.getLogger("gruland")
@@ -149,4 +148,4 @@ def _file_hash(path: str) -> str:
 
 def digest_of(*values: Any) -> str:
     """SHA-256 of plain data."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return json_hash(values)

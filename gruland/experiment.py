@@ -61,6 +61,10 @@ def build_trainer(
         raise ValueError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
 
     def build(node: DictConfig, **more: Any) -> pl.Trainer:
+        if not node.get("plugins"):
+            # A run starts its processes itself. Left to guess, Lightning warns wherever Slurm is installed, and in a
+            # Slurm job it takes signals for its own: it would queue the job again beside submitit.
+            node, more["plugins"] = _without(node, "plugins"), [LightningEnvironment()]
         return config.instantiate(
             node,
             **more,
@@ -68,9 +72,6 @@ def build_trainer(
             logger=attached or False,
             default_root_dir=str(folder),
             use_distributed_sampler=False,  # the data module gives each process its share
-            # A run starts its processes itself. Left to guess, Lightning warns wherever Slurm is installed, and in a
-            # Slurm job it takes signals for its own: it would queue the job again beside submitit.
-            plugins=[LightningEnvironment()],
         )
 
     trainer = build(node)
@@ -130,9 +131,7 @@ def threads_per_job() -> int:
     if "n_jobs" in launcher:  # joblib: a negative number counts back from all cores
         jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
         return max(1, cores // max(1, jobs))
-    if (
-        "cpus_per_task" in launcher
-    ):  # submitit: a Slurm job has what it asks for, on this machine all run at once
+    if "cpus_per_task" in launcher:  # submitit: a Slurm job has what it asks for, local ones run all at once
         local = str(launcher.get("_target_")).endswith(".LocalLauncher")
         jobs = int(os.environ.get(config.SWEEP_JOBS, "1")) if local else 1
         return min(cores, launcher.cpus_per_task or max(1, cores // jobs))

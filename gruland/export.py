@@ -47,7 +47,7 @@ def export(run: Run, path: str | Path) -> float:
     """
     try:
         import onnx
-        import onnxruntime  # noqa: F401
+        import onnxruntime  # noqa: F401  # missing, it is named here and not after the export
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'gruland[onnx]'") from error
     from gruland.files import atomic_path

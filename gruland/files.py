@@ -19,7 +19,7 @@ from typing import Any
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 #: The name that :func:`atomic_path` gives: the process, the machine, eight random digits.
 TEMPORARY = re.compile(r"\..*-(?P<process>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}(\.[^.]*)?")
-#: The entry of a JSON object that holds the checksum of all others.
+#: The entry of a JSON object, or the attribute of an array's folder, that holds the checksum of all others.
 SUM = "sha256"
 #: Seconds after which a temporary file of another machine counts as abandoned.
 _DAY = 86_400

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import accumulate, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -210,7 +210,18 @@ class Pass:
             layers = [gru.regularizer.weights(layer, whole.at(WEIGHTS, i)) for i, layer in enumerate(layers)]
         self.layers, self._hidden = layers, gru.hidden_size
         kept = gru.regularizer.kept if draw is None else 0.0
-        self.between, self.kept, self.precision = gru.between, kept, gru.precision
+        self._options: dict[str, Any] = {"between": gru.between, "zoneout": kept, "precision": gru.precision}
+
+    def run(
+        self,
+        kernel: Callable[..., Tensor],
+        table: Tensor,
+        tokens: np.ndarray | Tensor,
+        offsets: np.ndarray | Tensor,
+        **more: Any,
+    ) -> Tensor:
+        """What :func:`gruland.kernels.cpu.states` or ``final_states`` gives for some sequences."""
+        return kernel(table, tokens, offsets, self.layers, **self._options, **more)
 
     def masks(self, key: int, steps: int) -> Tensor | None:
         """Which units keep their states [T, L, H] in a review of so many words; None: no masks."""
@@ -341,17 +352,10 @@ class ReusedStates:
             initial = torch.cat(
                 [group[0].memory.states[index][[s.before for s in group]] for _, group in of_memory]
             )
-            run = cpu.states if trace else cpu.final_states
-            states = run(
-                self._projections.table,
-                ids,
-                offsets,
-                one.layers,
-                initial_BLH=initial,
-                keep=_keep([group for _, group in of_memory], index),
-                between=one.between,
-                zoneout=one.kept,
-                precision=one.precision,
+            keep = _keep([group for _, group in of_memory], index)
+            given = self._projections.table, ids, offsets
+            states = one.run(
+                cpu.states if trace else cpu.final_states, *given, initial_BLH=initial, keep=keep
             )
             yield from states.split(np.diff(offsets).tolist()) if trace else [states]
 
@@ -378,17 +382,9 @@ class WholeTexts:
 
     def __call__(self, encoded: Encoded) -> Tensor:
         """Logits [N, K] in float64, each a function of its text bit for bit."""
-        one = self._pass
         self._projections.compute(encoded.tokens)
-        states_NH = cpu.final_states(
-            self._projections.table,
-            encoded.tokens,
-            encoded.offsets,
-            one.layers,
-            between=one.between,
-            zoneout=one.kept,
-            precision=one.precision,
-        )
+        given = self._projections.table, encoded.tokens, encoded.offsets
+        states_NH = self._pass.run(cpu.final_states, *given)
         return _linear(states_NH.double(), *self._head)
 
 

@@ -113,7 +113,9 @@ def embedding_of(neighbours: Neighbours) -> Any:
             return neighbours.similarity(a, b)
 
         def get_mse_dist(self, a: str, b: str) -> float:
-            raise NotImplementedError("these neighbours have a cosine alone")
+            raise ValueError(
+                "these neighbours have a cosine alone: a constraint on a distance cannot be held"
+            )
 
     return Words()
 

@@ -161,13 +161,13 @@ class Threat:
             },
         }
         if own:
-            fresh = [
-                task.correct(found.probabilities_SNC.mean(0), labels).numpy() for found in (clean, attacked)
-            ]
-            both = tried & (
-                fresh[0] == 1
-            )  # a review that is wrong on fresh draws as it is cannot be turned there
-            reached, held = (~still[both]).astype(float), (fresh[1][both] < 1).astype(float)
+            before, after = (
+                task.correct(answers.probabilities_SNC.mean(0), labels).numpy() == 1
+                for answers in (clean, attacked)
+            )
+            # A review that is wrong on fresh draws as it is cannot be turned there.
+            both = tried & before
+            reached, held = (~still[both]).astype(float), (~after[both]).astype(float)
             raised |= suspicions.overfits_its_draws(reached, held, self.draws)
             results["own_draws"] = {
                 name: verdict.plain(verdict.sampling.mean(values)) if both.any() else None

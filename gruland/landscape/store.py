@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 import gruland
-from gruland.files import atomic_path, discard
+from gruland.files import SUM, atomic_path, discard, json_hash
 
 if TYPE_CHECKING:
     import xarray
@@ -44,8 +44,6 @@ _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
     "achieved_tolerance", "evaluations",
 )  # fmt: skip
-#: The attribute by which a folder is known to be what was written.
-SUM = "sha256"
 
 
 def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:
@@ -177,9 +175,8 @@ def _write(surface: xarray.Dataset, path: Path | str) -> None:
 
     encoding = {str(name): {"compressors": (ZstdCodec(), Crc32cCodec())} for name in surface.variables}
     surface = surface.copy()
-    surface.attrs = dict(
-        sorted({**surface.attrs, SUM: _checksum(surface)}.items())
-    )  # one that went on is the same
+    # Sorted: a surface that was interrupted and went on has the same bytes.
+    surface.attrs = dict(sorted({**surface.attrs, SUM: _checksum(surface)}.items()))
     with zarr.config.set({"array.write_empty_chunks": True}):  # so that one that is missing is known to be
         surface.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
 
@@ -436,7 +433,7 @@ def _identity(surface: xarray.Dataset) -> str:
     """A hash of what determines a surface: attributes and coordinates, not values."""
     attributes = {key: value for key, value in surface.attrs.items() if key not in _INCIDENTAL}
     axes = [surface[axis].values.tolist() for axis in DIMENSIONS]
-    return hashlib.sha256(json.dumps([attributes, axes], sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash([attributes, axes])[:16]
 
 
 def _partials(path: Path) -> list[Path]:

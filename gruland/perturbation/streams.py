@@ -22,14 +22,13 @@ class Stream:
         self._own = random.Random(entropy[:4].tobytes()).getstate(), own.get_state()
 
     def __enter__(self) -> None:
-        # TextAttack draws from the global states of both modules.
-        self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
+        self._others = random.getstate(), np.random.get_state()  # noqa: NPY002  # what TextAttack draws from
         random.setstate(self._own[0])
-        np.random.set_state(self._own[1])  # noqa: NPY002
+        np.random.set_state(self._own[1])  # noqa: NPY002  # what TextAttack draws from
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._own = random.getstate(), np.random.get_state()  # noqa: NPY002
+        self._own = random.getstate(), np.random.get_state()  # noqa: NPY002  # what TextAttack draws from
         random.setstate(self._others[0])
-        np.random.set_state(self._others[1])  # noqa: NPY002
+        np.random.set_state(self._others[1])  # noqa: NPY002  # what TextAttack draws from

@@ -237,8 +237,8 @@ def _private_cache() -> Iterator[None]:
         yield
         return
     # With TA_CACHE_DIR set TextAttack redirects HF_HOME and XDG_CACHE_HOME, which these two read on import.
-    import datasets  # noqa: F401
-    import flair  # noqa: F401
+    import datasets  # noqa: F401  # for what it does on import
+    import flair  # noqa: F401  # the same
 
     environment = dict(os.environ)
     loggers = [item for item in logging.root.manager.loggerDict.values() if isinstance(item, logging.Logger)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gruland.config import instantiate
+from gruland.files import json_hash
 from gruland.runs.objects import build_defence
 
 #: What determines a trained model. Paths, devices, workers, loggers and what is measured afterwards do not.
@@ -79,7 +78,7 @@ def name(cfg: DictConfig) -> str:
     A defence stands behind the regularizer: ``zoneout-0.1-fgm-h128-s0-1a2b3c4d``.
     """
     known = identity(cfg)
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
+    digest = json_hash(known)[:8]
     regularizer = instantiate(cfg.regularizer)
     rate = f"-{regularizer.rate:g}" if regularizer.rate else ""
     defence = f"-{build_defence(cfg).name}" if "defence" in known else ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from gruland.files import json_hash
 from gruland.landscape.directions import fingerprint, gates_of, load_directions, save_directions
 from gruland.landscape.objective import Objective
 from gruland.landscape.trajectory import trajectory
@@ -115,7 +114,7 @@ def question_of(model: Classifier, settings: Surface) -> str:
     """A hash of all that determines a plane."""
     keys = ("plane", "seed", "normalization", "vectors", "only", "gate", "split", "reviews", "reviews_seed")
     asked = [fingerprint(model.trainable()), {key: getattr(settings, key) for key in keys}]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(asked)[:16]
 
 
 def save_plane(path: Path, plane: Plane, question: str) -> None:

@@ -17,7 +17,6 @@ computed by whoever comes first, or twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gruland.errors import one_line
-from gruland.files import read_json, write_json
+from gruland.files import json_hash, read_json, write_json
 from gruland.landscape.directions import fingerprint
 from gruland.report.models import Model, references
 from gruland.runs import Run
@@ -171,7 +170,7 @@ class Bench:
 
 
 def _hash(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return json_hash(settings)[:8]
 
 
 def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Bench]:
