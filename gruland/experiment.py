@@ -61,10 +61,10 @@ def build_trainer(
         raise ValueError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
 
     def build(node: DictConfig, **more: Any) -> pl.Trainer:
-        if not node.get("plugins"):
+        if "plugins" not in node:
             # A run starts its processes itself. Left to guess, Lightning warns wherever Slurm is installed, and in a
             # Slurm job it takes signals for its own: it would queue the job again beside submitit.
-            node, more["plugins"] = _without(node, "plugins"), [LightningEnvironment()]
+            more["plugins"] = [LightningEnvironment()]
         return config.instantiate(
             node,
             **more,

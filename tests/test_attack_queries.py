@@ -65,14 +65,13 @@ def textattack() -> Any:
     """TextAttack, imported quietly; with NLTK's own data where there are some."""
     import nltk
 
+    # It stays there: NLTK's readers remember where they found their files, and read nothing outside of its path.
     if (folder := nltk_data()) is not None:
         nltk.data.path.insert(0, str(folder))
     swaps.load()
     import textattack
 
-    yield textattack
-    if folder is not None:
-        nltk.data.path.remove(str(folder))
+    return textattack
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,7 @@ class Pass:
             layers = [gru.regularizer.weights(layer, whole.at(WEIGHTS, i)) for i, layer in enumerate(layers)]
         self.layers, self._hidden = layers, gru.hidden_size
         kept = gru.regularizer.kept if draw is None else 0.0
-        self._options: dict[str, Any] = {"between": gru.between, "zoneout": kept, "precision": gru.precision}
+        self._between, self._kept, self._precision = gru.between, kept, gru.precision
 
     def run(
         self,
@@ -221,7 +221,8 @@ class Pass:
         **more: Any,
     ) -> Tensor:
         """What :func:`gruland.kernels.cpu.states` or ``final_states`` gives for some sequences."""
-        return kernel(table, tokens, offsets, self.layers, **self._options, **more)
+        options = {**more, "between": self._between, "precision": self._precision}
+        return kernel(table, tokens, offsets, self.layers, zoneout=self._kept, **options)
 
     def masks(self, key: int, steps: int) -> Tensor | None:
         """Which units keep their states [T, L, H] in a review of so many words; None: no masks."""
