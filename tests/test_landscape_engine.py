@@ -331,7 +331,7 @@ def followed(truth, tolerance, seed=0):
     """Values with what a survey of one kind of example asked for, and which those are."""
     values = np.full(truth.shape, np.nan)
     survey = Survey(truth.shape, [whole(np.zeros(2), np.arange(2))], tolerance, seed)
-    for block in survey.blocks():
+    for block in (block for blocks in survey.rounds() for block in blocks):
         assert np.isnan(values.flat[block.cells]).all()  # no cell twice
         values.flat[block.cells] = truth.flat[block.cells]
         survey.add(block, np.broadcast_to(truth.flat[block.cells][:, None, None], (len(block.cells), 2, 2)))

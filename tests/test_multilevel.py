@@ -200,7 +200,7 @@ def test_parts_get_examples_where_their_losses_vary():
 def answered(survey, losses, correct, parts, log=None):
     """Let the survey ask until it is content; how many values it took."""
     cost = 0
-    for block in survey.blocks():
+    for block in (block for blocks in survey.rounds() for block in blocks):
         rows = parts[block.part].rows[block.start : block.stop]
         cost += len(block.cells) * len(rows)
         if log is not None:
@@ -284,7 +284,7 @@ def test_a_class_whose_losses_do_not_vary_is_hardly_asked(plane):
     losses, correct, labels = plane
     losses, parts = np.where(labels == 0, 0.1, losses), parts_of(labels, 0, PILOT)
     survey, asked, expected = Survey((17, 17), parts, 0.02, 0), [0, 0], []
-    for block in survey.blocks():
+    for block in (block for blocks in survey.rounds() for block in blocks):
         expected.append(survey.expected)
         rows = parts[block.part].rows[block.start : block.stop]
         asked[block.part] += len(block.cells) * len(rows)

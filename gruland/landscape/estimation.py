@@ -1,7 +1,8 @@
-"""A surface to a tolerance: the blocks that a survey asks for as chunks of work, kept so that a later call goes on.
+"""A surface to a tolerance: what a survey asks for as chunks of work, kept so that a later call goes on.
 
-The answers lie beside the surface's path (``surface.answers-`` and a hash of what determines it), a file a chunk, until
-the surface is complete. A survey that begins again asks for the same chunks in the same order and finds them there.
+A round of a survey is cut into chunks of like size, so that its end does not keep workers waiting for one. The answers
+lie beside the surface's path (``surface.answers-`` and a hash of what determines it), a file a chunk, until the surface
+is complete. A survey that begins again asks for the same chunks and finds them there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import glob
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,12 @@ from gruland.workers import Workers
 if TYPE_CHECKING:
     import xarray
 
-#: Values of a chunk, examples times cells: what a killed process loses.
-CHUNK = 2048
+#: Values of a chunk, examples times cells, at most: what a killed process loses.
+MOST = 2048
+#: About how many chunks a round has, and the values of one that is worth its way to a worker.
+CHUNKS, LEAST = 48, 192
+#: Examples of a chunk, where there are cells enough: what it takes to prepare them is shared by its cells.
+EXAMPLES = 256
 
 
 class Estimation:
@@ -77,15 +83,11 @@ class Estimation:
         progress: Progress | None = None,
     ) -> bool:
         """Evaluate what the survey asks for; False where the time was up before it was content."""
-        for block in self._survey.blocks():
-            kept, missing = self._known(block)
-            for part, values in kept:
-                self._survey.add(part, values)
-            if not self._evaluate(missing, workers, deadline):
-                return False
+        for blocks in self._survey.rounds():
             if progress:
                 progress.total = self._survey.expected
-                progress.advance(self._survey.losses - progress.done)
+            if not self._evaluate(blocks, workers, deadline, progress):
+                return False
         if progress:
             progress.total = progress.done
         return True
@@ -140,42 +142,67 @@ class Estimation:
         }
         return surface
 
-    def _known(self, block: Block) -> tuple[list[tuple[Block, np.ndarray]], list[Block]]:
-        """The parts of a block that an earlier call evaluated, and those that are missing."""
-        size = max(1, CHUNK // (block.stop - block.start)) if self._plane.divisible else 1
-        parts = [
-            block._replace(cells=block.cells[first : first + size])
-            for first in range(0, len(block.cells), size)
-        ]
-        found = [(part, None if self._answers is None else self._answers.get(part)) for part in parts]
-        return [(part, values) for part, values in found if values is not None], [
-            part for part, values in found if values is None
-        ]
-
-    def _evaluate(self, parts: list[Block], workers: Workers[Chunk, np.ndarray], deadline: float) -> bool:
-        columns = len(self._alpha)
-        asked = {part.cells.tobytes(): part for part in parts}
+    def _evaluate(
+        self,
+        blocks: Sequence[Block],
+        workers: Workers[Chunk, np.ndarray],
+        deadline: float,
+        progress: Progress | None,
+    ) -> bool:
+        """Give the survey a round's values; where the time is up before that, those of whole cells: False."""
+        groups = self._cut(blocks)
+        found = {
+            id(part): values
+            for part in chain(*groups)
+            if self._answers is not None and (values := self._answers.get(part)) is not None
+        }
+        missing = [part for part in chain(*groups) if id(part) not in found]
+        missing.sort(key=lambda part: -len(part.cells) * (part.stop - part.start))  # small ones fill the end
+        asked: dict[int, Block] = {}
 
         def chunks() -> Iterator[Chunk]:
-            for part in parts:
+            for part in missing:
                 if time.monotonic() >= deadline:
                     return
-                row, column = np.divmod(part.cells, columns)
-                steps = np.stack([self._alpha[column], self._beta[row]], axis=1)
-                rows = self._parts[part.part].rows[part.start : part.stop]
-                yield Chunk(steps, rows, list(zip(row, column, strict=True)))
+                chunk = self._chunk(part)
+                asked[id(chunk)] = part
+                yield chunk
 
-        found: dict[bytes, np.ndarray] = {}
         for chunk, values, seconds in workers.map(chunks()):
-            cells = np.array([row * columns + column for row, column in chunk.cells])
-            found[cells.tobytes()] = values
+            part = asked[id(chunk)]
+            found[id(part)] = values
             self.seconds += seconds
             if self._answers is not None:
-                self._answers.keep(asked[cells.tobytes()], values)
-        for key, part in asked.items():  # in the order that was asked for, whoever was quicker
-            if key in found:
-                self._survey.add(part, found[key])
-        return len(found) == len(parts)
+                self._answers.keep(part, values)
+            if progress:
+                progress.advance(values[:, 0].size)
+        for parts in groups:  # in the order that was asked for, whoever was quicker
+            if all(id(part) in found for part in parts):
+                values = np.concatenate([found[id(part)] for part in parts], axis=2)
+                self._survey.add(parts[0]._replace(stop=parts[-1].stop), values)
+        if progress:
+            progress.advance(self._survey.losses - progress.done)
+        return len(found) == sum(map(len, groups))
+
+    def _cut(self, blocks: Sequence[Block]) -> list[list[Block]]:
+        """Groups of a round's cells, each as blocks of some of the examples that are wanted of it."""
+        total = sum(len(block.cells) * (block.stop - block.start) for block in blocks)
+        size = max(LEAST, min(MOST, total // CHUNKS))
+        groups = []
+        for block in blocks:
+            count = block.stop - block.start
+            together = max(1, size // min(count, EXAMPLES)) if self._plane.divisible else 1
+            for cells in np.array_split(block.cells, math.ceil(len(block.cells) / together)):
+                pieces = math.ceil(len(cells) * count / size) if self._plane.divisible else 1
+                ends = np.linspace(block.start, block.stop, min(pieces, count) + 1).round().astype(int)
+                groups.append([Block(cells, block.part, *pair) for pair in pairwise(ends.tolist())])
+        return groups
+
+    def _chunk(self, part: Block) -> Chunk:
+        row, column = np.divmod(part.cells, len(self._alpha))
+        steps = np.stack([self._alpha[column], self._beta[row]], axis=1)
+        rows = self._parts[part.part].rows[part.start : part.stop]
+        return Chunk(steps, rows, list(zip(row, column, strict=True)))
 
 
 class Answers:

@@ -33,7 +33,8 @@ N examples, n of a sample, P regressors, V variables, C cells, K modes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,11 +101,14 @@ class Level:
     """Cells that were evaluated on the same examples, the first n of the order.
 
     Attributes:
-        losses, correct: [n, C], in the order of the examples; all finite.
+        losses, correct: [n, C], in the order of the examples; all finite. ``correct`` has no columns where only the
+            losses are asked for.
+        name: tells it from all other levels of the same examples; None: it has no name.
     """
 
     losses: np.ndarray
     correct: np.ndarray
+    name: Hashable = None
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -147,25 +151,47 @@ def estimate(
     Raises:
         ValueError: levels that do not fall, or hold values that are not finite.
     """
-    total = len(known)
-    regressors = _Regressors(known)
-    found: list[tuple[Means, Means]] = []
-    for number, (before, level) in enumerate(zip([total, *map(len, levels)], levels, strict=False)):
-        if not 2 <= len(level) <= before:
-            raise ValueError(
-                f"a level of {len(level)} examples after one of {before}: expected from 2 to that"
-            )
-        if not (np.isfinite(level.losses).all() and np.isfinite(level.correct).all()):
-            raise ValueError("a level has losses that are not finite: expected its finite cells alone")
-        count = level.losses.shape[1]
-        useful = _useful(level.losses)
-        y = np.concatenate([useful, level.correct], axis=1)
-        weights = guess(number) if guess and number and regressors.too_many(len(level)) else None
-        means = _regressed(regressors, y, total, weights)
-        regressors.add(useful, means)
-        found.append((_part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))))
-    width = regressors.modes.shape[1]
-    return [(_widened(losses, width), _widened(correct, width)) for losses, correct in found]
+    return Estimator(known)(levels, guess)
+
+
+class Estimator:
+    """:func:`estimate` for levels that change little by little: named ones are not computed again.
+
+    Args:
+        known: [N, S] as :func:`estimate` takes it.
+    """
+
+    def __init__(self, known: np.ndarray) -> None:
+        self._total, self._first = len(known), _Regressors(known)
+        # Of the last call, each level's name, its means, and what the next level is predicted from.
+        self._kept: list[tuple[Hashable, tuple[Means, Means], _Regressors]] = []
+
+    def __call__(
+        self, levels: Sequence[Level], guess: Callable[[int], np.ndarray] | None = None
+    ) -> list[tuple[Means, Means]]:
+        same = 0
+        while same < min(len(self._kept), len(levels)) and levels[same].name is not None:
+            if self._kept[same][0] != levels[same].name:
+                break
+            same += 1
+        del self._kept[same:]
+        sizes = [self._total, *map(len, levels)]
+        for number, level in list(enumerate(levels))[same:]:
+            if not 2 <= len(level) <= sizes[number]:
+                raise ValueError(
+                    f"a level of {len(level)} examples after one of {sizes[number]}: expected from 2 to that"
+                )
+            if not (np.isfinite(level.losses).all() and np.isfinite(level.correct).all()):
+                raise ValueError("a level has losses that are not finite: expected its finite cells alone")
+            regressors = self._kept[-1][2] if number else self._first
+            count, useful = level.losses.shape[1], _useful(level.losses)
+            y = np.concatenate([useful, level.correct], axis=1)
+            weights = guess(number) if guess and number and regressors.too_many(len(level)) else None
+            means = _regressed(regressors, y, self._total, weights)
+            found = _part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))
+            self._kept.append((level.name, found, regressors.with_level(useful, means)))
+        width = self._kept[-1][2].modes.shape[1] if levels else 0
+        return [(_widened(losses, width), _widened(correct, width)) for _, (losses, correct), _ in self._kept]
 
 
 def _useful(losses: np.ndarray) -> np.ndarray:
@@ -192,14 +218,14 @@ class _Regressors:
         used = np.concatenate(self._plain) | (not self.too_many(count))
         return columns[:, used], np.flatnonzero(used)
 
-    def add(self, columns: np.ndarray, means: Means) -> None:
-        """Take up the losses and probabilities of a level, the first of the variables whose means are given."""
-        count = columns.shape[1]
-        self._columns.append(columns)
-        self._plain.append(np.arange(count) < count // 2)
-        self.means = np.concatenate([self.means, means.values[:count]])
-        wider = _wide(self.modes, means.modes.shape[1])
-        self.modes = np.concatenate([wider, means.modes[:count]])
+    def with_level(self, columns: np.ndarray, means: Means) -> _Regressors:
+        """These and the losses and probabilities of a level, the first of the variables whose means are given."""
+        wider, count = copy(self), columns.shape[1]
+        wider._columns = [*self._columns, columns]
+        wider._plain = [*self._plain, np.arange(count) < count // 2]
+        wider.means = np.concatenate([self.means, means.values[:count]])
+        wider.modes = np.concatenate([_wide(self.modes, means.modes.shape[1]), means.modes[:count]])
+        return wider
 
 
 def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.ndarray | None) -> Means:

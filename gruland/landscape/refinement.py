@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -116,13 +117,13 @@ class NestedGrids:
 
 def interpolated(grids: NestedGrids, fields: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Fields [K, R, C] with what is not known interpolated as :meth:`NestedGrids.predict` does it."""
-    filled = np.moveaxis(np.where(known, fields, 0.0), 0, -1)
+    filled = np.where(known, fields, 0.0)
     for number, (coarse, fine) in enumerate(pairwise(grids.grids), 1):
         parents, cells = np.ix_(*coarse), np.ix_(*fine)
         new = (grids.level[cells] == number) & ~known[cells]
-        predicted = _spline(filled[parents], coarse, fine)
-        filled[cells] = np.where(new[..., None], predicted, filled[cells])
-    return np.moveaxis(filled, -1, 0)
+        predicted = _spline(filled[:, *parents], coarse, fine)
+        filled[:, *cells] = np.where(new, predicted, filled[:, *cells])
+    return filled
 
 
 def spread_of(values: np.ndarray) -> float:
@@ -141,16 +142,27 @@ def halvings(size: int) -> list[np.ndarray]:
 
 
 def _spline(values: np.ndarray, coarse: tuple[np.ndarray, ...], fine: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The tensor product of cubic not-a-knot splines (of a lower degree through fewer points) on the finer grid."""
+    """The tensor product of cubic not-a-knot splines (of a lower degree through fewer points) on the finer grid.
+
+    Args:
+        values: [..., rows, columns] on the coarse grid.
+    """
+    rows, columns = (
+        _spline_weights(tuple(old.tolist()), tuple(new.tolist()))
+        for old, new in zip(coarse, fine, strict=True)
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return rows @ values @ columns.T
+
+
+@cache
+def _spline_weights(old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
+    """With which weights [new, old] a spline takes the values at some points to others."""
     from scipy.interpolate import make_interp_spline
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        for old, new in zip(coarse, fine, strict=True):
-            if len(new) > len(old):
-                spline = make_interp_spline(old, values, k=min(3, len(old) - 1), check_finite=False)
-                values = spline(new)
-            values = values.swapaxes(0, 1)  # the other axis comes to the front
-    return values
+    if old == new:
+        return np.eye(len(old))
+    return np.asarray(make_interp_spline(old, np.eye(len(old)), k=min(3, len(old) - 1))(new))
 
 
 def _spread(indicator: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gruland.landscape.allocation import factorized, sizes
-from gruland.landscape.multilevel import Level, Means, Part, estimate
-from gruland.landscape.refinement import NestedGrids, interpolated, spread_of
+from gruland.landscape.multilevel import Estimator, Level, Means, Part
+from gruland.landscape.refinement import NestedGrids, Prediction, interpolated, spread_of
 
 #: Examples of the pilot and of every cell that is not in the coarse grid, of all parts together. Finer cells could do
 #: with half by their own estimates: but few examples do not show what is rare and large, and intervals get too narrow.
@@ -90,11 +90,24 @@ class Estimates:
     @property
     def half_width(self) -> np.ndarray:
         """Half the width of each cell's 95% interval, interpolation included [R, C]."""
-        return _NORMAL * self.errors + self.bound
+        return _half_width(self.errors, self.bound)
+
+
+class _Losses(NamedTuple):
+    """What is asked for follows from these, [R, C] as in :class:`Estimates`."""
+
+    loss: np.ndarray
+    errors: np.ndarray
+    bound: np.ndarray
+    allowed: float
+
+    @property
+    def half_width(self) -> np.ndarray:
+        return _half_width(self.errors, self.bound)
 
 
 class Survey:
-    """The cells of a grid on their way: :meth:`blocks` says what is wanted next, :meth:`add` takes it.
+    """The cells of a grid on their way: :meth:`rounds` says what is wanted next, :meth:`add` takes it.
 
     What is asked for is a function of the arguments and the answers alone, so that an interrupted survey whose answers
     were kept can be repeated.
@@ -137,6 +150,8 @@ class Survey:
         # Of each part, the standard error of what a cell adds to those with more examples.
         self._own = np.zeros((len(parts), size))
         self._factor, self._tighter = 1.0, _LOOSE
+        self._current: _Losses | None = None  # until something changes
+        self._estimators = [Estimator(part.known) for part in parts]
         self._expected = int(self._pilot.sum()) * len(self._coarse)  # losses
 
     def add(self, block: Block, values: np.ndarray) -> None:
@@ -151,6 +166,7 @@ class Survey:
             elif whole and not self._grids.coarse.flat[cell]:
                 self._forget(block.part, cell)
         self._examples[block.part, block.cells] = block.stop
+        self._current = None
 
     def _forget(self, part: int, cell: int) -> None:
         """Keep a cell's means alone."""
@@ -160,46 +176,34 @@ class Survey:
                 self._spreads[part, cell] = self._deviation(part, cell)
             del self._values[part][cell]
 
-    def blocks(self) -> Iterator[Block]:
-        """Ask until every cell is known to the tolerance; each block has to be added before the next one."""
-        yield from self._wanted(self._coarse, self._pilot)
+    def rounds(self) -> Iterator[list[Block]]:
+        """Ask until every cell is known to the tolerance; all blocks of a round have to be added before the next."""
+        yield self._wanted(self._stops(self._coarse, self._pilot))
         share, held = self._split(), False
         while self._examples.sum() < MOST * self._broken.size * self._total:
-            now = self.estimates()
+            now = self._now()
             left = self._order[~self._known[self._order]]
             # The coarse cells first have to reach their share; then any cell may take all of the budget.
             limit = now.allowed * (share if self._known.sum() <= len(self._coarse) else 1.0)
             if self._uncertain(now, limit).any():
-                yield from self._more_examples(now, share * now.allowed, limit)
+                if blocks := self._more_examples(now, share * now.allowed, limit):
+                    yield blocks
             elif (over := self._over(now)).any():
                 # A coarser grid's values come first: they change what the finer ones are predicted to be.
                 level = self._grids.level.ravel()
-                yield from self._wanted(np.flatnonzero(over & (level == level[over].min())), self._pilot)
+                yield self._wanted(self._stops(over & (level == level[over].min()), self._pilot))
             elif held or not len(left):
                 return
             else:
                 checked = np.sort(left[:CHECKED])
-                yield from self._wanted(checked, self._pilot)
+                yield self._wanted(self._stops(checked, self._pilot))
                 held = self._holds(now, checked)
-        yield from self._everything()
+        if blocks := self._everything():
+            yield blocks
 
     def estimates(self) -> Estimates:
         """What the values so far say of all cells."""
-        known = self._known.reshape(self._shape)
-        mean, own, modes = self._whole.copy(), np.zeros_like(self._own), []
-        for part, weight in enumerate(self._weights):
-            width, levels = self._levels(part)
-            modes.append(np.zeros((2, known.size, width)))
-            for cells, found in levels:
-                for number, means in enumerate(found):
-                    mean[part, cells, number], modes[-1][number, cells] = means.values, weight * means.modes
-                own[part, cells] = weight * found[0].own
-        self._own, mean = own, self._over_parts(mean)
-        loss, accuracy = (self._grids.predict(mean[:, n].reshape(self._shape), known) for n in (0, 1))
-        loss_modes, accuracy_modes = (
-            interpolated(self._grids, _main(part).T.reshape(-1, *self._shape), known)
-            for part in np.concatenate(modes, axis=2)
-        )
+        (loss, loss_modes), (accuracy, accuracy_modes) = self._measures(2)
         return Estimates(
             loss=loss.values,
             accuracy=np.clip(accuracy.values, 0.0, 1.0),
@@ -207,9 +211,41 @@ class Survey:
             accuracy_modes=accuracy_modes,
             bound=loss.error * self._factor,
             accuracy_bound=accuracy.error * self._factor,
-            examples=np.where(known, self._examples.sum(0).reshape(self._shape), 0),
-            allowed=self._tolerance * spread_of(mean[known.ravel(), 0]),
+            examples=np.where(self._known, self._examples.sum(0), 0).reshape(self._shape),
+            allowed=self._allowed(loss.values),
         )
+
+    def _now(self) -> _Losses:
+        """What they say of the losses."""
+        if self._current is None:
+            loss, modes = self._measures(1)[0]
+            errors, bound = np.sqrt((modes**2).sum(0)), loss.error * self._factor
+            self._current = _Losses(loss.values, errors, bound, self._allowed(loss.values))
+        return self._current
+
+    def _allowed(self, loss: np.ndarray) -> float:
+        return self._tolerance * spread_of(loss.ravel()[self._known])
+
+    def _measures(self, number: int) -> list[tuple[Prediction, np.ndarray]]:
+        """The losses of all cells and the modes [K, R, C] of their errors; with 2 the accuracies and theirs, too."""
+        known, size = self._known.reshape(self._shape), self._broken.size
+        means, modes = self._whole.copy(), []
+        for part, weight in enumerate(self._weights):
+            width, levels = self._levels(part, number)
+            modes.append(np.zeros((number, size, width)))
+            for cells, found in levels:
+                for measure in range(number):
+                    means[part, cells, measure] = found[measure].values
+                    modes[-1][measure, cells] = weight * found[measure].modes
+                self._own[part, cells] = weight * found[0].own
+        mean = self._over_parts(means)
+        return [
+            (
+                self._grids.predict(mean[:, measure].reshape(self._shape), known),
+                interpolated(self._grids, _main(of_cells).T.reshape(-1, *self._shape), known),
+            )
+            for measure, of_cells in enumerate(np.concatenate(modes, axis=2))
+        ]
 
     @property
     def _known(self) -> np.ndarray:
@@ -274,7 +310,7 @@ class Survey:
             means = np.where(weights > 0, weights * values, 0.0).sum(0) / weights.sum(0)
         return np.where(self._known[:, None], means, np.nan)
 
-    def _levels(self, part: int) -> tuple[int, list[tuple[list[int], tuple[Means, Means]]]]:
+    def _levels(self, part: int, measures: int) -> tuple[int, list[tuple[list[int], tuple[Means, Means]]]]:
         """The number of modes, and the cells of each of a part's levels with their means."""
         groups: dict[int, list[int]] = {}
         for cell in sorted(self._values[part]):
@@ -286,66 +322,75 @@ class Survey:
         def guess(number: int) -> np.ndarray:
             return self._grids.weights([cell for group in cells[:number] for cell in group], cells[number])
 
-        values = [[np.concatenate(self._values[part][cell], axis=1) for cell in group] for group in cells]
-        levels = [Level(*np.stack(group, axis=-1)) for group in values]
-        found = estimate(levels, self._parts[part].known, guess)
+        levels = []
+        for group in cells:
+            losses, correct = np.stack(
+                [np.concatenate(self._values[part][cell], axis=1) for cell in group], axis=-1
+            )
+            name = measures, len(losses), tuple(group)
+            levels.append(Level(losses, correct if measures > 1 else correct[:, :0], name))
+        found = self._estimators[part](levels, guess)
         return found[-1][0].modes.shape[1], list(zip(cells, found, strict=True))
 
     # -- what is wanted
 
-    def _wanted(self, cells: np.ndarray, stops: np.ndarray) -> Iterator[Block]:
-        """What the cells lack of the first ``stops`` examples of the parts."""
-        for part, stop in enumerate(stops.tolist()):
-            left = cells[~self._broken[cells]]
-            starts = self._examples[part, left]
-            for start in np.unique(starts[starts < stop]).tolist():
-                yield Block(left[starts == start], part, start, stop)
+    def _stops(self, cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Of each part and cell [parts, R * C], up to which example: ``counts`` [parts] at some cells, else 0."""
+        stops = np.zeros_like(self._examples)
+        stops[:, cells] = counts[:, None]
+        return stops
 
-    def _everything(self) -> Iterator[Block]:
+    def _wanted(self, stops: np.ndarray) -> list[Block]:
+        """What the cells lack of the first ``stops`` [parts, R * C] examples of the parts."""
+        blocks = []
+        for part, (starts, ends) in enumerate(zip(self._examples, stops, strict=True)):
+            lacking = (starts < ends) & ~self._broken
+            for start, stop in np.unique(np.stack([starts, ends], 1)[lacking], axis=0).tolist():
+                cells = np.flatnonzero(lacking & (starts == start) & (ends == stop))
+                blocks.append(Block(cells, part, start, stop))
+        return blocks
+
+    def _everything(self) -> list[Block]:
         self._expected = self._broken.size * self._total
-        yield from self._wanted(np.arange(self._broken.size), self._totals)
+        return self._wanted(self._stops(np.arange(self._broken.size), self._totals))
 
-    def _uncertain(self, now: Estimates, limit: float) -> np.ndarray:
+    def _uncertain(self, now: _Losses, limit: float) -> np.ndarray:
         """The cells [R * C] whose intervals by sampling alone exceed a half width, and could be narrower."""
         sampled = (self._examples < self._totals[:, None]).any(0) & self._known & ~self._broken
         if not sampled.any():
             return sampled
         return (_NORMAL * now.errors.ravel() > limit) & self._known
 
-    def _over(self, now: Estimates) -> np.ndarray:
+    def _over(self, now: _Losses) -> np.ndarray:
         """The interpolated cells [R * C] that exceed the budget."""
         return (now.half_width > now.allowed).ravel() & ~self._known
 
-    def _more_examples(self, now: Estimates, planned: float, limit: float) -> Iterator[Block]:
+    def _more_examples(self, now: _Losses, planned: float, limit: float) -> list[Block]:
         """The coarse cells' sizes for a planned half width; where they have them, what else is too uncertain."""
         plan = self._plan(self._tighter * planned)
         if plan.sum() > MOST * self._broken.size * self._total:
-            yield from self._everything()
-            return
-        before = self._examples.sum()
+            return self._everything()
         self._expected = max(self._expected, int(np.maximum(plan, self._examples).sum()))
-        for part, counts in enumerate(plan):
-            for count in np.unique(counts[counts > 0]).tolist():
-                yield from self._wanted(np.flatnonzero(counts >= count), self._only(part, count))
-        if self._examples.sum() > before:
-            return
+        if blocks := self._wanted(plan):
+            return blocks
         errors, own = now.errors.ravel(), self._own
         uncertain = self._uncertain(now, limit)
         heavy = uncertain & ((own**2).sum(0) > (_HEAVY * errors) ** 2)
         # What a finer cell takes over from others is mostly from the few examples of those beside it.
         fine = self._known & ~self._grids.coarse.ravel() & self._beside(uncertain & ~heavy)
         cells = np.flatnonzero((heavy | fine) & ~self._broken)
-        most = own[:, cells].argmax(0)  # the part that adds most
-        for part in range(len(self._parts)):
-            raised = cells[most == part]
-            counts = np.array([self._rung(part, 1.4 * count) for count in self._examples[part, raised]])
-            for count in np.unique(counts).tolist():
-                yield from self._wanted(raised[counts == count], self._only(part, count))
-        if self._examples.sum() == before:
-            worst = _NORMAL * float(errors[uncertain].max())
-            self._tighter *= min(max(limit / worst, 0.8), 0.98)
-            if self._tighter < _TIGHTEST:  # no plan helps: there has to be an end
-                yield from self._wanted(np.flatnonzero(uncertain), self._totals)
+        most, raised = own[:, cells].argmax(0), np.zeros_like(self._examples)  # the part that adds most
+        raised[most, cells] = [
+            self._rung(part, 1.4 * self._examples[part, cell])
+            for part, cell in zip(most.tolist(), cells.tolist(), strict=True)
+        ]
+        if blocks := self._wanted(raised):
+            return blocks
+        worst = _NORMAL * float(errors[uncertain].max())
+        self._tighter *= min(max(limit / worst, 0.8), 0.98)
+        if self._tighter < _TIGHTEST:  # no plan helps: there has to be an end
+            return self._wanted(self._stops(uncertain, self._totals))
+        return []
 
     def _beside(self, cells: np.ndarray) -> np.ndarray:
         """The cells [R * C] that are no further from some than half of the coarse grid's steps."""
@@ -357,12 +402,6 @@ class Survey:
             cells.reshape(self._shape), [2 * (step // 2) + 1 for step in steps]
         )
         return found.ravel()
-
-    def _only(self, part: int, count: int) -> np.ndarray:
-        """Stops of a block of one part."""
-        stops = np.zeros_like(self._totals)
-        stops[part] = count
-        return stops
 
     def _plan(self, half_width: float) -> np.ndarray:
         """The examples of each part and coarse cell [parts, R * C] with which half widths stay below a number."""
@@ -392,7 +431,7 @@ class Survey:
 
     def _split(self) -> float:
         """The share of the budget with which sampling and the next grid's cells cost least."""
-        now = self.estimates()
+        now = self._now()
         if (self._pilot == self._totals).all() or not now.allowed > 0:
             return SHARES[-1]
         level = self._grids.level
@@ -405,9 +444,9 @@ class Survey:
         self._expected = int(min(costs))
         return SHARES[int(np.argmin(costs))]
 
-    def _holds(self, before: Estimates, cells: np.ndarray) -> bool:
+    def _holds(self, before: _Losses, cells: np.ndarray) -> bool:
         """Whether the cells, which were interpolated before, lie within their bounds; the bounds rise if not."""
-        now = self.estimates()
+        now = self._now()
         with np.errstate(invalid="ignore"):
             own = np.sqrt((self._own[:, cells] ** 2).sum(0))
             off = np.abs(now.loss - before.loss).flat[cells] - _NORMAL * own
@@ -415,7 +454,13 @@ class Survey:
         worst = float((off / bound).max()) if before.allowed > 0 else 0.0
         if worst > 1:
             self._factor *= min(2.0, worst)
+            self._current = None
         return worst <= 1  # False where one is NaN, too
+
+
+def _half_width(errors: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Half the width of 95% intervals, from standard errors by sampling and bounds of what is interpolated."""
+    return _NORMAL * errors + bound
 
 
 def _main(modes: np.ndarray) -> np.ndarray:
@@ -423,8 +468,9 @@ def _main(modes: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero((modes != 0).any(1))
     if not len(rows):
         return modes[:, :0]
-    left, strengths, _ = np.linalg.svd(modes[rows], full_matrices=False)
-    kept = strengths > _LEAST_MODE * strengths[0]
+    # The eigenvectors of the covariance; its rounding is far below what is kept of it.
+    strengths, left = np.linalg.eigh(modes[rows] @ modes[rows].T)
+    kept = strengths > _LEAST_MODE**2 * strengths[-1]
     turned = np.zeros((len(modes), int(kept.sum())))
-    turned[rows] = left[:, kept] * strengths[kept]
+    turned[rows] = left[:, kept] * np.sqrt(strengths[kept])
     return turned
