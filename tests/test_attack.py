@@ -27,6 +27,7 @@ from gruland.attack import Outcome, TypingErrors, build, evaluate_run
 from gruland.attack import typing_errors as typing_errors_module
 from gruland.attack.__main__ import main as command
 from gruland.attack.victims import texts_of, victim_of
+from gruland.errors import USER_ERRORS
 from gruland.evaluation import evaluate, evaluate_with_dropout
 from gruland.perturbation import perturb as perturb_module
 from gruland.perturbation import swaps
@@ -321,6 +322,18 @@ def test_textattack_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         swaps.version()
 
 
+def test_missing_data_of_nltk_are_an_error_that_a_user_can_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        raise LookupError
+
+    monkeypatch.setattr("nltk.pos_tag", absent)
+    monkeypatch.setattr("textattack.transformations.WordSwapWordNet", absent)
+    with pytest.raises(USER_ERRORS, match=r"this attack needs NLTK's tagger: python -m nltk\.downloader"):
+        swaps.check_tagger()
+    with pytest.raises(USER_ERRORS, match=r"this attack needs WordNet: python -m nltk\.downloader"):
+        swaps.wordnet.__wrapped__()
+
+
 # ---- scores ----
 
 
@@ -460,6 +473,10 @@ def test_attacks_lie_side_by_side(make_run: Callable[..., runs.Run]) -> None:
     assert entries["few"]["achieved_rate"] < entries["many"]["achieved_rate"]
     texts = {name: (run.path / "attack" / name / "texts.csv").read_text() for name in entries}
     assert texts["few"] != texts["many"]
+    # One that is made again says nothing of the others' files.
+    (run.path / "attack" / "few" / "texts.csv").write_text("cut short")
+    evaluate_run(run, {"many": own(run, rate=0.5)})
+    assert run.damaged() == ["attack/few"]
 
 
 def test_a_dashboard_takes_texts_of_any_length(tmp_path: Path) -> None:

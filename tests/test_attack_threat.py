@@ -154,6 +154,16 @@ def test_majority_of_several_labels_and_of_several_classes() -> None:
     assert Answers.of(three, outputs, torch.tensor([1])).majority(three, torch.tensor([1])).tolist() == [1]
 
 
+def test_of_several_labels_a_text_is_turned_that_was_right_in_all_of_them() -> None:
+    task, labels = Task("multilabel", tuple("abcde")), torch.ones(2, 5)
+    right, nearly = torch.full((1, 2, 5), 4.0), torch.full((1, 2, 5), 4.0)
+    nearly[0, :, 0] = -4.0
+    whole, four_of_five = (Answers.of(task, outputs, labels).rights_SN for outputs in (right, nearly))
+    assert verdict.success(four_of_five, four_of_five) is None
+    found = [verdict.success(whole, attacked) for attacked in (whole, four_of_five)]
+    assert [one and one["estimate"] for one in found] == [0, 1]
+
+
 def test_similarity_is_that_of_the_characters() -> None:
     assert verdict.similarities(["kitten", "", "same"], ["sitting", "", "same"]).tolist() == pytest.approx(
         [1 - 3 / 7, 1, 1]

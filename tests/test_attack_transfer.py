@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from torch import Tensor
 
 from gruland import compose, runs
-from gruland.attack import Contrast, EmbeddingPGD, HotFlip, Transfer, build, evaluate_run
+from gruland.attack import Contrast, EmbeddingPGD, HotFlip, Texts, Transfer, build, evaluate_run
 from gruland.attack.victims import texts_of, victim_of
 from gruland.data.overlap import letters, shared
+from gruland.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,32 @@ def test_what_cannot_be_replayed_is_refused(
     with pytest.raises(ValueError, match="checksum differs"):
         replay(two)(victim, texts)
     file.write_bytes(kept)
+
+
+def test_of_several_labels_a_text_is_shared_that_was_right_in_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Four reviews of two labels: both right before, then both, one or none.
+    logits = {text: [4.0, 4.0] for text in "abcd"} | {"a!": [4.0, 4.0], "b!": [4.0, -4.0], "c!": [-4.0, -4.0]}
+
+    class Labelling:
+        task = Task("multilabel", ("x", "y"))
+
+        def logits(self, texts: Sequence[str]) -> Tensor:
+            return torch.tensor([logits[text] for text in texts])
+
+    # The source was never right about d, and stood in no text.
+    table = {
+        "attacked": ["a!", "b!", "c!", "a!"],
+        "right_first": [1.0, 1.0, 1.0, 0.5],
+        "right_last": [0.5] * 4,
+    }
+    frame = pd.DataFrame(table, index=[1, 2, 3, 4])
+    monkeypatch.setattr(Transfer, "_runs", lambda self: [SimpleNamespace(path=Path("other"))])
+    monkeypatch.setattr(Transfer, "_table", lambda *_: frame)
+    texts = Texts(np.arange(1, 5), list("abcd"), np.ones((4, 2), np.float32))
+    found = Transfer()(Labelling(), texts).results["sources"]["other"]["transfer"]
+    assert (found["estimate"], found["reviews"]) == (pytest.approx(2 / 3), 3)
 
 
 # ---- contrast sets ----

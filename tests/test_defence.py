@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import gruland
 from gruland import config, runs
 from gruland.classifier import Classifier
 from gruland.data import Corpus, Encoded, TextDataModule
+from gruland.data.sources import File
 from gruland.defence import FGM, VAT, CharAugment, Defence, FreeLB, NoDefence, VectorDefence, WordDeletion
 from gruland.defence.base import Rewriting
 from gruland.defence.vat import power_iteration
@@ -351,7 +353,7 @@ def test_the_divergence_is_that_of_torch() -> None:
 
 
 def test_a_defended_run_is_named_for_its_defence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "more.csv").write_text("text,label\n" + "a fine film and a dull one,0\nno words,1\n" * 8)
+    (tmp_path / "more.csv").write_text("text\n" + "a fine film and a dull one\nno words\n" * 8)
     monkeypatch.chdir(tmp_path)
     run = train(
         gruland.compose(
@@ -382,6 +384,23 @@ def test_reviews_without_labels_have_their_share_of_vat() -> None:
     torch.testing.assert_close(more, more[:1].expand(3))
     assert float(more[0].detach()) > 0
     assert torch.equal(both, defence.losses(model, TOKENS, LENGTHS, LABELS, DRAW)[0])
+
+
+def test_reviews_need_no_labels_and_errors_name_the_key(reviews: TextDataModule, tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("text\nmoving music\nboring\n")
+    (tmp_path / "none.csv").write_text("words\nmoving music\n")
+    (tmp_path / "empty.csv").write_text("text\n")
+    defence = VAT(unlabelled=File(tmp_path / "more.csv"))
+    defence.prepare(reviews)
+    assert defence._reviews is not None
+    assert defence._reviews.lengths.tolist() == [2, 1]
+    for name, message in (
+        ("none", "none.csv has no column text or review: give text=COLUMN"),
+        ("empty", "empty.csv holds no texts"),
+        ("nowhere", f"path={tmp_path / 'nowhere.csv'} does not exist"),
+    ):
+        with pytest.raises(ValueError, match=r"^defence\.unlabelled: .*" + re.escape(message)):
+            VAT(unlabelled=File(tmp_path / f"{name}.csv")).prepare(reviews)
 
 
 def test_a_defence_that_needs_the_reviews_says_so() -> None:

@@ -10,11 +10,13 @@ from test_attack_threat import SURE, UNSURE, Exclaiming
 from test_report import NONE, ZONEOUT, Tables, add_run
 from toy_victims import Answering, AnsweringInDraws, labelled
 
+from gruland.attack import score_forms
 from gruland.attack.run import texts_path, write_texts
 from gruland.files import read_json, write_json
-from gruland.report import collect, write
+from gruland.report import chapters, collect, write
 from gruland.report.collect import studies
-from gruland.report.examples import examples
+from gruland.report.examples import Examples, examples
+from gruland.report.tables import Table
 from gruland.runs import Run
 
 TEXTS = [f"a film {place}" for place in range(30)]
@@ -90,6 +92,25 @@ def test_what_was_replayed_is_a_matrix_and_flags_are_said(page: Tables) -> None:
     assert page.row("s1-transfer", "Zoneout 0.1, H=128, seed 0") == ["–"]
     flag = page.row("s1-flags", "other\nNo dropout, H=128, seed 0")
     assert flag[0].startswith("budget of no use: the accuracy is 100.0%")
+
+
+def test_an_attack_without_measures_has_its_scores_and_examples(tmp_path: Path) -> None:
+    folder, texts = add_run(tmp_path, NONE), ["a fine film", "a dull one"]
+    outcome = score_forms(
+        Answering({text: [SURE] for text in [*texts, "film fine a", "one dull a"]}),
+        labelled(texts, [1, 1]),
+        {"raw": texts, "backwards": ["film fine a", "one dull a"]},
+    )
+    write_texts(outcome.columns, texts_path(Run(folder), "backwards"))
+    Run(folder).update_results(attacks={"backwards": outcome.results})
+    (study,) = studies(collect([tmp_path]))
+    section = chapters._attacks(study, [])
+    tables = {block.key: block for block in section.blocks if isinstance(block, Table)}
+    rows = [row.cells[:2] for row in tables["s1-robustness"].rows]
+    assert rows == [["backwards", "raw"], ["backwards", "backwards"]]
+    assert not any("typing errors" in line.lower() for line in tables["s1-robustness"].how)
+    assert [block.key for block in section.blocks if isinstance(block, Examples)] == ["s1-examples-backwards"]
+    assert section.text == []
 
 
 def test_curves_are_drawn_and_changed_words_marked(page: Tables) -> None:

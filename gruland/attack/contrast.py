@@ -86,7 +86,7 @@ class Contrast(Threat):
         clean, edited = (self._answers(victim, outputs[form], labels[form]) for form in sides)
         every = np.ones(len(originals.ids), dtype=bool)
         similar = verdict.similarities(originals.texts, edits.texts)
-        both = (clean.rights_SN * edited.rights_SN).mean(0)
+        both = ((clean.rights_SN == 1) & (edited.rights_SN == 1)).mean(0)
         scored = [
             score_outputs(task, side, {form: outputs[form]}, {form: side.texts})
             for form, side in sides.items()

@@ -19,7 +19,7 @@ class PWWS(QueryAttack):
     score that their best synonym reaches. Stopwords stay.
 
     Raises:
-        LookupError: NLTK's WordNet is not installed.
+        ImportError: NLTK's WordNet is not installed.
     """
 
     def recipe(self, victim: Victim) -> Recipe:

@@ -100,7 +100,7 @@ def evaluate_run(
             "seconds": round(time.monotonic() - start, 3),
         }
         every = flag_beaten({**run.results.get("attacks", {}), name: entries[name]}, run)
-        run.update_results(attacks=every)
+        run.update_results(attacks=every, wrote=f"attack/{name}")
     return {name: run.results["attacks"][name] for name in entries}
 
 

@@ -25,7 +25,7 @@ class TextFooler(QueryAttack):
         similarity: the least one of the 15 words around a change before and after it, as 1 - angle / pi.
 
     Raises:
-        LookupError: NLTK's tagger is not installed.
+        ImportError: NLTK's tagger is not installed.
     """
 
     neighbours: str | None = None

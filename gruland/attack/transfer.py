@@ -17,6 +17,7 @@ import torch
 from gruland.attack.base import Outcome, Texts, Victim
 from gruland.attack.threat import Threat
 from gruland.sampling import plain, ratio
+from gruland.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,9 +78,15 @@ class Transfer(Threat):
             table = table.loc[sample.ids]
             attacked = [str(text) for text in table["attacked"]]
             outcome = self.judge(victim, sample, {"raw": sample.texts, "attacked": attacked})
-            clean, right = (np.array(outcome.columns[f"right_{form}"]) for form in ("raw", "attacked"))
+            clean, right = (
+                _wholly(np.array(outcome.columns[f"right_{form}"]), victim.task)
+                for form in ("raw", "attacked")
+            )
+            before, after = (
+                _wholly(table[f"right_{place}"].to_numpy(), victim.task) for place in ("first", "last")
+            )
             # Of the texts that turned the source, those whose review this model gets right.
-            turned = ((table["right_first"] >= 0.5) & (table["right_last"] < 0.5)).to_numpy(float)
+            turned = ((before >= 0.5) & (after < 0.5)).astype(float)
             shared = turned * clean
             by_source[path.name] = {
                 "measures": outcome.results["measures"],
@@ -136,6 +143,11 @@ class Transfer(Threat):
             )
         first, last = (table[name].astype(float) for name in (rights[0], rights[-1]))
         return pd.DataFrame({"attacked": table[form], "right_first": first, "right_last": last})
+
+
+def _wholly(rights: np.ndarray, task: Task) -> np.ndarray:
+    """How often [N] a model is right; of several labels a text counts where all are right, under every draw."""
+    return (rights == 1).astype(float) if task.kind == "multilabel" else rights
 
 
 class _Worst:

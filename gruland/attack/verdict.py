@@ -91,8 +91,12 @@ def verdict(task: Task, answers: Answers, labels: Tensor) -> dict[str, Any]:
 
 
 def success(clean_SN: np.ndarray, attacked_SN: np.ndarray) -> dict[str, Any] | None:
-    """Of the answers that are right on clean reviews, the share that is wrong on the attacked ones, draw by draw."""
-    turned, right = (clean_SN * (1 - attacked_SN)).mean(0), clean_SN.mean(0)
+    """Of the answers that are right on clean reviews, the share that is wrong on the attacked ones, draw by draw.
+
+    An answer of several labels is right where all of them are.
+    """
+    right_SN, wrong_SN = clean_SN == 1, attacked_SN < 1
+    turned, right = (right_SN & wrong_SN).mean(0), right_SN.mean(0)
     return plain(sampling.ratio(turned, right), reviews=int((right > 0).sum()))
 
 

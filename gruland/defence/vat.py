@@ -3,7 +3,9 @@ classification", equations 7 and 8; Miyato et al. 2018, section 3.3, has the pow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from gruland.cache import cache_folder
 from gruland.data.corpus import Source
 from gruland.defence.base import SHIFT, Defended
 from gruland.defence.vectors import VectorDefence, real_words, unit
+from gruland.errors import one_line
 from gruland.regularizers import Draw
 from gruland.regularizers.base import check_strength
 
@@ -32,7 +35,8 @@ class VAT(VectorDefence):
         weight: w, at least 0; 1 in the paper.
         iterations: of the power method, at least 1; 1 in the paper.
         xi: how far from s the gradients of the power method are taken, above 0; 0.1 in the authors' code.
-        unlabelled: a :class:`gruland.data.Source`, whose labels are not looked at; None: the training reviews alone.
+        unlabelled: a :class:`gruland.data.Source`, whose labels are not looked at; where it has a method ``texts()``,
+            as :class:`gruland.data.sources.File` has, it needs none. None: the training reviews alone.
 
     Raises:
         ValueError: a value that cannot work.
@@ -66,8 +70,7 @@ class VAT(VectorDefence):
         """Measure the word vectors and read the unlabelled reviews."""
         super().prepare(data)
         if self.unlabelled is not None:
-            files = self.unlabelled.files(cache_folder(data.cache_dir))
-            self._reviews = data.encode(self.unlabelled.read(files).texts)
+            self._reviews = data.encode(_texts(self.unlabelled, cache_folder(data.cache_dir)))
 
     def losses(
         self, model: Defended, tokens_BT: Tensor, lengths_B: Tensor, labels: Tensor, draw: Draw
@@ -107,6 +110,25 @@ class VAT(VectorDefence):
         normal = torch.special.ndtri(uniform) * real_words(lengths_B, steps)
         worst = power_iteration(moved, normal, self.iterations, self.xi)
         return moved(self.epsilon * worst)
+
+
+def _texts(source: Source, cache: Path) -> list[str]:
+    """The texts of a source.
+
+    Raises:
+        ValueError: they cannot be read, or there is none.
+    """
+    try:
+        texts: list[str] = (
+            source.texts() if hasattr(source, "texts") else source.read(source.files(cache)).texts
+        )
+        if not texts:
+            raise ValueError(f"{source.name} holds no texts")
+    except (ValueError, OSError) as error:
+        # A file speaks of the keys that data has for it; here they are its own arguments.
+        said = re.sub(r"\bdata\.(?=(path|text)\b)", "", one_line(error))
+        raise ValueError(f"defence.unlabelled: {said}") from error
+    return texts
 
 
 def power_iteration(

@@ -142,7 +142,7 @@ def wordnet() -> Any:
     """TextAttack's ``WordSwapWordNet`` on NLTK's WordNet, without asking the network for more languages.
 
     Raises:
-        LookupError: WordNet is not installed, with the command that brings it.
+        ImportError: WordNet is not installed, with the command that brings it.
     """
     load()
     import nltk
@@ -154,7 +154,7 @@ def wordnet() -> Any:
         swap._get_replacement_words("good")
         return swap
     except LookupError:
-        raise LookupError(
+        raise ImportError(
             "this attack needs WordNet: python -m nltk.downloader wordnet, or a folder that has corpora/wordnet in "
             "NLTK_DATA"
         ) from None
@@ -183,13 +183,13 @@ def stopwords_of_textfooler() -> frozenset[str]:
 
 
 def check_tagger() -> None:
-    """Raises LookupError where NLTK's tagger is not installed, with the command that brings it."""
+    """Raises ImportError where NLTK's tagger is not installed, with the command that brings it."""
     import nltk
 
     try:
         nltk.pos_tag(["good"], tagset="universal")
     except LookupError:
-        raise LookupError(
+        raise ImportError(
             "this attack needs NLTK's tagger: python -m nltk.downloader averaged_perceptron_tagger_eng "
             "universal_tagset, or a folder that has them in NLTK_DATA"
         ) from None

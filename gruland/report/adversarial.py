@@ -97,6 +97,11 @@ def table_3(study: Study) -> Table:
 def robustness(study: Study) -> Table:
     """Each form of the texts of each attack, without and with dropout at test time, for every run attacked."""
     rows = [row for run in study.runs for name in attacks(run) for row in _robustness_rows(run, name, study)]
+    of_typing_errors = [
+        "Typing errors: raw are the reviews as they are; stripped: without HTML, special characters and numbers; "
+        "perturbed: the stripped reviews with letters deleted and replaced by neighbours on the keyboard, "
+        f"{_attack_setting(study)}.",
+    ]
     return Table(
         f"{study.key}-robustness",
         "Robustness of every run",
@@ -113,11 +118,9 @@ def robustness(study: Study) -> Table:
         ],
         rows,
         [
-            "Typing errors: raw are the reviews as they are; stripped: without HTML, special characters and numbers; "
-            "perturbed: the stripped reviews with letters deleted and replaced by neighbours on the "
-            "keyboard.",
-            f"Best checkpoint of each run, {_attack_setting(study)}. Loss ± its standard error over the "
-            "reviews. With dropout: mean over the draws; the same masks meet all forms of a review.",
+            *(of_typing_errors if any(map(typing_errors, study.runs)) else []),
+            "Best checkpoint of each run. Loss ± its standard error over the reviews. With dropout: mean over the "
+            "draws; the same masks meet all forms of a review.",
         ],
     )
 

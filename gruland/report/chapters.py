@@ -8,6 +8,7 @@ from typing import Any
 
 from gruland.report import adversarial, attacks, defences, differences, figures, flatness, losses, paper
 from gruland.report.collect import Study, surface_path, typing_errors
+from gruland.report.collect import attacks as attacks_of
 from gruland.report.columns import columns
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
@@ -189,11 +190,12 @@ def _foremost(study: Study) -> list[Run]:
 def _attacks(study: Study, rows: Sequence[Any]) -> Section:
     compared = difference_table(f"{study.key}-attacks-compared", "Differences of adversarial losses", rows)
     blocks: list[Block | None] = [adversarial.table_2(study), compared, adversarial.table_3(study)]
-    attacked = [run for run in _foremost(study) if typing_errors(run)]
-    if attacked:
-        blocks += [adversarial.robustness(study), examples(attacked[0], f"{study.key}-examples")]
+    if any(map(attacks_of, study.runs)):
+        blocks += [adversarial.robustness(study)]
+    if attacked := [run for run in _foremost(study) if typing_errors(run)]:
+        blocks += [examples(attacked[0], f"{study.key}-examples")]
     blocks += attacks.blocks(study)
-    shown = {name: run for run, name, _ in attacks.judged(study) if name != "typing_errors"}
+    shown = {name: run for run in study.runs for name in attacks_of(run) if name != "typing_errors"}
     blocks += [examples(run, f"{study.key}-examples-{name}", 2, name) for name, run in shown.items()]
     text = []
     if not attacked and not shown:

@@ -72,16 +72,21 @@ class Run:
             raise ValueError(f"{path} holds a {type(results).__name__}, expected an object: {RETRAIN}")
         return results
 
-    def update_results(self, **values: Any) -> None:
+    def update_results(self, *, wrote: str | None = None, **values: Any) -> None:
         """Set top-level entries of results.json, atomically.
 
         An entry that tells of files seals them, in place of what lay there before (:meth:`verified`).
+
+        Args:
+            wrote: of the files that the entry tells of, what is new, e.g. ``attack/hotflip``: the others keep their
+                checksums. None: all of them.
         """
         results = {**self.results, **values}
         for folder in (_FOLDERS[key] for key in values if key in _FOLDERS):
+            new = checksums(self.path, wrote or f"{folder}/*")
             known = results.get("files", {})
-            kept = {name: digest for name, digest in known.items() if not name.startswith(f"{folder}/")}
-            results["files"] = {**kept, **checksums(self.path, f"{folder}/*")}
+            kept = {name: known[name] for name in known if wrote or not name.startswith(f"{folder}/")}
+            results["files"] = {**kept, **new}
         write_json(self.path / "results.json", results)
 
     def seal_training(self) -> None:
