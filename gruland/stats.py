@@ -60,6 +60,12 @@ class Interval:
         """high - low."""
         return self.high - self.low
 
+    def within(self, low: float, high: float) -> Interval:
+        """Without values that cannot be; its coverage is the same. One that says nothing stays so."""
+        if not math.isfinite(self.width):
+            return self
+        return replace(self, low=min(max(self.low, low), high), high=min(max(self.high, low), high))
+
     def __str__(self) -> str:
         """Two digits of the half width are shown, and whether the training seed was held fixed."""
         digits = _decimals(self.width / 2 or abs(self.estimate))

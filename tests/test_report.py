@@ -503,6 +503,26 @@ def test_measuring_names_only_the_settings_that_differ(tmp_path: Path) -> None:
     ]
 
 
+def test_typing_errors_are_named_where_the_run_was_trained_with_another_attack(tmp_path: Path) -> None:
+    own = add_run(tmp_path, NONE)
+    other = add_run(tmp_path, ZONEOUT)
+    config = OmegaConf.load(other / "config.yaml")
+    config.attack = {"hotflip": {"_target_": "gruland.attack.HotFlip"}}
+    OmegaConf.save(config, other / "config.yaml")
+    for run in (own, other):
+        add_attack(run, 1.0, dropout=None)
+        (entry,) = json.loads((run / "results.json").read_text())["attacks"].values()
+        entry["settings"]["rate"] = 0.5
+        update(run, attacks={"typing_errors": entry, "hotflip": {"settings": {"beam": 7}}})
+    found = {shlex.split(line)[3]: shlex.split(line)[4:] for line in commands.measuring(
+        "gruland.attack", "attack", collect([tmp_path]).runs
+    )}  # fmt: skip
+    assert found == {
+        str(own): ["typing_errors.rate=0.5"],
+        str(other): ["attack=typing_errors", "typing_errors.rate=0.5"],
+    }
+
+
 def test_one_run_alone_makes_a_report(tmp_path: Path) -> None:
     run = add_run(tmp_path, Cell("zoneout", 0.3, 32), test_loss=0.7)
     text = without_pictures(run)

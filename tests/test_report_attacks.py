@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 from test_attack_threat import SURE, UNSURE, Exclaiming
-from test_report import NONE, ZONEOUT, Tables, add_run
+from test_report import NONE, ZONEOUT, Tables, add_attack, add_run
 from toy_victims import Answering, AnsweringInDraws, labelled
 
 from gruland.attack import score_forms
 from gruland.attack.run import texts_path, write_texts
 from gruland.files import read_json, write_json
-from gruland.report import chapters, collect, write
+from gruland.report import attacks, chapters, collect, write
+from gruland.report.adversarial import compared_attacks, table_2
+from gruland.report.attacks import certified, measured, transfers
 from gruland.report.collect import studies
 from gruland.report.examples import Examples, examples
-from gruland.report.tables import Table
+from gruland.report.tables import Table, mean_of
 from gruland.runs import Run
 
 TEXTS = [f"a film {place}" for place in range(30)]
@@ -111,6 +113,90 @@ def test_an_attack_without_measures_has_its_scores_and_examples(tmp_path: Path) 
     assert not any("typing errors" in line.lower() for line in tables["s1-robustness"].how)
     assert [block.key for block in section.blocks if isinstance(block, Examples)] == ["s1-examples-backwards"]
     assert section.text == []
+
+
+def entry(rate: float, inputs: str = "a", **measures: float | None) -> dict[str, Any]:
+    """What an attack of some settings and files might have measured."""
+    found = {
+        key: None if value is None else {"estimate": value, "low": value, "high": value}
+        for key, value in measures.items()
+    }
+    made_by = {"class": "Mine", "settings": {"rate": rate}, "inputs": {"path": inputs}}
+    return {**made_by, "reviews": 10, "scores": {}, "measures": found, "curves": {}}
+
+
+def test_only_what_met_the_same_attack_is_averaged_and_held_against_each_other(tmp_path: Path) -> None:
+    for cell, seed, rate, inputs in (
+        *((NONE, seed, 0.1, "a") for seed in range(3)),
+        (ZONEOUT, 0, 0.1, "a"), (ZONEOUT, 1, 0.6, "a"), (ZONEOUT, 2, 0.1, "b"),
+    ):  # fmt: skip
+        folder = add_run(tmp_path, cell, seed)
+        add_attack(folder, 1 + seed, dropout=None)
+        (found,) = read_json(folder / "results.json")["attacks"].values()
+        found["settings"]["rate"] = rate
+        found["inputs"] = inputs
+        # One training was never right: it has no success. Three of 0.9, 1 and 0.95 have an interval beyond 1.
+        mine = entry(rate, inputs, clean_accuracy=(0.9, 1.0, 0.95)[seed], success=(0.5, 0.6, None)[seed])
+        Run(folder).update_results(attacks={"typing_errors": found, "mine": mine})
+    (study,) = studies(collect([tmp_path]))
+    left_out = [
+        f"Left out: 2 of 6 runs under {name}, which has other settings or files there than in most."
+        for name in ("typing errors", "mine")
+    ]
+    assert [row.differences["Zoneout 0.1, H=128"].trainings for row in compared_attacks(study)] == [1, 1]
+    second = table_2(study)
+    assert [row.cells[1] for row in second.rows[:2]] == [
+        "1.000, 2.000, 3.000\nmean 2.000 [-0.484, 4.484]",
+        "1.000 ± 0.050",
+    ]
+    assert left_out[0] in second.how
+    table = measured(study)
+    assert table is not None
+    assert table.how[-2:] == left_out
+    means = [row for row in table.rows if "mean of" in row.head]
+    assert [row.head for row in means] == ["mine\nNo dropout, H=128, mean of 3 trainings"]
+    assert means[0].cells[1] == "95.0% [82.6, 100.0]"
+    assert means[0].cells[3].startswith("55.0% [0.0, 100.0], of 2")
+    accuracy = mean_of({0: 0.9, 1: 1.0, 2: 0.95}, share=True)
+    assert (accuracy, mean_of({0: 0.9, 1: 1.0, 2: 0.95})) == ("0.950 [0.826, 1.000]", "0.950 [0.826, 1.074]")
+
+
+def test_certificates_have_a_table_and_curves_and_kinds_of_noise_share_a_panel(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, NONE)
+    shares = {"certified_0": 0.8, "certified_1": 0.5, "certified_4": 0.1}
+    Run(folder).update_results(attacks={"certificate": entry(0.9, **shares), "mine": entry(0.1, success=0.5)})
+    (study,) = studies(collect([tmp_path]))
+    proved, table = certified(study), measured(study)
+    assert proved is not None
+    assert table is not None
+    assert proved.columns[2:] == ["Vote\nis right", "1 edit", "4 edits"]
+    assert [(row.head.partition("\n")[0], list(row.cells)) for row in proved.rows] == [
+        ("certificate", ["10", "80.0% [80.0, 80.0]", "50.0% [50.0, 50.0]", "10.0% [10.0, 10.0]"])
+    ]
+    assert [row.head.partition("\n")[0] for row in table.rows] == ["mine"]
+    line = {"at": [0, 1], "accuracy": [0.9, 0.4], "low": [0.8, 0.3], "high": [1.0, 0.5]}
+    panels = attacks._draw({"run": {"edits": line, "insertions": line}}).axes
+    assert [axes.get_xlabel() for axes in panels] == [
+        "certified edits of words",
+        "certified insertions of words",
+    ]
+    noise = {"rate": line, "rate_delete": line, "rate_qwerty": line}
+    mixed, by_swap = attacks._draw({"run": noise, "other": noise}).axes
+    assert (len(mixed.lines), len([found for found in by_swap.lines if len(found.get_xdata())])) == (2, 4)
+
+
+def test_each_attack_that_replays_texts_has_a_matrix_of_its_own(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, NONE)
+    replayed = {"sources": {"run": {"transfer": {"estimate": 0.5, "low": 0.3, "high": 0.7}}}}
+    entries = {name: {**entry(0.1, success=0.5), **replayed} for name in ("transfer", "of_pwws")}
+    Run(folder).update_results(attacks=entries)
+    (study,) = studies(collect([tmp_path]))
+    found = transfers(study)
+    assert [(table.key, len(table.columns)) for table in found] == [
+        ("s1-transfer", 2),
+        ("s1-transfer-of_pwws", 2),
+    ]
+    assert found[1].title.endswith(": of pwws")
 
 
 def test_curves_are_drawn_and_changed_words_marked(page: Tables) -> None:

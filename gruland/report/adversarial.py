@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from gruland.report import commands, differences, paper
-from gruland.report.collect import Study, attacks, typing_errors
+from gruland.report.collect import TYPING_ERRORS, Study, attacks, typing_errors
 from gruland.report.columns import Column, columns
 from gruland.report.differences import Quantity
 from gruland.report.tables import (
@@ -32,10 +32,10 @@ ADVERSARIAL = (
 
 def table_2(study: Study) -> Table:
     """The paper's Table 2: losses on adversarial reviews."""
-    shown = columns(study)
+    shown, alike = columns(study), study.alike(TYPING_ERRORS)
     rows = []
     for column in shown:
-        runs = attacked(column)
+        runs = attacked(column, alike)
         texts = [
             over_seeds([(typing_errors(run) or {})["scores"][text]["plain"] for run in runs])
             for text in ("raw", "stripped")
@@ -59,24 +59,30 @@ def table_2(study: Study) -> Table:
         rows,
         [
             "Paper: its Table 2, which names no number of hidden units; taken to be the models of Table 1.",
-            f"Ours: the best checkpoint, evaluation mode without dropout, {_attack_setting(study)}.",
+            f"Ours: the best checkpoint, evaluation mode without dropout, {_setting(alike.values())}.",
+            *study.attacked_otherwise(TYPING_ERRORS),
             ONE_OR_MANY,
         ],
-        commands.measuring("gruland.attack", "attack", [run for column in shown for run in attacked(column)]),
+        _commands(shown, alike),
     )
 
 
 def table_3(study: Study) -> Table:
     """The paper's Table 3: the same with dropout at test time."""
-    shown = [column for column in columns(study) if column.place[0] != "none"]
+    shown, alike = (
+        [column for column in columns(study) if column.place[0] != "none"],
+        study.alike(TYPING_ERRORS),
+    )
     rows = []
     for key, row in (("dropout", "With dropout at test time"), ("plain", "Without dropout at test time")):
         printed = [number(paper.TABLE_3.get(column.place, {}).get(key)) for column in shown]
         rows.append(Row(f"{row}, paper", printed, True))
-        rows.append(Row(f"{row}, ours", [_perturbed(attacked(column), key) for column in shown]))
-    averaged = [_perturbed(attacked(column), "dropout", "loss_of_mean_probability") for column in shown]
+        rows.append(Row(f"{row}, ours", [_perturbed(attacked(column, alike), key) for column in shown]))
+    averaged = [
+        _perturbed(attacked(column, alike), "dropout", "loss_of_mean_probability") for column in shown
+    ]
     rows.append(Row("Loss of the probability averaged over the draws", averaged))
-    draws = sorted({score["draws"] for run in study.runs if (score := _dropout(run)) and score.get("draws")})
+    draws = sorted({score["draws"] for run in alike if (score := _dropout(run)) and score.get("draws")})
     return Table(
         f"{study.key}-table-3",
         "Table 3: adversarial loss with and without dropout at test time",
@@ -86,11 +92,12 @@ def table_3(study: Study) -> Table:
             "Paper: its Table 3; it does not say how many draws of the masks it averaged.",
             "Ours with dropout: masks as in training stay on in evaluation, drawn from a seed; the loss "
             f"is the mean over {' or '.join(map(str, draws)) or 'several'} draws. "
-            f"{_attack_setting(study).capitalize()}.",
+            f"{_setting(alike.values()).capitalize()}.",
             "The last row averages the probabilities of the draws first, as a user of the defence would.",
+            *study.attacked_otherwise(TYPING_ERRORS),
             ONE_OR_MANY,
         ],
-        commands.measuring("gruland.attack", "attack", [run for column in shown for run in attacked(column)]),
+        _commands(shown, alike),
     )
 
 
@@ -100,7 +107,7 @@ def robustness(study: Study) -> Table:
     of_typing_errors = [
         "Typing errors: raw are the reviews as they are; stripped: without HTML, special characters and numbers; "
         "perturbed: the stripped reviews with letters deleted and replaced by neighbours on the keyboard, "
-        f"{_attack_setting(study)}.",
+        f"{_setting(entry for run in study.runs if (entry := typing_errors(run)))}.",
     ]
     return Table(
         f"{study.key}-robustness",
@@ -150,17 +157,22 @@ def _robustness_rows(run: Run, name: str, study: Study) -> list[Row]:
     return rows
 
 
-def attacked(column: Column) -> list[Run]:
-    """The runs of a model whose adversarial evaluation was done."""
-    return [run for run in column.runs if typing_errors(run)]
+def attacked(column: Column, alike: Container[Run]) -> list[Run]:
+    """The runs of a model that met the paper's attack, of those that met the same."""
+    return [run for run in column.runs if run in alike]
+
+
+def _commands(shown: Iterable[Column], alike: Container[Run]) -> list[str]:
+    runs = [run for column in shown for run in attacked(column, alike)]
+    return commands.measuring("gruland.attack", "attack", runs)
 
 
 def compared_attacks(study: Study) -> list[differences.Row]:
-    """The same of the losses on adversarial reviews."""
+    """The same of the losses on adversarial reviews, of the runs that met the same attack."""
+    alike = study.alike(TYPING_ERRORS)
 
     def score(run: Run, key: str) -> Any:
-        attack = typing_errors(run)
-        return attack["scores"]["perturbed"]["plain"].get(key) if attack else None
+        return alike[run]["scores"]["perturbed"]["plain"].get(key) if run in alike else None
 
     return differences.between_models(
         study, [(quantity, lambda run, key=key: score(run, key)) for quantity, key in ADVERSARIAL]
@@ -176,8 +188,8 @@ def _dropout(run: Run) -> dict[str, Any] | None:
     return (typing_errors(run) or {}).get("scores", {}).get("perturbed", {}).get("dropout")
 
 
-def _attack_setting(study: Study) -> str:
-    found = [attack for run in study.runs if (attack := typing_errors(run))]
+def _setting(entries: Iterable[dict[str, Any]]) -> str:
+    found = list(entries)
     if not found:
         return "on perturbed test reviews (no run has been attacked yet)"
     reviews = _one_or_many(attack.get("reviews") for attack in found)

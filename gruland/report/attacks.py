@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from gruland.report import differences
-from gruland.report.collect import Study, attacks
+from gruland.report.collect import Study
 from gruland.report.figures import Picture, literal, picture
 from gruland.report.tables import NOTHING, Row, Table, number, percent, run_label
 from gruland.runs import Run
@@ -19,8 +21,9 @@ from gruland.stats import LEVEL, Difference, crossed_interval, holm
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The measures of the table: their key, their head, and whether they are a share.
-MEASURES = (
+#: A measure of a table: its key, its head, and whether it is printed in percent.
+Measure = tuple[str, str, bool]
+MEASURES: Sequence[Measure] = (
     ("clean_accuracy", "Clean\naccuracy", True),
     ("accuracy_under_attack", "Accuracy\nunder attack", True),
     ("success", "Success", True),
@@ -30,44 +33,49 @@ MEASURES = (
     ("calibration_clean", "ECE,\nclean", False),
     ("calibration_attacked", "ECE,\nattacked", False),
 )
+#: Those that have no greatest value; all others lie between 0 and 1.
+COUNTS = ("queries_mean", "queries_median")
 #: What a curve's budget is called.
 BUDGETS = {
     "queries": "queries a review",
     "words_changed": "share of the words changed",
     "radius": "radius of the ball",
     "rate": "swaps as a share of the words",
+    "edits": "certified edits of words",
+    "deletions": "certified deletions of words",
+    "insertions": "certified insertions of words",
 }
+#: The budgets of certificates, which nobody spends.
+EDITS = ("edits", "deletions", "insertions")
+#: How the names of the curves begin that noise has of each kind of swap: they share a panel.
+BY_SWAP = "rate_"
+_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 4)))
 
 
 def blocks(study: Study) -> list[Table | Picture]:
     """Everything about a study's attacks that reports measures; nothing where none does."""
-    found = [measured(study), random(study), compared(study), transfers(study), flagged(study)]
+    found = [
+        measured(study),
+        certified(study),
+        random(study),
+        compared(study),
+        *transfers(study),
+        flagged(study),
+    ]
     return [*(block for block in found if block is not None), *curves(study)]
 
 
 def judged(study: Study) -> Iterator[tuple[Run, str, dict[str, Any]]]:
     """Each run, attack and entry of results.json with measures, the attacks of a kind together."""
-    names = dict.fromkeys(name for run in study.runs for name in attacks(run))
-    for name in names:
-        for run in study.runs:
-            entry = attacks(run).get(name)
-            if entry is not None and "measures" in entry:
+    for name, entries in study.by_attack.items():
+        for run, entry in entries.items():
+            if "measures" in entry:
                 yield run, name, entry
 
 
 def measured(study: Study) -> Table | None:
     """The measures of every attack of every run, and their means over trainings."""
-    rows = [
-        Row(
-            f"{_title(name)}\n{run_label(run, study)}",
-            [
-                str(entry["reviews"]),
-                *(_cell(entry["measures"].get(key), share) for key, _, share in MEASURES),
-            ],
-        )
-        for run, name, entry in judged(study)
-    ]
-    rows += _over_seeds(study)
+    rows = _rows(study, MEASURES)
     if not rows:
         return None
     return Table(
@@ -84,27 +92,70 @@ def measured(study: Study) -> Table | None:
             "attack reached its goal.",
             "ECE: expected calibration error, 15 bins. Accuracy with dropout at test time: expected over fresh draws.",
             "Another checkpoint than the best is named behind the attack.",
+            *study.attacked_otherwise(),
         ],
     )
 
 
-def _over_seeds(study: Study) -> list[Row]:
-    """A row for each attack of each model with several trainings."""
-    rows = []
-    names = dict.fromkeys(name for _, name, _ in judged(study))
-    for name in names:
+def certified(study: Study) -> Table | None:
+    """The shares of the reviews that are certified for so many edits, of every run, and their means over trainings."""
+    keys = {key for _, _, entry in judged(study) for key in entry["measures"] if key.startswith("certified_")}
+    shown = sorted((int(edits), key) for key in keys if (edits := key.removeprefix("certified_")).isdigit())
+    heads = {key: f"{edits} edit{'s' * (edits != 1)}" if edits else "Vote\nis right" for edits, key in shown}
+    rows = _rows(study, [(key, head, True) for key, head in heads.items()])
+    if not rows:
+        return None
+    return Table(
+        f"{study.key}-certified",
+        "Certified accuracy",
+        ["Attack, run", "Reviews", *heads.values()],
+        rows,
+        [
+            "The share of the reviews whose vote is right and provably stays so under any so many edits of words "
+            "[Wilson’s 95% interval over the reviews]; of several trainings the mean [Student’s t over the seeds].",
+            "It is of the vote over texts with words deleted at random, not of the model’s own prediction; see "
+            "docs/robustness.md.",
+            *study.attacked_otherwise(),
+        ],
+    )
+
+
+def _rows(study: Study, measures: Sequence[Measure]) -> list[Row]:
+    """A row for each attack and run with some of the measures, and for each attack and model of several trainings."""
+    has_some = [
+        (run, name, entry)
+        for run, name, entry in judged(study)
+        if any(key in entry["measures"] for key, *_ in measures)
+    ]
+    rows = [
+        Row(
+            f"{_title(name)}\n{run_label(run, study)}",
+            [
+                str(entry["reviews"]),
+                *(_cell(entry["measures"].get(key), share) for key, _, share in measures),
+            ],
+        )
+        for run, name, entry in has_some
+    ]
+    for name in dict.fromkeys(name for _, name, _ in has_some):
+        alike = study.alike(name)
         for model in study.models:
-            entries = [e for run in model.runs.values() if "measures" in (e := attacks(run).get(name, {}))]
-            if len(entries) < 2:
-                continue
-            cells = [NOTHING]
-            for key, _, share in MEASURES:
-                values = [m["estimate"] for entry in entries if (m := entry["measures"].get(key))]
-                found = crossed_interval([[v] for v in values]) if len(values) > 1 else None
-                ends = {"estimate": found.estimate, "low": found.low, "high": found.high} if found else None
-                cells.append(_cell(ends, share))
-            rows.append(Row(f"{_title(name)}\n{model.label}, mean of {len(entries)} trainings", cells))
+            entries = [alike[run] for run in model.runs.values() if "measures" in alike.get(run, {})]
+            if len(entries) > 1:
+                cells = [_over_seeds(entries, key, share) for key, _, share in measures]
+                head = f"{_title(name)}\n{model.label}, mean of {len(entries)} trainings"
+                rows.append(Row(head, [NOTHING, *cells]))
     return rows
+
+
+def _over_seeds(entries: Sequence[Mapping[str, Any]], key: str, share: bool) -> str:
+    """A measure's mean over trainings, and of how many where some lack it."""
+    values = [found["estimate"] for entry in entries if (found := entry["measures"].get(key))]
+    if len(values) < 2:
+        return NOTHING
+    found = crossed_interval([[value] for value in values]).within(0, math.inf if key in COUNTS else 1)
+    text = _cell({"estimate": found.estimate, "low": found.low, "high": found.high}, share)
+    return text if len(values) == len(entries) else f"{text}, of {len(values)}"
 
 
 def random(study: Study) -> Table | None:
@@ -159,11 +210,12 @@ def random(study: Study) -> Table | None:
 def compared(study: Study) -> Table | None:
     """Models against their references on the same reviews, under the same attack, seed by seed."""
     found: list[tuple[str, str, int, Difference]] = []
+    alike = {name: study.alike(name) for name in study.by_attack}
     for model, reference in study.references.items():
         for seed in sorted(set(model.runs) & set(reference.runs)):
             pair = model.runs[seed], reference.runs[seed]
-            for name in attacks(pair[0]):
-                difference = _difference(*pair, name)
+            for name, entries in alike.items():
+                difference = _difference(*pair, name, entries)
                 if difference is not None:
                     heads = f"{model.label}, seed {seed}\nless {reference.label}"
                     found.append((heads, _title(name), difference[0], difference[1]))
@@ -194,17 +246,19 @@ def compared(study: Study) -> Table | None:
             f"{len(rows)} tests of this table after Holm. A difference is called one where the corrected p is at most "
             f"{LEVEL}. It is one between these two trained models: the table of differences of trainings "
             "says what other seeds would do.",
+            *study.attacked_otherwise(),
         ],
     )
 
 
-def _difference(a: Run, b: Run, name: str) -> tuple[int, Difference] | None:
-    """How many reviews both were attacked on, and the difference; None where that is not the same attack."""
-    entries = [attacks(run).get(name, {}) for run in (a, b)]
-    if any("verdict" not in entry for entry in entries):
-        return None
-    settings = [(e.get("class"), e.get("settings"), e["verdict"]["draws"] > 0) for e in entries]
-    if settings[0] != settings[1]:
+def _difference(a: Run, b: Run, name: str, alike: Mapping[Run, Any]) -> tuple[int, Difference] | None:
+    """How many reviews both were attacked on, and the difference; None where that is not the same attack.
+
+    Args:
+        alike: the entries of the runs that met the same one.
+    """
+    verdicts = [alike.get(run, {}).get("verdict") for run in (a, b)]
+    if None in verdicts or len({verdict["draws"] > 0 for verdict in verdicts}) > 1:
         return None
     from gruland import sampling
     from gruland.attack.run import read_rights
@@ -227,11 +281,17 @@ def _verdict(difference: Difference) -> str:
     return "better" if difference.interval.estimate > 0 else "worse"
 
 
-def transfers(study: Study) -> Table | None:
-    """How often the texts that turned one model turn the others: a row for each source, a column for each target."""
-    targets = [(run, entry["sources"]) for run, _, entry in judged(study) if "sources" in entry]
-    if not targets:
-        return None
+def transfers(study: Study) -> list[Table]:
+    """How often the texts that turned one model turn the others, a table for each attack that replays some."""
+    by_name: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
+    for run, name, entry in judged(study):
+        if "sources" in entry:
+            by_name.setdefault(name, []).append((run, entry["sources"]))
+    return [_transfer(study, name, targets) for name, targets in by_name.items()]
+
+
+def _transfer(study: Study, attack: str, targets: Sequence[tuple[Run, Mapping[str, Any]]]) -> Table:
+    """A row for each source, a column for each target."""
     names = {run.path.name: run_label(run, study) for run in study.runs}
     sources = list(dict.fromkeys(name for _, found in targets for name in found))
     rows = [
@@ -242,8 +302,8 @@ def transfers(study: Study) -> Table | None:
         for source in sources
     ]
     return Table(
-        f"{study.key}-transfer",
-        "Texts made against one model, read to another",
+        f"{study.key}-transfer{f'-{attack}' if attack != 'transfer' else ''}",
+        f"Texts made against one model, read to another: {_title(attack)}",
         ["Made against", *(run_label(run, study).replace(", seed", "\nseed") for run, _ in targets)],
         rows,
         [
@@ -272,7 +332,9 @@ def curves(study: Study) -> list[Picture]:
     pictures = []
     for attack in dict.fromkeys(name for _, name, _ in judged(study)):
         found = {
-            run_label(run, study): {key: c for key, c in entry["curves"].items() if key in BUDGETS}
+            run_label(run, study): {
+                key: c for key, c in entry["curves"].items() if key in BUDGETS or key.startswith(BY_SWAP)
+            }
             for run, name, entry in judged(study)
             if name == attack
         }
@@ -282,6 +344,11 @@ def curves(study: Study) -> list[Picture]:
                 "Accuracy against what the attack may spend on a review; band: 95% interval over the reviews. A review "
                 "on which more was spent counts as it was."
             )
+            if all(set(drawn) <= set(EDITS) for drawn in found.values()):
+                caption = (
+                    "The share of the reviews whose vote is right and provably stays so under any so many edits; band: "
+                    "95% interval over the reviews."
+                )
             title = f"Accuracy under {_title(attack)}"
             key = f"{study.key}-curve-{attack}"
             pictures.append(picture(key, title, caption, partial(_draw, found)))
@@ -292,9 +359,13 @@ def _draw(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> F
     from matplotlib.figure import Figure
 
     kinds = [kind for kind in BUDGETS if any(kind in drawn for drawn in found.values())]
-    figure = Figure(figsize=(1 + 3.6 * len(kinds), 3.2 + 0.18 * len(found)), layout="constrained")
-    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    for axes, kind in zip(panels, kinds, strict=True):
+    swaps = list(dict.fromkeys(key for drawn in found.values() for key in drawn if key.startswith(BY_SWAP)))
+    count = len(kinds) + bool(swaps)
+    figure = Figure(figsize=(1 + 3.6 * count, 3.2 + 0.18 * (len(found) + len(swaps))), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    if swaps:
+        _draw_by_swap(panels[-1], found, swaps)
+    for axes, kind in zip(panels[: len(kinds)], kinds, strict=True):
         for number_, (label, drawn) in enumerate(found.items()):
             if kind in drawn:
                 curve, colour = drawn[kind], f"C{number_ % 10}"
@@ -316,6 +387,19 @@ def _draw(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> F
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
+
+
+def _draw_by_swap(axes: Any, found: Mapping[str, Mapping[str, Any]], swaps: Sequence[str]) -> None:
+    """A colour for each run, a style of line for each kind of swap."""
+    for number_, drawn in enumerate(found.values()):
+        for key, style in zip(swaps, cycle(_STYLES)):
+            if key in drawn:
+                at, accuracy = drawn[key]["at"], drawn[key]["accuracy"]
+                axes.plot(at, accuracy, color=f"C{number_ % 10}", linestyle=style, linewidth=1)
+    for key, style in zip(swaps, cycle(_STYLES)):
+        axes.plot([], [], color="grey", linestyle=style, label=literal(_title(key.removeprefix(BY_SWAP))))
+    axes.set_xlabel("swaps of one kind as a share of the words")
+    axes.set_ylim(0, 1.02)
 
 
 def _title(name: str) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gruland.report import adversarial, attacks, defences, differences, figures, flatness, losses, paper
-from gruland.report.collect import Study, surface_path, typing_errors
-from gruland.report.collect import attacks as attacks_of
+from gruland.report.collect import TYPING_ERRORS, Study, surface_path, typing_errors
 from gruland.report.columns import columns
 from gruland.report.examples import Examples, examples
 from gruland.report.figures import Picture, Surfaces
@@ -188,17 +187,21 @@ def _foremost(study: Study) -> list[Run]:
 
 
 def _attacks(study: Study, rows: Sequence[Any]) -> Section:
-    compared = difference_table(f"{study.key}-attacks-compared", "Differences of adversarial losses", rows)
+    other = study.attacked_otherwise(TYPING_ERRORS)
+    compared = difference_table(
+        f"{study.key}-attacks-compared", "Differences of adversarial losses", rows, other
+    )
     blocks: list[Block | None] = [adversarial.table_2(study), compared, adversarial.table_3(study)]
-    if any(map(attacks_of, study.runs)):
+    if study.by_attack:
         blocks += [adversarial.robustness(study)]
     if attacked := [run for run in _foremost(study) if typing_errors(run)]:
         blocks += [examples(attacked[0], f"{study.key}-examples")]
     blocks += attacks.blocks(study)
-    shown = {name: run for run in study.runs for name in attacks_of(run) if name != "typing_errors"}
-    blocks += [examples(run, f"{study.key}-examples-{name}", 2, name) for name, run in shown.items()]
+    for name, (*_, last) in study.by_attack.items():
+        if name != TYPING_ERRORS:
+            blocks += [examples(last, f"{study.key}-examples-{name}", 2, name)]
     text = []
-    if not attacked and not shown:
+    if not study.by_attack:
         text = ["No run has an adversarial evaluation yet: python -m gruland.attack makes up for it."]
     kept = [block for block in blocks if block]
     return Section(f"{study.key}-attack", "Adversarial robustness", kept, text)

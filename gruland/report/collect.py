@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +40,8 @@ NUMBERS = (
     "landscape.center_loss", "landscape.min_loss", "landscape.max_loss", "attacks.*.achieved_rate",
     "attacks.*.scores.*.*.loss", "attacks.*.scores.*.*.accuracy", "attacks.*.scores.*.*.loss_se",
 )  # fmt: skip
+#: The paper's adversarial evaluation.
+TYPING_ERRORS = "typing_errors"
 #: Settings that choose the reviews; with others of these, losses are of other test reviews.
 _REVIEWS = ("source", "split", "split_seed", "limit")
 
@@ -168,7 +171,7 @@ def attacks(run: Run) -> dict[str, dict[str, Any]]:
 
 def typing_errors(run: Run) -> dict[str, Any] | None:
     """The paper's adversarial evaluation, if it was done."""
-    return attacks(run).get("typing_errors")
+    return attacks(run).get(TYPING_ERRORS)
 
 
 def landscape_setting(runs: Iterable[Run]) -> str:
@@ -222,10 +225,47 @@ class Study:
         """See :func:`references`."""
         return references(self.models)
 
+    @cached_property
+    def by_attack(self) -> dict[str, dict[Run, dict[str, Any]]]:
+        """From an attack's name to what it did to each run that it met."""
+        found: dict[str, dict[Run, dict[str, Any]]] = {}
+        for run in self.runs:
+            for name, entry in attacks(run).items():
+                found.setdefault(name, {})[run] = entry
+        return found
+
+    def alike(self, attack: str) -> dict[Run, dict[str, Any]]:
+        """The same, of the runs that the attack met with the commonest class, settings and files.
+
+        Others are not to be averaged with these or held against them: of 13 runs 7 may have been attacked at rate=0.1.
+        """
+        found = self.by_attack.get(attack, {})
+        made = {run: _made_by(entry) for run, entry in found.items()}
+        most = Counter(made.values()).most_common(1)
+        return {run: entry for run, entry in found.items() if made[run] == most[0][0]}
+
+    def attacked_otherwise(self, *names: str) -> list[str]:
+        """A sentence for each attack, of all or of these, that did not meet all runs alike: how many are left out."""
+        counts = {name: len(self.by_attack.get(name, {})) for name in names or self.by_attack}
+        rest = {name: count - len(self.alike(name)) for name, count in counts.items()}
+        return [
+            f"Left out: {rest[name]} of {counts[name]} runs under {name.replace('_', ' ')}, which has other settings "
+            "or files there than in most."
+            for name in counts
+            if rest[name]
+        ]
+
     def at(self, place: Place) -> Model | None:
         """The model with this regularizer, rate and hidden units; of several, the one of least validation loss."""
         found = [model for model in self.models if model.place == place]
         return choose(found).model if found else None
+
+
+def _made_by(entry: Mapping[str, Any]) -> str:
+    """What an attack's entry follows from, besides the run: equal for two that may be compared."""
+    return json.dumps(
+        [entry.get(key) for key in ("class", "settings", "inputs")], sort_keys=True, default=str
+    )
 
 
 def studies(collection: Collection) -> list[Study]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from gruland.config import CONF, compose
-from gruland.report.collect import Study, attacks
+from gruland.report.collect import TYPING_ERRORS, Study, typing_errors
 from gruland.report.models import DEFENCE, Model, Place, place_of
 from gruland.runs import Run, flat, identity
 
@@ -85,28 +85,40 @@ def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
     """Commands that measure finished runs again: ``python -m <module> PATH… [key=value …]``.
 
     Args:
-        key: ``landscape`` or ``attack``; a setting is named where it is not the configuration's.
+        key: ``landscape``, or ``attack`` for the paper's typing errors; a setting is named where it is not the
+            configuration's.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        usual, settings = _attacks(run) if key == "attack" else _landscape(run)
-        given = tuple(
+        chosen, usual, settings = _typing_errors(run) if key == "attack" else _landscape(run)
+        given = [
             f"{name}={_text(value)}" for name, value in settings.items() if value != usual.get(name, value)
-        )
-        groups.setdefault(given, []).append(str(run.path))
+        ]
+        groups.setdefault((*chosen, *given), []).append(str(run.path))
     return [_line(module, [*paths, *given]) for given, paths in groups.items()]
 
 
-def _landscape(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a run's surface: what its configuration says, and what was measured."""
+def _landscape(run: Run) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+    """The settings of a run's surface: words before them, what its configuration says, and what was measured."""
     usual = run.config.get("landscape") or {}
-    return usual, (run.results.get("landscape") or {}).get("settings") or {}
+    return [], usual, (run.results.get("landscape") or {}).get("settings") or {}
 
 
-def _attacks(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same of its attacks, as ``name.setting``; one that was trained with attack=none gets the usual ones."""
-    settings = {name: entry.get("settings") or {} for name, entry in attacks(run).items()}
-    return flat(run.config.get("attack") or compose().attack), flat(settings)
+def _typing_errors(run: Run) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+    """The same of its typing errors, as ``name.setting``; a run whose configuration has other attacks chooses these.
+
+    One that was trained with attack=none gets the usual attack, which they are.
+    """
+    own = run.config.get("attack") or {}
+    settings = flat({TYPING_ERRORS: (typing_errors(run) or {}).get("settings") or {}})
+    if TYPING_ERRORS in own:
+        return [], flat(own), settings
+    return [f"attack={TYPING_ERRORS}"] if own else [], _usual_attack(), settings
+
+
+@cache
+def _usual_attack() -> dict[str, Any]:
+    return flat(compose(f"attack={TYPING_ERRORS}").attack)
 
 
 def _base(run: Run, besides: Mapping[str, Any] | None = None) -> list[str]:

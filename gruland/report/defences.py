@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from gruland.report.choice import choose
-from gruland.report.collect import Study, attacks
+from gruland.report.collect import Study
 from gruland.report.models import DEFENCE, Model, scores
 from gruland.report.tables import NOT_RUN, NOTHING, Row, Table, mean_of
 from gruland.runs import Run
 
 #: A measure of a run; None where it was not made.
 Measure = Callable[[Run], float | None]
+
+#: The one measure that is no share.
+TEST_LOSS = "Test loss"
 
 
 def table(study: Study) -> Table | None:
@@ -30,7 +33,7 @@ def table(study: Study) -> Table | None:
     rows = [
         Row(
             f"{name}, {defence}",
-            [_cell(chosen.get((defence, regularizer)), measure) for regularizer in regularizers],
+            [_cell(chosen.get((defence, regularizer)), name, measure) for regularizer in regularizers],
         )
         for name, measure in measures(study).items()
         for defence in defences
@@ -45,6 +48,7 @@ def table(study: Study) -> Table | None:
             "Of each defence and regularizer the model of least validation loss, the mean over its seeds, whose best "
             f"epoch was measured: {'; '.join(named)}.",
             "Of several seeds the mean, from three on with its 95% interval (Student’s t over the seeds).",
+            *study.attacked_otherwise(),
         ],
     )
 
@@ -52,37 +56,39 @@ def table(study: Study) -> Table | None:
 def measures(study: Study) -> dict[str, Measure]:
     """The test scores, the accuracy under each attack and the certified accuracies that some run has."""
     found: dict[str, Measure] = {
-        "Test loss": lambda run: scores(run, "best", "test").get("loss"),
+        TEST_LOSS: lambda run: scores(run, "best", "test").get("loss"),
         "Test accuracy": lambda run: scores(run, "best", "test").get("accuracy"),
     }
-    for run in study.runs:
-        for name, entry in attacks(run).items():
+    for name in study.by_attack:
+        alike = study.alike(name)
+        for entry in alike.values():
             called = name.replace("_", " ")
             if len(entry.get("scores") or {}) > 1:
-                found.setdefault(f"Accuracy under {called}", partial(_under_attack, name))
+                found.setdefault(f"Accuracy under {called}", partial(_under_attack, alike))
             for key in entry.get("measures") or {}:
                 if key.startswith("certified"):
                     said = key.replace("_", " for ")
-                    found.setdefault(f"{said.capitalize()} edits", partial(_measured, name, key))
+                    found.setdefault(f"{said.capitalize()} edits", partial(_measured, alike, key))
     return found
 
 
-def _under_attack(name: str, run: Run) -> float | None:
+def _under_attack(entries: Mapping[Run, Any], run: Run) -> float | None:
     """The accuracy on the last form of the texts, the attacked one: with dropout where the attack met it."""
-    if (measured := _measured(name, "accuracy_under_attack", run)) is not None:
+    if (measured := _measured(entries, "accuracy_under_attack", run)) is not None:
         return measured
-    forms: dict[str, Any] = (attacks(run).get(name) or {}).get("scores") or {}
+    forms: dict[str, Any] = entries.get(run, {}).get("scores") or {}
     return list(forms.values())[-1]["plain"]["accuracy"] if len(forms) > 1 else None
 
 
-def _measured(name: str, key: str, run: Run) -> float | None:
+def _measured(entries: Mapping[Run, Any], key: str, run: Run) -> float | None:
     """A measure of an attack."""
-    measured = ((attacks(run).get(name) or {}).get("measures") or {}).get(key)
+    measured = (entries.get(run, {}).get("measures") or {}).get(key)
     return measured["estimate"] if measured else None
 
 
-def _cell(model: Model | None, measure: Measure) -> str:
+def _cell(model: Model | None, name: str, measure: Measure) -> str:
     if model is None:
         return NOT_RUN
     values = {seed: measure(run) for seed, run in model.runs.items()}
-    return mean_of({seed: value for seed, value in values.items() if value is not None}) or NOTHING
+    known = {seed: value for seed, value in values.items() if value is not None}
+    return mean_of(known, share=name != TEST_LOSS) or NOTHING

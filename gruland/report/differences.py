@@ -48,13 +48,6 @@ class Quantity:
     smaller: str = ""
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
-    def within(self, interval: Interval) -> Interval:
-        """The interval without values that cannot be; its coverage is the same. One that says nothing stays so."""
-        if not math.isfinite(interval.width):
-            return interval
-        low, high = (min(max(end, self.bounds[0]), self.bounds[1]) for end in (interval.low, interval.high))
-        return replace(interval, low=low, high=high)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -146,7 +139,9 @@ def rows(
     found = []
     for quantity, by_model in measured:
         arrays = {label: _rectangle(values) for label, values in by_model.items() if values}
-        values = {label: quantity.within(crossed_interval(array)) for label, (_, array) in arrays.items()}
+        values = {
+            label: crossed_interval(array).within(*quantity.bounds) for label, (_, array) in arrays.items()
+        }
         differences = {
             label: _difference(*arrays[label], *arrays[reference])
             for label, reference in references.items()

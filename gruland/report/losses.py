@@ -122,7 +122,7 @@ def _model_row(model: Model, others: Sequence[str], study: Study) -> Row:
             ", ".join(map(str, model.runs)),
             mean_of(model.values("best", "validation")),
             mean_of(model.values("best", "test")),
-            mean_of(model.values("best", "test", "accuracy")),
+            mean_of(model.values("best", "test", "accuracy"), share=True),
             "; ".join(notes),
         ],
     )

@@ -14,6 +14,8 @@ from gruland.stats import Interval, crossed_interval
 
 NOT_RUN = "not run"
 NOTHING = "–"
+#: Scores that lie between 0 and 1: so do their intervals.
+SHARES = ("accuracy", "f1")
 #: Differences of one pair of trainings that a table lists.
 MOST_UNTESTED = 3
 
@@ -73,14 +75,17 @@ def over_seeds(found: Sequence[dict[str, Any]], key: str = "loss") -> str:
     if len(values) < 3:
         return text
     bounds = crossed_interval([[value] for value in values])
+    if key in SHARES:
+        bounds = bounds.within(0, 1)
     return f"{text} [{bounds.low:.3f}, {bounds.high:.3f}]"
 
 
-def mean_of(values: dict[int, float]) -> str:
-    """The mean over the seeds, from three on with its interval."""
+def mean_of(values: dict[int, float], *, share: bool = False) -> str:
+    """The mean over the seeds, from three on with its interval, that of a share within 0 and 1."""
     if not values:
         return NOTHING
     found: Interval = crossed_interval([[value] for value in values.values()])
+    found = found.within(0, 1) if share else found
     return (
         number(found.estimate)
         if len(values) < 3
@@ -99,11 +104,16 @@ def seeds_of(runs: Sequence[Run]) -> str:
     return ", ".join(str(run.results["seed"]) for run in runs) or NOT_RUN
 
 
-def difference_table(key: str, title: str, rows: Sequence[differences.Row]) -> Table | None:
+def difference_table(
+    key: str, title: str, rows: Sequence[differences.Row], more: Sequence[str] = ()
+) -> Table | None:
     """Each difference with its interval, its test and what it says; None where there is no difference.
 
     More than :data:`MOST_UNTESTED` models with one training in common with their reference are counted below the table:
     nothing can be said of their differences.
+
+    Args:
+        more: sentences about how the numbers were obtained.
     """
     tests = differences.count_tests(rows)
     every = list(dict.fromkeys(label for row in rows for label in row.differences))
@@ -135,7 +145,7 @@ def difference_table(key: str, title: str, rows: Sequence[differences.Row]) -> T
         "Corrected\np",
         "Says",
     ]
-    how = differences.remark(rows)
+    how = [*more, *differences.remark(rows)]
     if silent := len(every) - len(labels):
         how = [*how, f"Left out: {silent} with one training in common with what they are compared with."]
     return Table(key, title, heads, lines, how) if lines else None
