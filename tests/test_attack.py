@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from scipy.stats import chi2_contingency
 from gruland import compose, runs
 from gruland.attack import Outcome, TypingErrors, build, evaluate_run
 from gruland.attack import typing_errors as typing_errors_module
+from gruland.attack.__main__ import _check_kept
 from gruland.attack.__main__ import main as command
 from gruland.attack.victims import texts_of, victim_of
 from gruland.errors import USER_ERRORS
@@ -589,6 +591,7 @@ def test_command(zoneout: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
         (["{run}", "attack=zzzz"], "attack=zzzz is unknown: expected one of "),
         (["{run}", "attack=none"], "attack=none: expected an attack"),
         (["{run}", "attack=[smoke,mine]"], "attack=mine is unknown"),
+        (["{run}", "checkpoint=bset"], "checkpoint=bset: expected best, last or an epoch such as epoch-3"),
         (["{run}/nowhere"], "does not exist"),
         (["{run}/attack"], "holds no run"),
     ],
@@ -627,6 +630,16 @@ def test_a_run_that_cannot_be_attacked_does_not_keep_the_others_back(
         "b-good",
         "d-good",
     ]
+
+
+def test_an_epoch_that_was_not_kept_is_refused_with_those_that_were() -> None:
+    for epochs, kept in (([0, 1], "it kept 0, 1"), ([], "it kept none")):
+        run: Any = SimpleNamespace(epochs=epochs)
+        with pytest.raises(
+            ValueError, match=rf"checkpoint=epoch-7: .*{kept}.*callbacks=\[default,epoch_weights\]"
+        ):
+            _check_kept(run, "epoch-7")
+    _check_kept(run, "last")
 
 
 def test_command_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:

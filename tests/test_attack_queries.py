@@ -21,6 +21,7 @@ from gruland.attack.deepwordbug import EditDistance
 from gruland.attack.edits import EditedText
 from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
 from gruland.attack.queries import QueryAttack
+from gruland.attack.search import _Questions
 from gruland.attack.victims import ClassifierVictim, victim_of
 from gruland.classifier import Classifier
 from gruland.data import TextDataModule
@@ -501,6 +502,19 @@ def test_near_words_come_from_a_file(vocabulary: Vocabulary, tmp_path: Path) -> 
         attack.recipe(victim)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json: no such file"):
         TextBugger(neighbours="nowhere.json").recipe(victim)
+    with pytest.raises(FileNotFoundError, match=r"neighbours=nowhere\.json: no such file"):
+        TextBugger(neighbours="nowhere.json").inputs()
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_a_tie_is_decided_as_the_task_decides_it(kind: str) -> None:
+    task, tie = Task(kind, ("no", "yes")), np.array([[0.5, 0.5]])
+    asked = _Questions(task, label=0, budget=1).ask([EditedText("a film", str.split).itself()])
+    next(asked)
+    with pytest.raises(StopIteration) as end:
+        asked.send(tie)
+    assert end.value.value[1].tolist() == (task.predictions(torch.from_numpy(tie)) != 0).tolist()
+    assert end.value.value[1].tolist() == [kind == "binary"]
 
 
 def test_neighbours_by_vectors_are_the_nearest_words(vocabulary: Vocabulary) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,8 @@ import torch
 from torch import Tensor
 from toy_victims import BINARY, Answering, AnsweringInDraws, Linear, labelled
 
-from gruland.attack import Effort, Outcome, Texts, Threat, Victim, flags, gate, verdict
+from gruland.attack import Effort, HotFlip, Outcome, Texts, Threat, Victim, flags, gate, verdict
+from gruland.attack.run import _identity
 from gruland.attack.verdict import Answers
 from gruland.regularizers import mix
 from gruland.task import Task
@@ -212,6 +216,8 @@ def test_thresholds_and_flags_decide_the_status() -> None:
     [
         ({"accuracy": 0.5}, "gate.accuracy=0.5: expected one of"),
         ({"success": "high"}, "gate.success=high: expected a"),
+        ({"loss": math.nan}, "gate.loss=nan: expected a finite number"),
+        ({"loss": math.inf}, "gate.loss=inf: expected a finite number"),
     ],
 )
 def test_wrong_thresholds(thresholds: dict[str, Any], message: str) -> None:
@@ -226,8 +232,36 @@ def test_a_threshold_that_no_attack_can_miss_is_refused() -> None:
         said.add("run", {"mine": ENTRY, "plain": {"class": "mine.Attack"}})
     said.add("run", {"mine": ENTRY, "certificate": certificate})
     assert said.lines == ["run: certificate: gate.certified_1=0.5: 0.4 [0.3, 0.5], expected at least 0.5"]
-    # Queries are counted where a review was right before.
-    gate.Verdict({"queries_mean": 10}).add("run", {"mine": ENTRY})
+    # Nobody asks in an attack that counts no queries; in another every review may be wrong as it is.
+    with pytest.raises(ValueError, match=r"gate\.queries_mean=10: of mine none reports it"):
+        gate.Verdict({"queries_mean": 10}).add("run", {"mine": ENTRY})
+    wrong = Exclaiming()(Answering({"a": [UNSURE]}), labelled("a", [1])).results
+    assert wrong["measures"]["queries_mean"] is wrong["measures"]["words_changed"] is None
+    said = gate.Verdict({"queries_mean": 10})
+    said.add("run", {"mine": wrong})
+    assert said.status == 0
+
+
+@pytest.mark.parametrize(("measure", "bound"), [("loss", 9.0), ("worst", 0.1)])
+def test_what_is_no_number_keeps_no_threshold(measure: str, bound: float) -> None:
+    judged = {"verdict": {"attacked": {measure: {"estimate": math.nan, "low": None, "high": None}}}}
+    said = gate.Verdict({measure: bound})
+    said.add("run", {"mine": ENTRY | judged})
+    assert said.status == gate.MISSED
+
+
+def test_an_edited_attack_of_ones_own_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Own:\n    reviews: int = 1\n"
+    (tmp_path / "attack_of_ones_own.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    attack = import_module("attack_of_ones_own").Own()
+    before = _identity(attack)
+    assert _identity(attack) == before
+    (tmp_path / "attack_of_ones_own.py").write_text(f"{code}    # other texts\n")
+    now = _identity(attack)
+    assert now != before
+    assert now | {"code": ""} == before | {"code": ""}
+    assert "code" not in _identity(HotFlip())
 
 
 @pytest.mark.parametrize("change", [{"reviews": 0}, {"draws": -1}, {"fresh": 0}, {"seed": True}])

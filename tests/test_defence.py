@@ -27,6 +27,7 @@ from gruland.defence.word_deletion import delete
 from gruland.embedding import UNKNOWN, load
 from gruland.perturbation.perturb import perturb, strip
 from gruland.regularizers import Draw, RDrop, Regularizer, Zoneout, mix
+from gruland.runs.seals import seal_config
 from gruland.task import Task
 from gruland.train import train
 
@@ -363,6 +364,10 @@ def test_a_defended_run_is_named_for_its_defence(tmp_path: Path, monkeypatch: py
     )  # fmt: skip
     assert run.path.name.startswith("none-vat-h8-s0-")
     assert run.results["model"]["defence"] == "vat"
+    # The file may be moved: it counts by its name and by what it held.
+    assert run.config.defence.unlabelled.path == str(tmp_path / "more.csv")
+    assert runs.name(run.config) == run.path.name
+    assert run.results["inputs"] == run.model.defence.inputs(run.data)
     assert run.model.defence.hooks == {"prepare", "losses"}
 
 
@@ -401,6 +406,26 @@ def test_reviews_need_no_labels_and_errors_name_the_key(reviews: TextDataModule,
     ):
         with pytest.raises(ValueError, match=r"^defence\.unlabelled: .*" + re.escape(message)):
             VAT(unlabelled=File(tmp_path / f"{name}.csv")).prepare(reviews)
+
+
+def test_a_training_goes_on_with_the_unlabelled_reviews_that_it_began_with(
+    reviews: TextDataModule, tmp_path: Path
+) -> None:
+    (tmp_path / "more.csv").write_text("text\nmoving music\n")
+    defence, run = VAT(unlabelled=File(tmp_path / "more.csv")), runs.Run(tmp_path)
+    run.check_inputs(defence.inputs(reviews))
+    run.update_results(inputs=defence.inputs(reviews))
+    run.check_inputs(defence.inputs(reviews))
+    (tmp_path / "more.csv").write_text("text\nboring music\n")
+    with pytest.raises(
+        ValueError, match=r"trained with another file behind defence\.unlabelled: give it as it was"
+    ):
+        run.check_inputs(defence.inputs(reviews))
+    sealed = [
+        seal_config(f"defence: {{epsilon: 5, unlabelled: {{path: {path}}}}}").splitlines()[0]
+        for path in ("a/more.csv", "b/more.csv")
+    ]
+    assert sealed[0] == sealed[1] != seal_config("defence: {epsilon: 4, unlabelled: {}}").splitlines()[0]
 
 
 def test_a_defence_that_needs_the_reviews_says_so() -> None:

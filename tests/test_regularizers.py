@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import gruland
 from gruland import GRU, config, regularizers
+from gruland.attack import Certificate
 from gruland.classifier import PASS, Classifier
 from gruland.gru import BETWEEN_LAYERS, STEP, WORDS
 from gruland.kernels import Layer, cpu, philox
@@ -145,6 +146,13 @@ def test_factors_have_the_mean_one_exactly_at_the_rate_that_is_drawn() -> None:
 def test_other_rates_are_refused(rate: Any) -> None:
     with pytest.raises(ValueError, match=rf"rate={rate}: expected a number in \[0, 1\)"):
         check_rate(rate)
+
+
+@pytest.mark.parametrize("kind", [Locked, Certificate])
+def test_a_rate_that_is_drawn_as_one_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"rate=0\.999995: it is drawn to 2\^-16, as 1"):
+        kind(rate=0.999995)
+    assert kind(rate=0.99999).rate == 0.99999
 
 
 # ---- what each one does

@@ -20,6 +20,7 @@ from gruland.terminal import lines, visible
 
 if TYPE_CHECKING:
     from gruland.attack import Attack
+    from gruland.runs import Run
 
 _SETTINGS = """settings of an attack, the run's own unless given:
   attack=NAME       or [NAME,NAME]: another file, or several, of conf/attack
@@ -82,6 +83,8 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
     of_command = [word for word in words if word.startswith(("gate.", "checkpoint=", "flags="))]
     own = config.over({"checkpoint": "best", "flags": "fail", "gate": {}}, of_command, "command")
     verdict, which = Verdict(own.gate, str(own.flags)), str(own.checkpoint)
+    if not re.fullmatch(r"best|last|epoch-\d+", which):
+        raise ValueError(f"checkpoint={which}: expected best, last or an epoch such as epoch-3")
     words = [word for word in words if word not in of_command]
     found, left_out = runs.readable(*paths)
     # A typo is refused before the first run is touched.
@@ -89,6 +92,7 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
     for run, chosen in zip(found, attacks, strict=True):
         try:
             with run.locked():
+                _check_kept(run, which)
                 model = run.load_model(which).to(_device())
                 entries = evaluate_run(run, chosen, model=model, which=which)
             verdict.add(run.path.name, entries)
@@ -102,6 +106,16 @@ def _attack(paths: Sequence[str], words: Sequence[str]) -> int:
     for line in verdict.lines:
         print(f"gruland: {line}", file=sys.stderr)
     return int(bool(left_out)) or verdict.status
+
+
+def _check_kept(run: Run, which: str) -> None:
+    """Raises ValueError for the weights of an epoch that the run did not keep."""
+    if which.startswith("epoch-") and int(which.removeprefix("epoch-")) not in run.epochs:
+        kept = f"it kept {', '.join(map(str, run.epochs))}" if run.epochs else "it kept none"
+        raise ValueError(
+            f"checkpoint={which}: the run has no weights of that epoch ({kept}); a training with "
+            "callbacks=[default,epoch_weights] keeps all"
+        )
 
 
 def _device() -> str:

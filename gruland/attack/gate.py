@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,6 @@ LEAST = (
     "queries_mean",
     "queries_median",
 )
-#: Measures that an attack has where some review is right before, or turned.
-SOMETIMES = ("queries_mean", "queries_median", "similarity", "success")
 MOST = ("success", "calibration_clean", "calibration_attacked", "loss")  # fmt: skip
 
 
@@ -79,8 +78,8 @@ def check(thresholds: Mapping[str, Any]) -> dict[str, float]:
     for name, value in thresholds.items():
         if name not in (*LEAST, *MOST):
             raise ValueError(f"gate.{name}={value}: expected one of {', '.join((*LEAST, *MOST))}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"gate.{name}={value}: expected a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"gate.{name}={value}: expected a finite number")
     return {name: float(value) for name, value in thresholds.items()}
 
 
@@ -95,7 +94,8 @@ def missed(entry: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[st
         if measured is None:
             continue
         value, least = measured["estimate"], name in LEAST
-        if value < bound if least else value > bound:
+        # What is no number, such as the loss of a model that diverged, keeps no threshold.
+        if not (value >= bound if least else value <= bound):
             ends = f" [{measured['low']:.3g}, {measured['high']:.3g}]" if measured["low"] is not None else ""
             lines.append(
                 f"gate.{name}={bound:g}: {value:.3g}{ends}, expected at {'least' if least else 'most'} {bound:g}"
@@ -111,7 +111,4 @@ def _measured(entry: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 def _has(entry: Mapping[str, Any], name: str) -> bool:
     """Whether an attack of this kind takes a measure, if only on other reviews."""
-    measures = entry.get("measures", {})
-    return bool(measures) and (
-        _measured(entry, name) is not None or (name in SOMETIMES and "success" in measures)
-    )
+    return name in entry.get("measures", {}) or name in entry.get("verdict", {}).get("attacked", {})

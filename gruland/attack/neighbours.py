@@ -19,6 +19,16 @@ from gruland.embedding import UNKNOWN, Vocabulary
 from gruland.files import read_json
 
 
+def neighbours_file(path: str | Path) -> Path:
+    """The file of near words. Raises FileNotFoundError where there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"neighbours={path}: no such file; expected JSON, a word's neighbours by the word"
+        )
+    return file
+
+
 class FileNeighbours:
     """Near words from a JSON file, ``{"good": ["excellent", "nice"]}``, the nearest first.
 
@@ -27,12 +37,7 @@ class FileNeighbours:
     """
 
     def __init__(self, path: str | Path) -> None:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"neighbours={path}: no such file; expected JSON, a word's neighbours by the word"
-            )
-        words = read_json(file)
+        words = read_json(file := neighbours_file(path))
         if not isinstance(words, dict) or not all(isinstance(near, list) for near in words.values()):
             raise ValueError(f'neighbours={path}: expected JSON such as {{"good": ["excellent", "nice"]}}')
         self._words: dict[str, list[str]] = words

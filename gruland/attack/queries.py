@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,13 @@ import torch
 from gruland.attack.answers import ReusedStates, unavailable
 from gruland.attack.base import Outcome, Texts, Victim
 from gruland.attack.edits import Candidate
-from gruland.attack.neighbours import FileNeighbours, MeanVectors, Neighbours, VectorNeighbours
+from gruland.attack.neighbours import (
+    FileNeighbours,
+    MeanVectors,
+    Neighbours,
+    VectorNeighbours,
+    neighbours_file,
+)
 from gruland.attack.search import Answer, Found, Recipe, search, side_by_side
 from gruland.attack.threat import Effort, Threat, check_whole
 from gruland.attack.verdict import curve
@@ -123,7 +128,9 @@ class QueryAttack(Threat, ABC):
                 taken.append(place)
                 stream = Stream((self.seed, int(sample.ids[place])))
                 label = int(sample.labels[place])
-                yield search(recipe, sample.texts[place], label, budget=self.budget, stream=stream)
+                yield search(
+                    recipe, sample.texts[place], label, task=victim.task, budget=self.budget, stream=stream
+                )
 
         # Fewer where each has the states of several draws, or a step the candidates of all words.
         width = WIDTH // (4 if self.random(victim) else 1) // (8 if recipe.ranking is None else 1)
@@ -169,8 +176,12 @@ def neighbours_of(victim: Victim, path: str | None) -> Neighbours:
 
 
 def hashes(neighbours: str | None) -> dict[str, str]:
-    """The checksum of a file of near words, for what an attack's outcome follows from."""
-    return {} if neighbours is None else {"neighbours": file_hash(Path(neighbours).expanduser())}
+    """The checksum of a file of near words, for what an attack's outcome follows from.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    return {} if neighbours is None else {"neighbours": file_hash(neighbours_file(neighbours))}
 
 
 def meaning_of(victim: Victim) -> MeanVectors:

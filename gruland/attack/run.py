@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import json
 import logging
 import re
@@ -21,7 +22,7 @@ from gruland.attack.base import Attack, Outcome
 from gruland.attack.victims import texts_of, victim_of
 from gruland.config import instantiate
 from gruland.errors import one_line
-from gruland.files import atomic_path, write_json
+from gruland.files import atomic_path, file_hash, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,10 @@ def write_texts(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
 
 
 def _identity(attack: Attack) -> dict[str, Any]:
-    """What an attack's outcome follows from, besides the run: the class, its settings and the files that it reads."""
+    """What an attack's outcome follows from, besides the run: the class, its settings, the files that it reads.
+
+    An attack from elsewhere counts by its code, too.
+    """
     kind: Any = type(attack)
     fields: Any = attack
     compared = {
@@ -184,7 +188,17 @@ def _identity(attack: Attack) -> dict[str, Any]:
     own = {name: value for name, value in asdict(fields).items() if name in compared}
     settings = json.loads(json.dumps(own))  # as results.json holds them: lists for tuples
     read = {"inputs": fields.inputs()} if hasattr(fields, "inputs") else {}
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, **read}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, **read, **_code(kind)}
+
+
+def _code(kind: type) -> dict[str, str]:
+    """The checksum of the file that a class of the user's own lies in: it may be edited between two commands."""
+    if kind.__module__.partition(".")[0] == "gruland":
+        return {}
+    try:
+        return {"code": file_hash(Path(inspect.getfile(kind)))}
+    except (OSError, TypeError):  # defined on the spot, as in a notebook
+        return {}
 
 
 def _digest(path: Path) -> str | None:

@@ -21,9 +21,11 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from gruland.attack.edits import Candidate, EditedText
 from gruland.perturbation.streams import Stream
+from gruland.task import Task
 
 #: Candidates are yielded, their class probabilities [N, C] are sent.
 Search = Generator[list[Candidate], np.ndarray, "Found"]
@@ -120,6 +122,7 @@ class Found(NamedTuple):
 class _Questions:
     """The questions of one search, up to its budget."""
 
+    task: Task
     label: int
     budget: int
     used: int = 0
@@ -137,22 +140,19 @@ class _Questions:
         if not asked:
             return np.empty(0), np.empty(0, bool)
         p_NC = yield asked
-        return 1 - p_NC[:, self.label], predictions(p_NC) != self.label
+        predicted_N = self.task.predictions(torch.from_numpy(p_NC)).numpy()
+        return 1 - p_NC[:, self.label], predicted_N != self.label
 
 
-def predictions(p_NC: np.ndarray) -> np.ndarray:
-    """The predicted classes [N], as :meth:`gruland.task.Task.predictions` has them."""
-    return (p_NC[:, 1] >= 0.5).astype(np.int64) if p_NC.shape[1] == 2 else p_NC.argmax(1)
-
-
-def search(recipe: Recipe, text: str, label: int, *, budget: int, stream: Stream) -> Search:
+def search(recipe: Recipe, text: str, label: int, *, task: Task, budget: int, stream: Stream) -> Search:
     """Search a text that the model takes for another class than ``label``.
 
     Args:
+        task: its classes are what the model predicts.
         budget: queries at most, the first of the unchanged text included.
         stream: what random swaps draw from.
     """
-    original, questions = EditedText(text, recipe.cut), _Questions(label, budget)
+    original, questions = EditedText(text, recipe.cut), _Questions(task, label, budget)
     scores, wrong = yield from questions.ask([original.itself()])
     if wrong[0]:
         return Found(text, questions.used, 0, False)

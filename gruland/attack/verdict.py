@@ -8,7 +8,7 @@ S draws, N reviews, K outputs, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from gruland import sampling
 from gruland.sampling import plain
+from gruland.stats import Interval
 from gruland.task import Task
 
 #: How the similarity of two texts is measured.
@@ -117,6 +118,10 @@ def measures(
         tried: [N] of bool, the reviews that the attack had to work on: queries are counted over these.
         turned: those on which it reached its goal: changes are counted over these.
         similarities: [N] of original and attacked texts; None: there is no attacked text.
+
+    Returns:
+        By name; None stands for a measure that the attack takes and could not take here, such as the queries where no
+        review had to be worked on.
     """
     found: dict[str, Any] = {
         "clean_accuracy": plain(sampling.mean(clean.rights)),
@@ -125,16 +130,22 @@ def measures(
         "calibration_clean": clean.calibration(task, labels),
         "calibration_attacked": attacked.calibration(task, labels),
     }
-    if effort.queries is not None and tried.any():
+    if effort.queries is not None:
         queries = np.asarray(effort.queries)[tried]
-        found["queries_mean"] = plain(sampling.mean(queries), reviews=len(queries))
-        found["queries_median"] = plain(sampling.median(queries), reviews=len(queries))
-    if (rates := change_rates(effort)) is not None and turned.any():
-        found["words_changed"] = plain(sampling.mean(rates[turned]), reviews=int(turned.sum()))
-    if similarities is not None and turned.any():
-        similar = sampling.mean(similarities[turned])
-        found["similarity"] = plain(similar, reviews=int(turned.sum()), how=SIMILARITY)
+        found["queries_mean"] = _over(queries, sampling.mean)
+        found["queries_median"] = _over(queries, sampling.median)
+    if (rates := change_rates(effort)) is not None:
+        found["words_changed"] = _over(rates[turned], sampling.mean)
+    if similarities is not None:
+        found["similarity"] = _over(similarities[turned], sampling.mean, how=SIMILARITY)
     return found
+
+
+def _over(
+    values: np.ndarray, statistic: Callable[[np.ndarray], Interval], **more: str
+) -> dict[str, Any] | None:
+    """A statistic over reviews, and how many these are; None where there is none."""
+    return plain(statistic(values), reviews=len(values), **more) if len(values) else None
 
 
 def change_rates(effort: Effort) -> np.ndarray | None:

@@ -66,6 +66,13 @@ class Defence:
     name: ClassVar[str]
     title: ClassVar[str]
 
+    def inputs(self, data: TextDataModule) -> dict[str, str]:
+        """The checksums of the files that it reads, by the keys that name them: results.json holds them.
+
+        A training goes on with the same ones alone.
+        """
+        return {}
+
     def prepare(self, data: TextDataModule) -> None:
         """Look at the reviews before the first epoch."""
 

@@ -4,7 +4,8 @@ classification", equations 7 and 8; Miyato et al. 2018, section 3.3, has the pow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gruland.cache import cache_folder
+from gruland.cache import cache_folder, content_hash
 from gruland.data.corpus import Source
 from gruland.defence.base import SHIFT, Defended
 from gruland.defence.vectors import VectorDefence, real_words, unit
@@ -66,6 +67,14 @@ class VAT(VectorDefence):
         self.unlabelled = unlabelled
         self._reviews: Encoded | None = None
 
+    def inputs(self, data: TextDataModule) -> dict[str, str]:
+        """The checksum of the unlabelled reviews."""
+        if self.unlabelled is None:
+            return {}
+        cache = cache_folder(data.cache_dir)
+        with _named():
+            return {"defence.unlabelled": content_hash(self.unlabelled.files(cache), cache)}
+
     def prepare(self, data: TextDataModule) -> None:
         """Measure the word vectors and read the unlabelled reviews."""
         super().prepare(data)
@@ -118,17 +127,23 @@ def _texts(source: Source, cache: Path) -> list[str]:
     Raises:
         ValueError: they cannot be read, or there is none.
     """
-    try:
+    with _named():
         texts: list[str] = (
             source.texts() if hasattr(source, "texts") else source.read(source.files(cache)).texts
         )
         if not texts:
             raise ValueError(f"{source.name} holds no texts")
+    return texts
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors of a source speak of the key; a file knows itself as ``data.path``, and here has arguments of its own."""
+    try:
+        yield
     except (ValueError, OSError) as error:
-        # A file speaks of the keys that data has for it; here they are its own arguments.
         said = re.sub(r"\bdata\.(?=(path|text)\b)", "", one_line(error))
         raise ValueError(f"defence.unlabelled: {said}") from error
-    return texts
 
 
 def power_iteration(

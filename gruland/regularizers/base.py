@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from gruland.kernels import Layer
+from gruland.kernels import Layer, philox
 from gruland.regularizers.draws import Bernoulli, Draw
 
 if TYPE_CHECKING:
@@ -120,9 +120,15 @@ class Regularizer:
 
 
 def check_rate(rate: Any, name: str = "rate") -> float:
-    """The rate as a float. Raises ValueError where it is no number in [0, 1)."""
+    """The rate as a float.
+
+    Raises:
+        ValueError: it is no number in [0, 1), or one that is drawn as 1.
+    """
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ValueError(f"{name}={rate}: expected a number in [0, 1)")
+    if philox.threshold(rate) == 2**16:
+        raise ValueError(f"{name}={rate}: it is drawn to 2^-16, as 1: expected a number of at most 0.99999")
     return float(rate)
 
 

@@ -87,9 +87,9 @@ def measured(study: Study) -> Table | None:
             "Value [95% interval over the reviews]: Wilson’s for shares, the bootstrap’s otherwise; of several "
             "trainings the mean [Student’s t over the seeds].",
             "Success: of the reviews that were right, those that are wrong under attack. Queries: over the reviews "
-            "that the attack had to work on, a text each, however many draws of the masks. Words changed and "
+            "that were right before, a text each, however many draws of the masks. Words changed and "
             "similarity (1 less the Levenshtein distance of the characters over the longer text’s length): where the "
-            "attack reached its goal.",
+            "attack reached its goal; of noise, transfer and contrast, which change every text, over all reviews.",
             "ECE: expected calibration error, 15 bins. Accuracy with dropout at test time: expected over fresh draws.",
             "Another checkpoint than the best is named behind the attack.",
             *study.attacked_otherwise(),

@@ -264,7 +264,7 @@ class Study:
 def _made_by(entry: Mapping[str, Any]) -> str:
     """What an attack's entry follows from, besides the run: equal for two that may be compared."""
     return json.dumps(
-        [entry.get(key) for key in ("class", "settings", "inputs")], sort_keys=True, default=str
+        [entry.get(key) for key in ("class", "settings", "inputs", "code")], sort_keys=True, default=str
     )
 
 

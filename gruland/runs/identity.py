@@ -47,7 +47,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     if result["model"].get("precision") == "float32":
         del result["model"]["precision"]
     if (defence := whole.get("defence")) and defence["_target_"] != _UNDEFENDED:
-        result["defence"] = defence
+        result["defence"] = _named_files(defence)
     result["trainer"] = {
         key: value
         for key, value in whole["trainer"].items()
@@ -60,6 +60,14 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         if node and not str(node["_target_"]).startswith("gruland.callbacks.")
     }
     return {**result, "callbacks": others} if others else result
+
+
+def _named_files(defence: dict[str, Any]) -> dict[str, Any]:
+    """A defence whose file of unlabelled reviews counts by its name, as ``data.exclude`` does."""
+    source = defence.get("unlabelled")
+    if not isinstance(source, dict) or not source.get("path"):
+        return defence
+    return {**defence, "unlabelled": {**source, "path": Path(source["path"]).name}}
 
 
 def requested(cfg: DictConfig) -> dict[str, Any]:

@@ -289,6 +289,19 @@ class Run:
                 f"{data.report['fingerprint']}): give data.path and embedding.path as they were, or another output_dir"
             )
 
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Refuse other files besides the data than those that the run was started with.
+
+        Args:
+            inputs: from the keys that name them to their checksums.
+        """
+        known = self.results.get("inputs", {})
+        for key, digest in inputs.items():
+            if known.get(key, digest) != digest:
+                raise ValueError(
+                    f"{self.path} was trained with another file behind {key}: give it as it was, or another output_dir"
+                )
+
     @cached_property
     def model(self) -> Classifier:
         """The model with the best checkpoint's weights, in evaluation mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from gruland.files import content_hash, json_hash
 
 #: The keys that name files: what these hold counts, not where they lie.
-FILES = ("data.path", "data.exclude", "embedding.path")
+FILES = ("data.path", "data.exclude", "embedding.path", "defence.unlabelled.path")
 #: Besides these, what says where things lie: it may be edited after they were moved.
 _PLACES = (*FILES, "data.cache_dir", "embedding.cache_dir", "output_dir")
 #: How the first line of config.yaml begins, before the checksum of its values.
@@ -59,10 +60,12 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _hash(config: Mapping[str, Any]) -> str:
-    values = {group: dict(value) if isinstance(value, dict) else value for group, value in config.items()}
+    values = deepcopy(dict(config))
     for place in _PLACES:
-        group, _, key = place.partition(".")
-        node = values.get(group) if key else values
+        *groups, key = place.split(".")
+        node: Any = values
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
         if isinstance(node, dict):
-            node.pop(key or group, None)
+            node.pop(key, None)
     return json_hash(values)

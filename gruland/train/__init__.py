@@ -69,6 +69,9 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         # What is measured later, perhaps elsewhere, does not change what is said of the training.
         known = {} if run.is_scored else runs.describe(cfg, model, trainer)
         status = "finished" if run.is_scored else "running"
+        inputs = model.defence.inputs(data)
+        run.check_inputs(inputs)
+        known |= {"inputs": inputs} if inputs else {}
         run.update_results(**known, task=data.task.to_dict(), data=data.report, status=status, error=None)
 
         # The training, from where an earlier one was interrupted.
