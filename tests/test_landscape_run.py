@@ -29,6 +29,7 @@ from gruland.landscape.directions import displace
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
 from gruland.surfaces import HOW_COMPUTED, Surface, compute_run, objective_of, plane_of, surface_of
+from gruland.surfaces.__main__ import _cells
 from gruland.weights import save_weights
 
 #: Those of a configuration before there were others.
@@ -619,10 +620,10 @@ def test_export_takes_a_run_or_a_surface(tmp_path, no_pictures, capsys, inside):
 
 def test_the_line_of_a_surface_of_which_nothing_is_known_yet_has_no_nan():
     results = {"interpolated": 80, "evaluated": 1, "cells": 81, "interpolation_error": math.nan}
-    assert command._cells(results) == (
+    assert _cells(results) == (
         "1 of 81 cells (the others interpolated with an error that nothing is known about yet)"
     )
-    assert "within about 1.00% of the range" in command._cells({**results, "interpolation_error": 0.01})
+    assert "within about 1.00% of the range" in _cells({**results, "interpolation_error": 0.01})
 
 
 @pytest.mark.parametrize(

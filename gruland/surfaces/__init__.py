@@ -3,23 +3,30 @@
 :mod:`~gruland.surfaces.settings` says what is wanted, :mod:`~gruland.surfaces.run_planes` and
 :mod:`~gruland.surfaces.losses` make of it what :func:`gruland.landscape.compute_surface` takes,
 :mod:`~gruland.surfaces.computation` calls that, and :mod:`~gruland.surfaces.results` writes what the run keeps.
+``python -m gruland.landscape`` is the command.
 """
 
-from gruland.surfaces.computation import surface_of
-from gruland.surfaces.losses import error_of_products, objective_of, reviews_of
-from gruland.surfaces.results import compute_run
-from gruland.surfaces.run_planes import plane_of, run_checkpoints, run_path
-from gruland.surfaces.settings import HOW_COMPUTED, Surface
+from __future__ import annotations
 
-__all__ = [
-    "HOW_COMPUTED",
-    "Surface",
-    "compute_run",
-    "error_of_products",
-    "objective_of",
-    "plane_of",
-    "reviews_of",
-    "run_checkpoints",
-    "run_path",
-    "surface_of",
-]
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "HOW_COMPUTED": "settings",
+    "Surface": "settings",
+    "compute_run": "results",
+    "error_of_products": "losses",
+    "objective_of": "losses",
+    "plane_of": "run_planes",
+    "reviews_of": "losses",
+    "run_checkpoints": "run_planes",
+    "run_path": "run_planes",
+    "surface_of": "computation",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -240,6 +240,6 @@ def import_everything() -> None:
         "zarr.codecs", "pandas", "torchmetrics", "scipy.stats", "datasets", "pyarrow.parquet", "contourpy",
         "gruland.train.job", "gruland.experiment", "gruland.callbacks", "gruland.surfaces", "gruland.study",
         "gruland.attack.__main__", "gruland.report.__main__", "gruland.report.landscapes.__main__",
-        "gruland.report.landscapes.compare", "gruland.landscape.__main__", "gruland.landscape.pictures",
+        "gruland.report.landscapes.compare", "gruland.surfaces.__main__", "gruland.landscape.pictures",
     ):  # fmt: skip
         import_module(module)
