@@ -22,6 +22,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 
 from gruland import attack, config, loggers, runs
+from gruland.arguments import check_whole
 from gruland.processes import Processes
 from gruland.task import Task
 
@@ -57,8 +58,7 @@ def build_trainer(
     clip, epochs, strategy = (node.get(key) for key in ("gradient_clip_val", "max_epochs", "strategy"))
     if isinstance(clip, int | float) and not clip > 0:  # Lightning would leave the gradients as they are
         raise ValueError(f"trainer.gradient_clip_val={clip}: expected a number above 0, or null")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
+    check_whole("trainer.max_epochs", epochs, 1)
 
     def build(node: DictConfig, **more: Any) -> pl.Trainer:
         if "plugins" not in node:
@@ -150,9 +150,9 @@ def check(cfg: DictConfig) -> None:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ValueError(f"{missing[0]} is missing: give {missing[0]}=...")
     config.check_keys(cfg)
-    _whole("seed", cfg.seed, 0)
+    check_whole("seed", cfg.seed, 0)
     if cfg.threads is not None:
-        _whole("threads", cfg.threads, 1)
+        check_whole("threads", cfg.threads, 1)
     if not str(cfg.experiment_name).strip() or "/" in str(cfg.experiment_name):
         raise ValueError(f"experiment_name={cfg.experiment_name}: expected the name of one folder")
     _writable(Path(cfg.output_dir))
@@ -174,11 +174,6 @@ def validate(*overrides: str) -> None:
     ]
     for words in product(*choices):
         check(config.compose(*words))
-
-
-def _whole(key: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
 
 
 def _writable(folder: Path) -> None:

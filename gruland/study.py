@@ -27,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gruland import runs
+from gruland.arguments import check_whole
 from gruland.exits import one_line_errors
 from gruland.files import read_json, remove_abandoned, write_json
 from gruland.orphans import terminate_with
@@ -60,8 +61,7 @@ class Settings:
             raise ValueError(f"stages={self.stages}: expected some of [{','.join(STAGES)}]")
         if not isinstance(self.regularizers, list) or not self.regularizers:
             raise ValueError(f"regularizers={self.regularizers}: expected a list, such as [none,zoneout]")
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(f"seeds={self.seeds}: expected a whole number of at least 1")
+        check_whole("seeds", self.seeds, 1)
         if not isinstance(self.paper_models, bool):
             raise ValueError(f"paper_models={self.paper_models}: expected true or false")
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from gruland.arguments import check_whole
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -58,8 +60,7 @@ class Workers(Generic[Task, Result]):
     """
 
     def __init__(self, function: Callable[[Task], Result], number: int = 1, engine: str = "local") -> None:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"workers={number}: expected a whole number of at least 1")
+        check_whole("workers", number, 1)
         if engine not in ENGINES:
             raise ValueError(f"engine={engine}: expected {' or '.join(ENGINES)}")
         self._function, self._number, self._engine = function, number, engine

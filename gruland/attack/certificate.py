@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from gruland import sampling
+from gruland.arguments import check_whole
 from gruland.attack.answers import WholeTexts, unavailable
 from gruland.attack.base import Outcome, Texts, Victim, score_forms
-from gruland.attack.threat import check_whole
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.data import Encoded, encode_texts

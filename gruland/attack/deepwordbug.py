@@ -7,11 +7,11 @@ from weakref import WeakKeyDictionary
 
 from rapidfuzz.distance import Levenshtein
 
+from gruland.arguments import check_whole
 from gruland.attack.base import Victim
 from gruland.attack.edits import Candidate, EditedText
 from gruland.attack.queries import QueryAttack
 from gruland.attack.search import Recipe
-from gruland.attack.threat import check_whole
 from gruland.perturbation import swaps
 
 

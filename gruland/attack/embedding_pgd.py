@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gruland.arguments import check_whole
 from gruland.attack import flags, verdict
 from gruland.attack.base import OpenVictim, Outcome, Outputs, Texts, Victim
 from gruland.attack.gradients import BATCH_TOKENS, Slope, opened, slope
-from gruland.attack.threat import Effort, Threat, check_whole
+from gruland.attack.threat import Effort, Threat
 from gruland.data.encoded import encode
 from gruland.evaluation import length_sorted_batches
 from gruland.progress import Progress

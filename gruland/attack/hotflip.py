@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gruland.arguments import check_whole
 from gruland.attack import flags
 from gruland.attack.base import OpenVictim, Outcome, Texts, Victim
 from gruland.attack.gradients import BATCH_TOKENS, opened, slope
-from gruland.attack.threat import Effort, Threat, check_number, check_whole
+from gruland.attack.threat import Effort, Threat, check_number
 from gruland.data.encoded import Encoded, encode
 from gruland.embedding import UNKNOWN
 from gruland.evaluation import length_sorted_batches

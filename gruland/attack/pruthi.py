@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gruland.arguments import check_whole
 from gruland.attack.base import Victim
 from gruland.attack.edits import Candidate, EditedText, different_words
 from gruland.attack.queries import QueryAttack
 from gruland.attack.search import Recipe
-from gruland.attack.threat import check_whole
 from gruland.perturbation import swaps
 
 

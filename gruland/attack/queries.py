@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from gruland.arguments import check_whole
 from gruland.attack.answers import ReusedStates, unavailable
 from gruland.attack.base import Outcome, Texts, Victim
 from gruland.attack.edits import Candidate
@@ -24,7 +25,7 @@ from gruland.attack.neighbours import (
     neighbours_file,
 )
 from gruland.attack.search import Answer, Found, Recipe, search, side_by_side
-from gruland.attack.threat import Effort, Threat, check_whole
+from gruland.attack.threat import Effort, Threat
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.files import file_hash

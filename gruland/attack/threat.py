@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.attack import flags as suspicions
 from gruland.attack import verdict
 from gruland.attack.base import Outcome, Outputs, RandomVictim, Texts, Victim, question, score_outputs
@@ -185,12 +186,6 @@ class Threat:
 
 def _counted(effort: Effort) -> dict[str, Sequence[int]]:
     return {name: values for name, values in effort._asdict().items() if values is not None}
-
-
-def check_whole(key: str, value: Any, least: int) -> None:
-    """Refuse all but whole numbers of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
 
 
 def check_number(key: str, value: Any, low: float, high: float) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gruland.arguments import check_whole
 from gruland.attack.base import Outcome, Texts, Victim, score_forms
 from gruland.attack.victims import ClassifierVictim
 from gruland.cache import cache_folder, cached, digest_of
@@ -51,9 +52,7 @@ class TypingErrors:
     def __post_init__(self) -> None:
         check(self.rate, self.mode)
         for key, low in (("reviews", 1), ("seed", 0), ("draws", 1), ("dropout_seed", 0)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{key}={value}: expected a whole number of at least {low}")
+            check_whole(key, getattr(self, key), low)
 
     def __call__(self, victim: Victim, texts: Texts) -> Outcome:
         """Scores on reviews as they are (``raw``), without all but letters (``stripped``), and ``perturbed``.

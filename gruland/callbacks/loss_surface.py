@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gruland import runs
+from gruland.arguments import check_whole
 
 if TYPE_CHECKING:
     import xarray
@@ -59,8 +60,7 @@ class LossSurface(pl.Callback):
             raise ValueError(
                 f"every_n_epochs={every_n_epochs}: expected a whole number of at least 1, or None"
             )
-        if batches < 1:
-            raise ValueError(f"batches={batches}: expected a whole number of at least 1")
+        check_whole("batches", batches, 1)
         self.surface = Surface() if surface is None else surface
         self.every_n_epochs, self.batches = every_n_epochs, batches
         self.surfaces: dict[Path, xarray.Dataset] = {}

@@ -18,6 +18,7 @@ import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from gruland.arguments import check_whole
 from gruland.cache import cache_folder, cached, content_hash, digest_of
 from gruland.data.batches import (
     WHOLE,
@@ -35,7 +36,7 @@ from gruland.data.corpus import Corpus, Source
 from gruland.data.encoded import Encoded, encode_texts
 from gruland.data.labels import Classes
 from gruland.data.overlap import letters
-from gruland.data.prepared import Prepared, Settings, check_text, check_whole, prepare
+from gruland.data.prepared import Prepared, Settings, check_text, prepare
 from gruland.data.sources import File, Reviews
 from gruland.data.splits import NAMES, Limit
 from gruland.embedding import Vocabulary
@@ -134,10 +135,10 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        check_whole("batch_size", batch_size, 1)
-        check_whole("eval_batch_size", eval_batch_size, 1)
-        check_whole("num_workers", num_workers, 0)
-        check_whole("seed", seed, 0)
+        check_whole("data.batch_size", batch_size, 1)
+        check_whole("data.eval_batch_size", eval_batch_size, 1)
+        check_whole("data.num_workers", num_workers, 0)
+        check_whole("data.seed", seed, 0)
         check_text("cache_dir", cache_dir)
         check_text("exclude", exclude)
         self.vocabulary = vocabulary

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gruland.arguments import check_whole
 from gruland.cache import digest_of
 from gruland.data import tokenizer
 from gruland.data.corpus import Corpus
@@ -58,13 +59,13 @@ class Settings:
         numbers = [f for f in given if isinstance(f, int | float) and not isinstance(f, bool)]
         if len(given) != 3 or len(numbers) != 3 or not all(0 < f < math.inf for f in numbers):
             raise ValueError(f"data.fractions={given}: expected three numbers above 0")
-        check_whole("split_seed", self.split_seed, 0)
-        check_whole("max_length", self.max_length, 1, "whole reviews")
+        check_whole("data.split_seed", self.split_seed, 0)
+        check_whole("data.max_length", self.max_length, 1, "whole reviews")
         limits = self.limit if isinstance(self.limit, Mapping) else {"train": self.limit}
         if unknown := sorted(map(str, limits.keys() - set(NAMES))):
             raise ValueError(f"data.limit names {', '.join(unknown)}: expected {', '.join(NAMES)}")
         for limit in limits.values():
-            check_whole("limit", limit, 1, "all reviews")
+            check_whole("data.limit", limit, 1, "all reviews")
 
     def key(self, source: str, source_hash: str, vocabulary_hash: str) -> str:
         """A hash of all that determines the encoded reviews; a file may be read in two ways: names count."""
@@ -72,15 +73,6 @@ class Settings:
         values["limit"] = dict(self.limit) if isinstance(self.limit, Mapping) else self.limit
         values["fractions"] = [float(f) for f in self.fractions]
         return digest_of(values, source, source_hash, vocabulary_hash, VERSION, tokenizer.VERSION)
-
-
-def check_whole(key: str, value: Any, least: int, null: str | None = None) -> None:
-    """Refuse all but whole numbers of at least ``least``, and None where ``null`` says what that means."""
-    if value is None and null:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        alternative = f", or null for {null}" if null else ""
-        raise ValueError(f"data.{key}={value}: expected a whole number of at least {least}{alternative}")
 
 
 def check_text(key: str, value: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.defence.base import SHIFT, Defended
 from gruland.defence.vectors import VectorDefence, norms, real_words, unit
 from gruland.regularizers import Draw
@@ -32,8 +33,7 @@ class FreeLB(VectorDefence):
     def __init__(self, epsilon: float = 5.0, step: float = 2.5, steps: int = 3) -> None:
         super().__init__(epsilon)
         self.step = check_strength(step, "step")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps={steps}: expected a whole number of at least 1")
+        check_whole("steps", steps, 1)
         self.steps = steps
 
     def losses(

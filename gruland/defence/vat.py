@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.cache import cache_folder, content_hash
 from gruland.data.corpus import Source
 from gruland.defence.base import SHIFT, Defended
@@ -55,8 +56,7 @@ class VAT(VectorDefence):
     ) -> None:
         super().__init__(epsilon)
         self.weight = check_strength(weight, "weight")
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"iterations={iterations}: expected a whole number of at least 1")
+        check_whole("iterations", iterations, 1)
         self.iterations, self.xi = iterations, check_strength(xi, "xi")
         if self.xi == 0:
             raise ValueError("xi=0: expected a number above 0")

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gruland.arguments import check_whole
 from gruland.files import atomic_path
 from gruland.landscape.objective import named_tensors
 
@@ -108,8 +109,7 @@ def random_directions(
 
 def check_draw(seed: int, normalization: str, vectors: str = "ignore") -> None:
     """Raise ValueError for a seed, normalization or treatment of vectors that :func:`random_directions` cannot take."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed={seed}: expected a whole number of at least 0")
+    check_whole("seed", seed, 0)
     for key, value, known in (
         ("normalization", normalization, NORMALIZATIONS),
         ("vectors", vectors, VECTORS),

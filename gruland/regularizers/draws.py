@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.kernels import philox
 
 _WORD, _CPU = 2**64 - 1, torch.device("cpu")
@@ -119,8 +120,7 @@ def draws_of(seed: int, count: int, keys: Tensor | Sequence[int] | np.ndarray | 
     Raises:
         ValueError: fewer than one draw.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"draws={count}: expected a whole number of at least 1")
+    check_whole("draws", count, 1)
     return [Draw(mix(seed, number), keys) for number in range(count)]
 
 

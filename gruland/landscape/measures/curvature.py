@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.landscape.measures.sharpness import mean_interval
 from gruland.progress import Progress
 from gruland.stats import Interval
@@ -296,8 +297,7 @@ def trace(
     Raises:
         ValueError: no sample, or a product that is not finite.
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples={samples}: expected a whole number of at least 1")
+    check_whole("samples", samples, 1)
     values, vectors = deflate or ((), ())
     flat = [torch.cat([v.reshape(-1).double() for v in vector.values()]).numpy() for vector in vectors]
     known = np.linalg.qr(np.array(flat).T)[0] if flat else np.zeros((operator.shape[0], 0))
@@ -347,8 +347,7 @@ def spectral_density(
             "'gruland[hessian]'"
         ) from None
     for name, value, least in (("steps", steps, 2), ("draws", draws, 1), ("points", points, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value}: expected a whole number of at least {least}")
+        check_whole(name, value, least)
     if boundaries is None:
         boundaries = extreme_eigenvalues(operator, seed, label=label)[:2]
     found = []

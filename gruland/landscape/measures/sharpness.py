@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.progress import Progress
 from gruland.stats import Interval, crossed_interval
 
@@ -263,8 +264,7 @@ def _finite(loss: Loss, parameters: Parameters) -> float:
 def _check(least: int = 1, **values: float) -> None:
     for name, value in values.items():
         if name in ("steps", "draws"):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value}: expected a whole number of at least {least}")
+            check_whole(name, value, least)
         elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(f"{name}={value}: expected a positive number")
 

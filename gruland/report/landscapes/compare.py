@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gruland.arguments import check_whole
 from gruland.config import CONF, unknown
 from gruland.files import remove_abandoned
 from gruland.progress import Progress
@@ -121,9 +122,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         if key not in SETTINGS:
             raise ValueError(f"{key} {unknown(key, list(SETTINGS))}")
     for key, least in (("directions", 1), ("curvature", 0)):
-        value = settings[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{key}={value}: expected a whole number of at least {least}")
+        check_whole(key, settings[key], least)
     for key in ("barriers", "paths"):
         if not isinstance(settings[key], bool):
             raise ValueError(f"{key}={settings[key]}: expected true or false")
