@@ -118,6 +118,17 @@ def typed(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports, comparisons and runs write everything but their pictures, which take most of the time."""
+    from gruland.report import attacks, figures
+
+    for room in (figures, attacks):
+        monkeypatch.setattr(room, "picture", lambda *words: figures.Picture(*words[:3], "<svg/>", b""))
+    monkeypatch.setattr("gruland.surfaces.results.write_pictures", lambda *_: None)
+    monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     """The package as it is published, built here."""

@@ -278,6 +278,7 @@ def run_at(home: str, code: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["without a home", "with a stale marker"])
 def test_import_without_network_and_data(tmp_path: Path, machine: str) -> None:
     cache = tmp_path / ".cache" / "textattack"

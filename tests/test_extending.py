@@ -34,7 +34,7 @@ Type = Callable[..., str]
 
 
 @pytest.fixture
-def here(typed: Any) -> Iterator[Type]:
+def here(typed: Any, undrawn: None) -> Iterator[Type]:
     """Commands in this process."""
 
     def run(module: str, *words: str) -> str:

@@ -379,7 +379,7 @@ def fresh_check() -> Iterator[None]:
     backend_module.failed_check.cache_clear()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_the_self_check_passes(precision: str, fresh_check: None) -> None:
     with torch.inference_mode():  # where an evaluation may first ask for a backend
         assert backend_module.failed_check(0, precision) is None
@@ -501,16 +501,10 @@ for precision, hidden in ast.literal_eval(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        [("bfloat16", 128)],
-        pytest.param([("float32", 20), ("bfloat16", 128), ("bfloat16", 136)], marks=pytest.mark.slow),
-    ],
-    ids=["one", "all"],
-)
-def test_the_kernels_compile_for_hopper(tmp_path: Path, kinds: list[tuple[str, int]]) -> None:
+@pytest.mark.slow
+def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
     """The compiler takes less than the interpreter does, and needs no GPU."""
+    kinds = [("float32", 20), ("bfloat16", 128), ("bfloat16", 136)]
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", COMPILE, repr(kinds)],

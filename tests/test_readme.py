@@ -84,6 +84,7 @@ FEW = {
 }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_commands_on_finished_runs(smoke_run, typed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = shutil.copytree(smoke_run.path, tmp_path / smoke_run.path.name)

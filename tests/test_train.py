@@ -15,6 +15,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from soak import children
 
 import gruland
 from gruland import files, runs
@@ -244,6 +245,7 @@ def test_a_killed_sweep_takes_its_jobs_along_and_the_same_command_goes_on(tmp_pa
     assert [path.exists() for path in half] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_terminated_sweep_takes_its_job_along(tmp_path):
     command = [sys.executable, "-m", "gruland.train", "experiment=smoke", f"output_dir={tmp_path}"]
     command += [
@@ -275,27 +277,19 @@ def test_a_terminated_sweep_takes_its_job_along(tmp_path):
     assert list(tmp_path.glob("*/*/checkpoints/last.ckpt")), "no job had begun"
 
 
-KILLED = """
-import os, signal
-from gruland.callbacks import MetricsFile
-from gruland.train.job import main
-
-def kill_in_the_third_epoch(self, trainer, *_):
-    if trainer.current_epoch == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-MetricsFile.on_train_batch_end = kill_in_the_third_epoch
-main()
-"""
-
-
-def test_a_killed_process_resumes(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_killed_process_resumes(tmp_path, monkeypatch):
     overrides = ("regularizer=zoneout", "trainer.max_epochs=4")
-    words = ["experiment=smoke", f"output_dir={tmp_path / 'killed'}", "threads=1", "attack=none"]
-    command = [sys.executable, "-c", KILLED, *words, "landscape.enabled=false", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
     cfg = plain(tmp_path / "killed", *overrides)
+
+    def kill_in_the_third_epoch(self, trainer, *_):
+        if trainer.current_epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsFile, "on_train_batch_end", kill_in_the_third_epoch, raising=False)
+        done = children.call(lambda: train(cfg) and 0)
+    assert done.status == -signal.SIGKILL, done.said
     run = runs.Run(runs.folder(cfg))
     assert run.resumption.exists()
     assert run.results["status"] == "running"  # it was killed midway
@@ -428,35 +422,32 @@ def test_the_first_epochs_loss_is_pinned(tmp_path):
 GOLDEN = 0.6871961
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    """A sweep as it is typed, one of whose two jobs fails: the working folder and what was said."""
-    folder = tmp_path_factory.mktemp("sweep")
+def in_a_process(*words):
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+    return SimpleNamespace(status=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_a_sweep_survives_a_failing_job_and_exits_with_1(typed, tmp_path, monkeypatch, launcher):
+    """Its records lie in the runs' folders, and nothing in the working folder."""
+    monkeypatch.chdir(tmp_path)
     words = ["experiment=smoke", "output_dir=my runs", "model.hidden_size=4", "data.limit=64,1000000"]
-    command = [
-        sys.executable,
-        "-m",
-        "gruland",
-        "train",
-        *words,
-        "landscape.enabled=false",
-        "attack=none",
-        "-m",
-    ]
-    return folder, subprocess.run(command, capture_output=True, text=True, cwd=folder)
-
-
-def test_a_sweep_survives_a_failing_job_and_exits_with_1(sweep):
-    folder, done = sweep
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "limit" in done.stderr
-    assert "(validation loss" in done.stdout  # of the only run that finished
-    said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in runs.find(folder)}
+    words += ["landscape.enabled=false", "attack=none", f"hydra/launcher={launcher}", "-m"]
+    done = (typed if launcher == "basic" else in_a_process)("gruland", "train", *words)
+    assert done.status == 1
+    assert "Traceback" not in done.err
+    assert "limit" in done.err
+    assert "(validation loss" in done.out  # of the only run that finished
+    found = runs.find(tmp_path)
+    said = {runs.Run(path).results["status"]: (path / "log.txt").read_text() for path in found}
     assert sorted(said) == ["failed", "finished"]
     assert "Traceback" in said["failed"]
     assert "ValueError: data.limit asks for 1000000" in said["failed"]
     assert "data: reviews, 64 of" in said["finished"]
+    assert [path.name for path in tmp_path.iterdir()] == ["my runs"]
+    assert (tmp_path / "my runs/smoke/multirun.yaml").is_file()
+    for path in found:
+        assert "experiment=smoke" in OmegaConf.load(path / ".hydra/overrides.yaml")
 
 
 @pytest.mark.parametrize(
@@ -499,14 +490,6 @@ def test_wrong_input_is_one_message_and_exit_status_1(typed, tmp_path, monkeypat
         assert f"{failed[0]}: failed: " in done.out
     else:
         assert {path.name for path in tmp_path.rglob("*")} <= {"three.csv", "runs"}
-
-
-def test_hydras_record_lies_in_the_runs_folder_and_nothing_in_the_working_folder(sweep):
-    folder, _ = sweep
-    assert [path.name for path in folder.iterdir()] == ["my runs"]
-    assert (folder / "my runs/smoke/multirun.yaml").is_file()
-    for path in runs.find(folder):
-        assert "experiment=smoke" in OmegaConf.load(path / ".hydra/overrides.yaml")
 
 
 @pytest.mark.parametrize(

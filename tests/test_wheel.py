@@ -20,6 +20,7 @@ def test_the_wheel_holds_the_configuration_and_the_sweeper(wheel: Path) -> None:
     assert "hydra_plugins/gruland_sweeper.py" in names
 
 
+@pytest.mark.slow
 def test_the_wheel_starts_in_an_empty_folder(installed: Any, tmp_path: Path) -> None:
     done = installed(
         "-m", "gruland", "validate", "experiment=smoke", "regularizer=zoneout,none", cwd=tmp_path
