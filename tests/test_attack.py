@@ -40,7 +40,7 @@ EXAMPLE = (
     "I didn't even want to watch this movie after reading Maltin's review and one and a half star rating. "
     "I watched it anyway on the advice of my son and found it much better than I expected..."
 )
-SAMPLES = 1500
+SAMPLES = 800
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
 import pytest
 import torch
+from soak import children
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -170,19 +168,6 @@ def counting(evaluate, calls):
     return counted
 
 
-PROGRAM = """
-import sys, time, torch
-from gruland.landscape import compute_surface
-parameters = {"w": torch.zeros(1, 2, dtype=torch.float64)}
-directions = [{"w": torch.tensor([row], dtype=torch.float64)} for row in ([1.0, 0.0], [0.0, 1.0])]
-def evaluate(moved):
-    time.sleep(float(sys.argv[2]))
-    x, y = moved["w"][0]
-    return torch.stack([x + 10 * y**3, x + 10 * y**3 + 1]), torch.tensor([True, False])
-compute_surface(evaluate, parameters, directions, size=(9, 5), path=sys.argv[1])
-"""
-
-
 def cells_done(path):
     try:
         return int(load_surface(path, partial=True).done.sum())
@@ -190,21 +175,31 @@ def cells_done(path):
         return 0
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_killed_computation_resumes_and_ends_with_the_same_numbers(tmp_path):
     """No package survives being killed: what is on disk is lost, or taken for complete."""
     path = tmp_path / "surface.zarr"
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(path)]
-    process = subprocess.Popen([*command, "0.15"])
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    parameters = {"w": torch.zeros(1, 2, dtype=torch.float64)}
+    directions = [{"w": torch.tensor([row], dtype=torch.float64)} for row in ([1.0, 0.0], [0.0, 1.0])]
+
+    def compute(before):
+        def evaluate(moved):
+            before()
+            x, y = moved["w"][0]
+            return torch.stack([x + 10 * y**3, x + 10 * y**3 + 1]), torch.tensor([True, False])
+
+        return compute_surface(evaluate, parameters, directions, size=(9, 5), path=path)
+
+    def die_in_the_middle():
+        time.sleep(0.15)
         if cells_done(path) > 3:
-            break
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended = children.call(lambda: compute(die_in_the_middle) and 0)
+    assert ended.status == -signal.SIGKILL, ended.said
     assert not path.exists()  # nothing unfinished passes for a surface
     assert 3 < cells_done(path) < 45
-    subprocess.run([*command, "0"], check=True)
+    compute(lambda: None)
     surface = load_surface(path)
     expected = surface.alpha + 10 * surface.beta**3 + 0.5
     np.testing.assert_allclose(

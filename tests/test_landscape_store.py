@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from soak import children
 from torch import nn
 from torch.func import functional_call
 
@@ -496,40 +495,20 @@ def test_workers_give_the_same_bits(tmp_path):
         same(surface, whole)
 
 
-WORKER = """
-import sys, time, torch
-from pathlib import Path
-import numpy as np
-from gruland.landscape import compute_surface
-
-folder = Path(sys.argv[1])
-log = open(folder / "log", "a", buffering=1)
-
-def evaluate(parameters):
-    x, y = parameters["w"][0].tolist()
-    time.sleep(0.02)
-    log.write(f"{x!r} {y!r}\\n")
-    loss = np.tanh(3 * x) + y**2 + 0.3 * x * y**3
-    return loss + torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64), torch.tensor([1.0, 0.0, x > 0.25])
-
-evaluate.about = {}
-unit = torch.eye(2, dtype=torch.float64)
-compute_surface(evaluate, {"w": torch.tensor([[0.25, -0.5]], dtype=torch.float64)},
-                [{"w": unit[:1]}, {"w": unit[1:]}], path=folder / "s.zarr", size=(25, 24), tolerance=0.01)
-"""
-
-
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_killed_process_s_work_is_kept_and_finished_by_the_next(tmp_path):
     path, options, undisturbed = tmp_path / "s.zarr", {"size": (25, 24), "tolerance": 0.01}, Wavy()
     whole = compute_surface(undisturbed, PLANE, UNIT, **options)
-    process = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)])
-    deadline = time.monotonic() + 600
-    while len(list(tmp_path.glob("s.answers-*/*.npz"))) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
+
+    def die_after_three_answers(calls):
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        if len(list(tmp_path.glob("s.answers-*/*.npz"))) >= 3:
+            (tmp_path / "log").write_text("\n".join(f"{x!r} {y!r}" for x, y in killed.calls))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = Wavy(before=die_after_three_answers)
+    ended = children.call(lambda: compute_surface(killed, PLANE, UNIT, path=path, **options) and 0)
+    assert ended.status == -signal.SIGKILL, ended.said
     kept = len(list(tmp_path.glob("s.answers-*/*.npz")))
     own = Wavy()
     same(compute_surface(own, PLANE, UNIT, path=path, **options), whole)
