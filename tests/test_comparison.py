@@ -309,6 +309,15 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
         assert result["values"][model.label]["estimate"] == pytest.approx(np.mean(values), rel=1e-6)
 
 
+@pytest.fixture
+def rough(monkeypatch):
+    """Hessians are measured with few products: it is about which are computed, and when."""
+    few = {"EIGENVALUES": 2, "PROBES": 2, "STEPS": 8, "DRAWS": 1, "PERTURBATIONS": 2}
+    for name, number in few.items():
+        monkeypatch.setattr(f"gruland.report.landscapes.hessians.{name}", number)
+
+
+@pytest.mark.usefixtures("rough")
 def test_a_changed_model_is_measured_anew(trained, tmp_path):
     """What is kept belongs to the weights that it was computed of."""
     from gruland.report.landscapes.measurements import benches
@@ -326,6 +335,7 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
     assert bench.curvature(4)["eigenvalues"] == pytest.approx(before["eigenvalues"])
 
 
+@pytest.mark.usefixtures("rough")
 def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
     from gruland.report.landscapes.measurements import benches

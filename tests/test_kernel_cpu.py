@@ -468,7 +468,7 @@ def fresh(monkeypatch, tmp_path):
     binding.compiled.cache_clear()
 
 
-@pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("architecture", ["x86-64", pytest.param("x86-64-v3", marks=pytest.mark.slow)])
 def test_other_instruction_sets(architecture, fresh, monkeypatch, threads):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("needs an x86-64 processor")

@@ -366,7 +366,7 @@ def test_wrong_layers(where):
             final_states(*stack._replace(layers=layers))
 
 
-@pytest.mark.parametrize("architecture", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("architecture", ["x86-64", pytest.param("x86-64-v3", marks=pytest.mark.slow)])
 def test_other_instruction_sets(architecture, monkeypatch, tmp_path, threads):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("needs an x86-64 processor")
