@@ -175,6 +175,13 @@ def _without_former(settings: Any, key: str) -> Any:
     return kept
 
 
+def has(cfg: DictConfig, key: str) -> bool:
+    """Whether a configuration has a dotted key, be its value null: ``has(cfg, "defence.unlabelled")``."""
+    group, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, group) if group else cfg
+    return OmegaConf.is_dict(parent) and name in parent
+
+
 def searching(folder: str | None) -> list[str]:
     """The words by which Hydra finds groups in a folder of the user's, too (``--config-dir``)."""
     return [f"hydra.searchpath=['file://{_escaped(str(Path(folder).absolute()))}']"] if folder else []

@@ -20,27 +20,30 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
 
-from gruland import runs
+from gruland import config, runs, trust
 from gruland.arguments import check_whole
 from gruland.exits import one_line_errors
 from gruland.files import read_json, remove_abandoned, write_json
 from gruland.orphans import terminate_with
 from gruland.progress import clock
+from gruland.report import commands
 from gruland.report.choice import best
-from gruland.report.models import RATE, REGULARIZER, UNITS, Model, Place, by_place, place_of
+from gruland.report.models import RATE, UNITS, Model, by_place, models, place_of
 from gruland.report.paper import MODELS
 
 STAGES = ("sweep", "select", "repeat", "landscape", "attack", "report")
 #: The trainings only train: the chosen models are measured in stages of their own.
 _TRAINING_ALONE = ("landscape.enabled=false", "attack=none")
-#: The keys that make a model of the grid.
-_OF_CELL = ("regularizer", "regularizer.rate", "model.hidden_size", "seed")
+#: The keys that make a model of a grid, whatever else the grid has.
+_OF_CELL = ("regularizer", RATE, UNITS, "seed")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class Settings:
         check_whole("seeds", self.seeds, 1)
         if not isinstance(self.paper_models, bool):
             raise ValueError(f"paper_models={self.paper_models}: expected true or false")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model of study.json.
+
+    Attributes:
+        label: for instance ``Zoneout 0.1, H=128``.
+        words: what its trainings are told besides the study's own words.
+    """
+
+    label: str
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,29 +113,45 @@ class Study:
         """
         found = [r for r in self.finished() if place_of(r).regularizer in self.settings.regularizers]
         if not found:
-            raise ValueError(f"{self.folder} holds no finished run: add the stage sweep")
-        why = {cell: ["the best of its regularizer"] for cell in best_places(found)}
-        for cell in MODELS if self.settings.paper_models else ():
-            why.setdefault(cell, []).append("the paper's")
-        models = [{**cell._asdict(), "why": " and ".join(why[cell])} for cell in sorted(why, key=by_place)]
-        write_json(self.folder / "study.json", {"overrides": list(self.overrides), "models": models})
-        for cell in self.chosen():
-            print(f"  {cell.label}: {' and '.join(why[cell])}")
+            raise ValueError(f"{self.folder} holds no finished run of these settings: add the stage sweep")
+        wanted = [
+            (
+                model.place,
+                model.label,
+                self._words(next(iter(model.runs.values()))),
+                "the best of its regularizer",
+            )
+            for model in best_models(found)
+        ]
+        if self.settings.paper_models:
+            wanted += [(place, place.label, commands.of_place(place), "the paper's") for place in MODELS]
+        chosen: dict[str, dict[str, Any]] = {}
+        for place, label, words, why in sorted(wanted, key=lambda one: by_place(one[0])):
+            # By the name of its run: the paper's model may be the best one.
+            entry = {**place._asdict(), "label": label, "words": words, "why": why}
+            known = chosen.setdefault(runs.name(self.configuration(words)), entry)
+            if known is not entry:
+                known["why"] += f" and {why}"
+        write_json(
+            self.folder / "study.json", {"overrides": list(self.overrides), "models": list(chosen.values())}
+        )
+        for entry in chosen.values():
+            print(f"  {entry['label']}: {entry['why']}")
 
     def repeat(self) -> None:
         """Train the chosen models with every seed."""
-        for cell in self.chosen():
-            if self._missing(cell):
-                words = [word for word, parsed in self._parsed if parsed.key_or_group not in _OF_CELL]
-                self._train(*words, *_words(cell), f"seed={','.join(map(str, self.seeds))}")
+        for model in self.chosen():
+            if not all(map(_results, self.trainings(model))):
+                self._train(*self._common, *model.words, f"seed={','.join(map(str, self.seeds))}")
 
     def landscape(self) -> None:
-        """Compute the loss surfaces of the chosen models' runs."""
-        self._run("gruland.landscape", *self._measured())
+        """Compute the loss surfaces of the chosen models' runs, with what the words of the study say of them."""
+        self._run("gruland.landscape", *self._measured(), *self._of_group("landscape"))
 
     def attack(self) -> None:
         """Attack the chosen models' runs, with what the words of the study say of attacks."""
-        self._run("gruland.attack", *self._measured(), *self._attacks())
+        attacks = f"attack={_listed(self._composed.hydra.runtime.choices['attack'])}"
+        self._run("gruland.attack", *self._measured(), attacks, *self._of_group("attack."))
 
     def report(self) -> None:
         """Write report.html and report.md; where the trainings went to Weights & Biases, they go there, too."""
@@ -139,12 +171,13 @@ class Study:
         first = int(self._composed.seed)
         return list(range(first, first + self.settings.seeds))
 
-    def finished(self, cell: Place | None = None) -> list[runs.Run]:
-        """The finished runs of the study, or of one model."""
-        found = [runs.Run(path) for path in runs.folders(self.folder, "results.json")]
-        return [run for run in found if _is_finished(run) and cell in (None, place_of(run))]
+    def finished(self) -> list[runs.Run]:
+        """The finished runs of the study's own settings: they differ in what the study varies and in nothing else."""
+        found = [_run(path, self._allow) for path in runs.folders(self.folder, "results.json")]
+        settled = self._settled(runs.flat(runs.identity(self.configuration([]))))
+        return [run for run in found if _results(run) and self._settled(_settings(run)) == settled]
 
-    def chosen(self) -> list[Place]:
+    def chosen(self) -> list[Chosen]:
         """The models of study.json.
 
         Raises:
@@ -155,9 +188,23 @@ class Study:
             raise ValueError(f"{path} is not there, which says what was chosen: add the stage select")
         chosen = read_json(path)
         try:
-            return [Place(**{name: model[name] for name in Place._fields}) for model in chosen["models"]]
+            return [
+                Chosen(str(model["label"]), tuple(map(str, model["words"]))) for model in chosen["models"]
+            ]
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} does not say what was chosen: add the stage select") from error
+
+    def trainings(self, model: Chosen) -> list[runs.Run]:
+        """The run of each seed of a chosen model, finished or not."""
+        return [self.training([*model.words, f"seed={seed}"]) for seed in self.seeds]
+
+    def training(self, words: Sequence[str]) -> runs.Run:
+        """The run of a training with these words besides the study's own, finished or not."""
+        return _run(_folder(tuple(self._common), tuple(words)), self._allow)
+
+    def configuration(self, words: Sequence[str]) -> DictConfig:
+        """The configuration of a training with these words besides the study's own, without Hydra's part."""
+        return _configuration(tuple(self._common), tuple(words))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -183,13 +230,8 @@ class Study:
         return "\n".join(_estimated(self))
 
     @cached_property
-    def _composed(self) -> Any:
+    def _composed(self) -> DictConfig:
         """The configuration that the trainings have in common, with Hydra's own part."""
-        from hydra import compose, initialize_config_dir
-        from hydra.core.global_hydra import GlobalHydra
-
-        from gruland import config
-
         for word, parsed in self._parsed:
             if parsed.key_or_group == "defence" and parsed.is_sweep_override():
                 raise ValueError(
@@ -197,19 +239,56 @@ class Study:
                 )
         fixed = [word for word, parsed in self._parsed if not parsed.is_sweep_override()]
         config.compose(*fixed)  # its errors are the ones to show
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            return compose("train", fixed, return_hydra_config=True)
+        return _compose(*fixed)
 
     @cached_property
     def _parsed(self) -> list[tuple[str, Any]]:
-        from gruland import config
-
         return list(zip(self.overrides, config.parse(self.overrides), strict=True))
 
-    def _missing(self, cell: Place) -> list[int]:
-        """The seeds without a finished run."""
-        return sorted(set(self.seeds) - {run.results["seed"] for run in self.finished(cell)})
+    @property
+    def _common(self) -> list[str]:
+        """The words that every training has."""
+        return [
+            word
+            for word, parsed in self._parsed
+            if not parsed.is_sweep_override() and parsed.key_or_group not in _OF_CELL
+        ]
+
+    @cached_property
+    def grids(self) -> dict[str, Mapping[str, Sequence[Any]]]:
+        """From each regularizer to what its sweep tries: from keys of the configuration to their values."""
+        composed = {name: self.configuration([f"regularizer={name}"]) for name in self.settings.regularizers}
+        return {name: config.instantiate(cfg.regularizer).grid for name, cfg in composed.items()}
+
+    @cached_property
+    def _allow(self) -> tuple[str, ...]:
+        """The classes that the study's own words name."""
+        composed = [self.configuration([f"regularizer={name}"]) for name in self.settings.regularizers]
+        return tuple(target for cfg in composed for target in trust.targets(cfg))
+
+    def _settled(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a model's settings, by dotted key, that the study does not vary."""
+        swept = [parsed.key_or_group for _, parsed in self._parsed if parsed.is_sweep_override()]
+        varied = {*_OF_CELL, *swept, *(key for grid in self.grids.values() for key in grid)}
+        return {
+            key: value
+            for key, value in settings.items()
+            if not any(key == one or key.startswith(f"{one}.") for one in varied)
+        }
+
+    def _words(self, run: runs.Run) -> list[str]:
+        """What tells a run's model from the study's own settings: all axes of its grid, and whatever else differs.
+
+        An axis that is not named would be swept again.
+        """
+        place = place_of(run)
+        named = {RATE, UNITS, *self.grids[place.regularizer]}
+        usual = runs.flat(runs.identity(self.configuration([f"regularizer={place.regularizer}"])))
+        return [f"regularizer={place.regularizer}"] + [
+            f"{'' if key in usual else '++'}{key}={commands.text(value)}"
+            for key, value in _settings(run).items()
+            if key in named or (value != usual.get(key) and key != "seed")
+        ]
 
     def _measured(self) -> list[str]:
         """The folders of the chosen models' runs.
@@ -217,17 +296,19 @@ class Study:
         Raises:
             ValueError: there is none.
         """
-        found = [
-            run for cell in self.chosen() for run in self.finished(cell) if run.results["seed"] in self.seeds
-        ]
+        found = [run for model in self.chosen() for run in self.trainings(model) if _results(run)]
         if not found:
             raise ValueError(f"{self.folder} holds no finished run of a chosen model: add the stage repeat")
         return [str(run.path) for run in found]
 
-    def _attacks(self) -> list[str]:
-        """The words of the study that speak of attacks, as the command takes them."""
-        words = [f"attack={_listed(self._composed.hydra.runtime.choices['attack'])}"]
-        return words + [word for word in self.overrides if word.startswith("attack.")]
+    def _of_group(self, start: str) -> list[str]:
+        """The words of the study whose key begins so, as a command on finished runs takes them."""
+        return [
+            word
+            for word, parsed in self._parsed
+            if parsed.key_or_group.startswith((start, "hydra.searchpath"))
+            and parsed.key_or_group != "landscape.enabled"
+        ]
 
     def _train(self, *words: str) -> None:
         self._run("gruland.train", *words, *_TRAINING_ALONE, "-m")
@@ -246,37 +327,74 @@ class StageFailed(Exception):
         return int(self.args[0])
 
 
-def best_places(found: Iterable[runs.Run]) -> list[Place]:
+def best_models(found: Iterable[runs.Run]) -> list[Model]:
     """Of each regularizer the model of least validation loss, see :mod:`gruland.report.choice`.
 
     Args:
         found: finished runs that may be compared with each other.
     """
-    models: dict[Place, dict[int, runs.Run]] = {}
-    for run in found:
-        models.setdefault(place_of(run), {})[run.results["seed"]] = run
-    names = (REGULARIZER, RATE, UNITS)
-    chosen = best(Model(dict(zip(names, place, strict=True)), seeds) for place, seeds in models.items())
-    return sorted((choice.model.place for choice in chosen.values()), key=by_place)
+    return [choice.model for choice in best(models(found)).values()]
 
 
-def _is_finished(run: runs.Run) -> bool:
-    """Whether the run is finished; one whose results cannot be read is not."""
+@cache
+def _configuration(common: tuple[str, ...], words: tuple[str, ...]) -> DictConfig:
+    keys = {word: parsed.key_or_group for word, parsed in zip(words, config.parse(words), strict=True)}
+    settings = [word for word, key in keys.items() if "." in key or key == "seed"]
+    cfg = DictConfig(_plain(*common, *(word for word in words if word not in settings)))
+    for parsed in config.parse(settings):  # in place: to compose takes a quarter of a second
+        OmegaConf.update(cfg, parsed.key_or_group, parsed.value())
+    return cfg
+
+
+@cache
+def _folder(common: tuple[str, ...], words: tuple[str, ...]) -> Path:
+    return runs.folder(_configuration(common, words))
+
+
+@cache
+def _run(path: Path, allow: tuple[str, ...]) -> runs.Run:
+    """A run's folder; its configuration is read once."""
+    return runs.Run(path, allow)
+
+
+@cache
+def _settings(run: runs.Run) -> dict[str, Any]:
+    """The settings that determine a run's model, by dotted key; none where they cannot be read."""
     try:
-        return run.results.get("status") == "finished"
+        return runs.flat(runs.identity(run.config))
     except (OSError, ValueError):
-        return False
+        return {}
+
+
+def _results(run: runs.Run) -> dict[str, Any]:
+    """The results of a finished run; nothing of another one, or where they cannot be read."""
+    try:
+        return run.results if run.results.get("status") == "finished" else {}
+    except (OSError, ValueError):
+        return {}
+
+
+@cache
+def _compose(*words: str) -> DictConfig:
+    """A training's configuration as Hydra composes it, with its interpolations and with Hydra's own part."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        return compose("train", list(words), return_hydra_config=True)
+
+
+@cache
+def _plain(*words: str) -> dict[str, Any]:
+    """The same without Hydra's own part, as plain data."""
+    plain: Any = OmegaConf.to_container(_compose(*words), resolve=False)
+    return {key: value for key, value in plain.items() if key != "hydra"}
 
 
 def _mean(values: Iterable[float]) -> float:
     known = list(values)
     return math.fsum(known) / len(known)
-
-
-def _words(cell: Place) -> list[str]:
-    """What selects a model of the grid on a training's command line."""
-    words = [f"regularizer={cell.regularizer}", f"model.hidden_size={cell.hidden_size}"]
-    return [*words, f"regularizer.rate={cell.rate:g}"] if cell.rate else words
 
 
 def _listed(choice: Any) -> str:
@@ -303,62 +421,54 @@ def _estimated(study: Study) -> list[str]:
             lines.append(f"  {stage:<10}{len(jobs)} {what}; how long is known after the first")
             guessed = True
             continue
-        took = sum(time_of(cell) for cell in jobs)
+        took = sum(map(time_of, jobs))
         seconds += took
         lines.append(f"  {stage:<10}{len(jobs)} {what}, about {clock(took)}")
     whole = f"about {clock(seconds)}" if seconds else "not known yet"
     return [*lines, f"  in all    {whole}{' and what is not known yet' if guessed and seconds else ''}"]
 
 
-def _jobs(study: Study, stage: str) -> list[Place] | None:
-    """The models that a stage has still to train or to measure; None where that is not known yet."""
+def _jobs(study: Study, stage: str) -> list[int] | None:
+    """The hidden units of each model that a stage has still to train or to measure; None where not known yet."""
     if stage in ("select", "report"):
         return []
     if stage == "sweep":
-        return [cell for cell in _grid(study) if not study.finished(cell)]
+        grid = [words for name in study.settings.regularizers for words in _grid(study, name)]
+        return [_units(study, words) for words in grid if not _results(study.training(words))]
     try:
         chosen = study.chosen()
     except ValueError:
         return None
-    if stage == "repeat":
-        return [cell for cell in chosen for _ in study._missing(cell)]
-    done = {"landscape": "landscape", "attack": "attacks"}[stage]
-    measured = [run for cell in chosen for run in study.finished(cell) if done in run.results]
-    return [cell for cell in chosen for _ in study.seeds][len(measured) :]
+    done = {"repeat": "status", "landscape": "landscape", "attack": "attacks"}[stage]
+    return [
+        _units(study, model.words)
+        for model in chosen
+        for run in study.trainings(model)
+        if done not in _results(run)
+    ]
 
 
-def _grid(study: Study) -> list[Place]:
-    """The models of the sweep."""
-    given = {parsed.key_or_group: parsed for _, parsed in study._parsed}
-
-    def values(key: str, usual: Any) -> list[Any]:
-        if key not in given:
-            return list(usual)
-        swept = given[key].is_sweep_override()
-        return list(given[key].sweep_iterator()) if swept else [given[key].value()]
-
-    cells = []
-    for name in study.settings.regularizers:
-        grid = _axes(study, name)
-        sizes = values("model.hidden_size", grid.get("model.hidden_size"))
-        rates = values("regularizer.rate", grid["regularizer.rate"]) if "regularizer.rate" in grid else [0]
-        cells += [Place(name, float(rate), int(size)) for rate in rates for size in sizes]
-    return cells
+def _units(study: Study, words: Sequence[str]) -> int:
+    return int(study.configuration(words).model.hidden_size)
 
 
-def _axes(study: Study, regularizer: str) -> Mapping[str, Sequence[Any]]:
-    """The grid of a regularizer: from keys of the configuration to their values."""
-    from gruland import config
+def _grid(study: Study, regularizer: str) -> list[list[str]]:
+    """What tells each training of a regularizer's sweep from the study's own settings."""
+    chosen = study.configuration([f"regularizer={regularizer}"])
+    axes = {key: [f"{key}={value}" for value in values] for key, values in study.grids[regularizer].items()}
+    for word, parsed in study._parsed:
+        key = parsed.key_or_group
+        if key == "regularizer" or (key.startswith("regularizer.") and not config.has(chosen, key)):
+            continue
+        if parsed.is_discrete_sweep():
+            axes[key] = [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+        elif key in (*_OF_CELL, *axes):
+            axes[key] = [word]
+    return [[f"regularizer={regularizer}", *words] for words in product(*axes.values())]
 
-    chosen = config.compose(f"regularizer={regularizer}")
-    return {
-        "model.hidden_size": [chosen.model.hidden_size],
-        **config.instantiate(chosen.regularizer).grid,
-    }
 
-
-def _pace(study: Study, stage: str) -> Callable[[Place], float] | None:
-    """From a model to the seconds that a stage takes for it; None where no run of the study has told yet.
+def _pace(study: Study, stage: str) -> Callable[[int], float] | None:
+    """From a model's hidden units to the seconds that a stage takes for it; None where no run has told yet.
 
     A training takes as long as those of the study did, more with more units: stock layers of 64, 128, 256 units take
     1 : 2 : 5. Trainings run side by side.
@@ -371,12 +481,12 @@ def _pace(study: Study, stage: str) -> Callable[[Place], float] | None:
         ]
         launcher = study._composed.hydra.launcher
         side_by_side = max(1, int(launcher.get("n_jobs", 1)))
-        return (lambda cell: _mean(known) * cell.hidden_size**1.15 / side_by_side) if known else None
+        return (lambda units: _mean(known) * units**1.15 / side_by_side) if known else None
     entries = [run.results.get("landscape") or {} for run in study.finished()]
     if stage == "attack":
         entries = [entry for run in study.finished() for entry in (run.results.get("attacks") or {}).values()]
     seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
-    return (lambda cell: _mean(seconds)) if seconds else None
+    return (lambda units: _mean(seconds)) if seconds else None
 
 
 # ---- the command ----
@@ -422,10 +532,7 @@ def parse(words: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-
-    from gruland import config
 
     if wrong := [word for word in words if word.startswith("-")]:
         raise ValueError(f"{wrong[0]}: expected key=value; a study sweeps by itself")

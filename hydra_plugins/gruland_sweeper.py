@@ -51,6 +51,7 @@ class GridSweeper(Sweeper):
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each job, the longest jobs first: they keep every worker busy to the end."""
+        from gruland.config import has
         from gruland.sweep import KINDS, cost
 
         arguments = [re.sub(rf"^\+\+(?=({'|'.join(KINDS)})\.)", "", line) for line in arguments]
@@ -65,7 +66,7 @@ class GridSweeper(Sweeper):
         jobs, used = [], set()
         for choice in _split(swept):
             cfg = self._chosen([*fixed, *choice])
-            absent = [line for line in settings if OmegaConf.select(cfg, line.partition("=")[0]) is None]
+            absent = [line for line in settings if not has(cfg, line.partition("=")[0])]
             known = [line for line in rest if line not in absent]
             used |= set(known)
             jobs += self._grid(self._chosen([*choice, *known]), [*choice, *known])

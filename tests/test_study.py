@@ -10,26 +10,40 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from soak import children
 
 from gruland import study
+from gruland.config import compose
 from gruland.files import atomic_path, write_json
 from gruland.report.models import Place as Cell
 from gruland.report.paper import MODELS
-from gruland.runs import Run
+from gruland.runs import Run, name
 
 SIZES, RATES = (256, 128, 64), (0.05, 0.1, 0.5)
 GRID = [Cell("none", 0.0, size) for size in SIZES]
 GRID += [Cell(name, rate, size) for name in ("zoneout", "dropconnect") for rate in RATES for size in SIZES]
 
 
-def finish(folder: Path, cell: Cell, seed: int, loss: float, **more: Any) -> Path:
-    """A finished run's folder, as far as a study reads it."""
-    path = folder / f"{cell.regularizer}-{cell.rate:g}-h{cell.hidden_size}-s{seed}"
+composed = cache(compose)
+
+
+def finish(folder: Path, cell: Cell, seed: int, loss: float, *words: str, **settings: Any) -> Path:
+    """A finished run's folder, as far as a study reads it.
+
+    Args:
+        words: of its training besides ``experiment=smoke`` and the cell's.
+        settings: of its regularizer besides the rate.
+    """
+    cfg: DictConfig = composed("experiment=smoke", f"regularizer={cell.regularizer}", *words).copy()
+    cfg.model.hidden_size, cfg.seed = cell.hidden_size, seed
+    cfg.regularizer.update({**({"rate": cell.rate} if cell.rate else {}), **settings})
+    path = folder / name(cfg)
     scores = {split: {"loss": loss, "loss_se": 0.01} for split in ("train", "validation", "test")}
     results = {
         "schema": 1,
@@ -40,9 +54,9 @@ def finish(folder: Path, cell: Cell, seed: int, loss: float, **more: Any) -> Pat
         "model": cell._asdict(),
         "metrics": {"best": scores, "last": scores},
         "training": {"seconds": 10.0, "epochs": 5, "best_epoch": 5},
-        **more,
     }
     path.mkdir(parents=True, exist_ok=True)
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
     write_json(path / "results.json", results)
     return path
 
@@ -109,13 +123,13 @@ def test_a_report_goes_where_the_trainings_went(tmp_path: Path, commands: Comman
 
 
 def test_a_second_time_trains_nothing_but_what_is_missing(tmp_path: Path, commands: Commands) -> None:
-    run(tmp_path, "stages=[sweep,select,repeat]", "seeds=2")
+    run(tmp_path, "stages=[sweep,select,repeat]", "seeds=2", "regularizers=[zoneout]")
     commands.lines.clear()
-    run(tmp_path, "stages=[repeat]", "seeds=2")
+    run(tmp_path, "stages=[repeat]", "seeds=2", "regularizers=[zoneout]")
     assert commands.lines == []
-    (missing,) = (tmp_path / "smoke").glob("zoneout-0.1-h128-s1")
+    (missing,) = (tmp_path / "smoke").glob("zoneout-0.1-h128-s1-*")
     (missing / "results.json").unlink()
-    run(tmp_path, "stages=[repeat]", "seeds=2")
+    run(tmp_path, "stages=[repeat]", "seeds=2", "regularizers=[zoneout]")
     assert len(commands.lines) == 1
     assert {"regularizer=zoneout", "regularizer.rate=0.1", "model.hidden_size=128", "seed=0,1"} <= set(
         commands.lines[0][1]
@@ -127,11 +141,11 @@ def test_stages_run_alone_and_say_what_they_lack(
 ) -> None:
     for stage, message in (("select", "add the stage sweep"), ("landscape", "add the stage select")):
         with pytest.raises(SystemExit):
-            run(tmp_path, f"stages=[{stage}]")
+            run(tmp_path, f"stages=[{stage}]", "regularizers=[zoneout]")
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1
-    run(tmp_path, "stages=[sweep]")
+    run(tmp_path, "stages=[sweep]", "regularizers=[zoneout]")
     run(tmp_path, "stages=[select,report]", "paper_models=false", "regularizers=[zoneout]")
     assert commands.modules == ["gruland.train", "gruland.report"]
     assert len(json.loads((tmp_path / "smoke" / "study.json").read_text())["models"]) == 1
@@ -150,21 +164,23 @@ def test_the_choice_is_by_the_mean_over_shared_seeds_and_never_by_the_luckiest(t
     for cell, values in losses.items():
         for seed, loss in enumerate(values):
             found.append(Run(finish(tmp_path, cell, seed, loss)))
-    assert study.best_places(found) == [steady]
+    assert [model.place for model in study.best_models(found)] == [steady]
 
 
 def test_what_it_will_take_is_said_before(
     tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path, "seeds=2", "stages=[sweep,select,repeat]")
+    run(tmp_path, "seeds=2", "stages=[sweep,select,repeat]", "regularizers=[zoneout]")
     first = capsys.readouterr().out
-    assert "sweep     21 trainings; how long is known after the first" in first
+    assert "sweep     9 trainings; how long is known after the first" in first
     assert "repeat    follows from the choice" in first
-    for path in sorted((tmp_path / "smoke").glob("zoneout-*-h256-s0"))[:2]:
+    for path in sorted((tmp_path / "smoke").glob("zoneout-*-h256-s0-*"))[:2]:
         (path / "results.json").unlink()
     assert (
         "sweep     2 trainings, about 00:"
-        in study.parse(["experiment=smoke", f"output_dir={tmp_path}", "seeds=2"]).estimate()
+        in study.parse(
+            ["experiment=smoke", f"output_dir={tmp_path}", "seeds=2", "regularizers=[zoneout]"]
+        ).estimate()
     )
 
 
@@ -172,7 +188,7 @@ def test_a_stage_that_fails_ends_the_study_with_its_status(
     tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands.status = 3
-    assert run(tmp_path) == 3
+    assert run(tmp_path, "regularizers=[none]") == 3
     assert len(commands.lines) == 1
     assert "the stage sweep failed; the same command goes on from here" in capsys.readouterr().err
 
@@ -180,7 +196,7 @@ def test_a_stage_that_fails_ends_the_study_with_its_status(
 def test_what_is_told_can_be_typed(
     tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path, "stages=[sweep]", "data.path=IMDB (1).csv")
+    run(tmp_path, "regularizers=[none]", "stages=[sweep]", "data.path=IMDB (1).csv")
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  python"))
     assert shlex.split(line)[3:] == commands.lines[0][1]
     assert "data.path='IMDB (1).csv'" in commands.lines[0][1]
@@ -247,3 +263,53 @@ def test_a_killed_study_takes_its_command_along(tmp_path: Path) -> None:
     while Path(f"/proc/{told.read_text().strip()}/exe").exists():  # no zombie has one
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_runs_of_other_settings_in_the_folder_are_no_part_of_a_study(tmp_path: Path) -> None:
+    """An earlier study of one epoch, whose losses are lower: neither chosen, nor counted, nor measured."""
+    words = [
+        "experiment=smoke",
+        f"output_dir={tmp_path}",
+        "regularizers=[none]",
+        "paper_models=false",
+        "seeds=2",
+    ]
+    cell = Cell("none", 0.0, 128)
+    for seed in (0, 1):
+        finish(tmp_path / "smoke", cell, seed, 0.1, "trainer.max_epochs=1")
+    own = finish(tmp_path / "smoke", cell, 0, 0.5)
+    one = study.parse(words)
+    assert [run.path for run in one.finished()] == [own]
+    one.select()
+    (chosen,) = one.chosen()
+    assert [bool(study._results(run)) for run in one.trainings(chosen)] == [True, False]
+    assert one._measured() == [str(own)]
+
+
+def test_a_model_is_chosen_and_repeated_by_every_axis_of_its_grid(tmp_path: Path, commands: Commands) -> None:
+    words = ["experiment=smoke", f"output_dir={tmp_path}", "regularizers=[fraternal]", "paper_models=false"]
+    cell, kappas = Cell("fraternal", 0.12345678, 64), (0.05, 0.15)  # the second one is the default
+    for seed, losses in enumerate([(0.3, 0.5), (0.9, 0.5), (0.9, 0.5)]):  # a lucky seed of the first
+        for kappa, loss in zip(kappas, losses, strict=True):
+            path = finish(tmp_path / "smoke", cell, seed, loss, kappa=kappa)
+    one = study.parse(words)
+    one.select()
+    (chosen,) = one.chosen()
+    assert {"regularizer=fraternal", "regularizer.kappa=0.15", "model.hidden_size=64"} < set(chosen.words)
+    assert one.trainings(chosen)[2].path == path
+    (path / "results.json").unlink()
+    one.repeat()
+    (line,) = [words for _, words in commands.lines]
+    assert {*chosen.words, "regularizer.rate=0.12345678", "seed=0,1,2", "experiment=smoke"} <= set(line)
+
+
+def test_what_a_study_says_of_surfaces_and_attacks_reaches_their_commands(
+    tmp_path: Path, commands: Commands
+) -> None:
+    finish(tmp_path / "smoke", Cell("none", 0.0, 64), 0, 0.5)
+    words = ["landscape.size=7", "landscape.enabled=true", "++attack.typing_errors.rate=0.5"]
+    run(tmp_path, "stages=[select,landscape,attack]", "regularizers=[none]", "paper_models=false", *words)
+    (landscape, measured), (attack, _) = [(words[1:], words[0]) for _, words in commands.lines]
+    assert landscape == ["landscape.size=7"]
+    assert attack == ["attack=smoke", "++attack.typing_errors.rate=0.5"]
+    assert Path(measured).name.startswith("none-h64-s0-")

@@ -103,6 +103,10 @@ def test_defences_cross_the_grids_and_take_the_settings_that_they_have():
     assert names == {(rate, epsilon) for rate in (None, 0.1) for epsilon in (None, 1, 2)}
     with pytest.raises(ValueError, match=r"defence\.epsilom=1: none of defence=none,fgm has the key"):
         made.jobs(["defence=none,fgm", "model.hidden_size=8", "defence.epsilom=1"])
+    jobs = made.jobs(["defence=none,vat", "model.hidden_size=8", "defence.unlabelled={path:more.csv}"])
+    assert (
+        sum("defence.unlabelled={path:more.csv}" in job for job in jobs) == 1
+    )  # null where nothing is given
 
 
 def test_the_baseline_takes_no_rate():

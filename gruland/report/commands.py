@@ -34,27 +34,28 @@ def training(study: Study, models: Iterable[Model | Place]) -> list[str]:
                 lines.append(_line("gruland.train", [*words, *_seeds(model.runs)]))
         else:
             base = _base(study.runs[0], study.models[0].others)
-            lines.append(_line("gruland.train", [*base, *_place(model), *_seeds([0])]))
+            lines.append(_line("gruland.train", [*base, *of_place(model), *_seeds([0])]))
     return lines
 
 
 def selection(model: Model) -> list[str]:
     """The overrides that select a model's regularizer, rate and hidden units, and what else it differs in."""
     return [
-        *_place(model.place),
-        *(f"{key}={_text(value)}" for key, value in model.others.items() if key != "data.fingerprint"),
+        *of_place(model.place),
+        *(f"{key}={text(value)}" for key, value in model.others.items() if key != "data.fingerprint"),
     ]
 
 
-def _place(place: Place) -> list[str]:
+def of_place(place: Place) -> list[str]:
+    """The overrides that select a model of the paper's grid."""
     regularizer, rate, units = place
-    words = [f"regularizer={_text(regularizer)}", f"model.hidden_size={units}"]
-    return words + ([f"regularizer.rate={rate:g}"] if rate else [])
+    words = [f"regularizer={text(regularizer)}", f"model.hidden_size={units}"]
+    return words + ([f"regularizer.rate={rate!r}"] if rate else [])
 
 
 def _defence(run: Run) -> list[str]:
     name = run.results["model"].get(DEFENCE)
-    return [f"{DEFENCE}={_text(str(name))}"] if name else []
+    return [f"{DEFENCE}={text(str(name))}"] if name else []
 
 
 def _seeds(seeds: Iterable[int]) -> list[str]:
@@ -78,7 +79,7 @@ def _typed(run: Run) -> list[str] | None:
 
 def _paths(run: Run) -> list[str]:
     paths = {key: (run.config.get(key.split(".")[0]) or {}).get("path") for key in _FILES}
-    return [f"{key}={_text(path)}" for key, path in paths.items() if path]
+    return [f"{key}={text(path)}" for key, path in paths.items() if path]
 
 
 def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
@@ -92,7 +93,7 @@ def measuring(module: str, key: str, runs: Sequence[Run]) -> list[str]:
     for run in runs:
         chosen, usual, settings = _typing_errors(run) if key == "attack" else _landscape(run)
         given = [
-            f"{name}={_text(value)}" for name, value in settings.items() if value != usual.get(name, value)
+            f"{name}={text(value)}" for name, value in settings.items() if value != usual.get(name, value)
         ]
         groups.setdefault((*chosen, *given), []).append(str(run.path))
     return [_line(module, [*paths, *given]) for given, paths in groups.items()]
@@ -130,7 +131,7 @@ def _base(run: Run, besides: Mapping[str, Any] | None = None) -> list[str]:
     files = sorted((CONF / "experiment").glob("*.yaml"))
     starts: list[list[str]] = [[], *([f"experiment={file.stem}"] for file in files)]
     lines = [start + rest for start in starts if (rest := _left_over(run, start, besides or {})) is not None]
-    experiment = _text(str(run.results["experiment"]))
+    experiment = text(str(run.results["experiment"]))
     return min(lines, key=len) if lines else [f"experiment_name={experiment}"]
 
 
@@ -138,16 +139,14 @@ def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[s
     """What has to follow ``start`` on the command line; None where the configuration does not say."""
     experiment = str(run.results["experiment"])
     try:
-        usual_experiment, usual = _usual(*start, *_place(place_of(run)), *_defence(run))
+        usual_experiment, usual = _usual(*start, *of_place(place_of(run)), *_defence(run))
         own = _flat(run.config)
     except (ValueError, KeyError, AttributeError):
         return None
-    words = [] if usual_experiment == experiment else [f"experiment_name={_text(experiment)}"]
+    words = [] if usual_experiment == experiment else [f"experiment_name={text(experiment)}"]
     words += [] if DEFENCE in besides else _defence(run)
     words += [
-        f"{key}={_text(value)}"
-        for key, value in own.items()
-        if value != usual.get(key) and key not in besides
+        f"{key}={text(value)}" for key, value in own.items() if value != usual.get(key) and key not in besides
     ]
     return words + _paths(run)
 
@@ -170,12 +169,12 @@ def _flat(config: Any) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """A value in Hydra's grammar; a text that it could take for something else is quoted."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(text, value)) + "]"
     if not isinstance(value, str):
         return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     if re.fullmatch(r"[A-Za-z_/.][\w/.\-]*", value, flags=re.ASCII) and value.lower() not in _WORDS:
