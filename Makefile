@@ -78,7 +78,7 @@ slurm-test: setup  ## a sweep on a real Slurm of this machine alone (apt-get ins
 # Of `make soak`: arguments of python -m soak in tests/, e.g. SOAK="--kills 0 --damage 500" or SOAK="--case damage/17 --seed 3".
 SOAK ?=
 
-soak: setup  ## kills at every boundary of every write, damaged files, malformed inputs, by the thousand: hours
+soak: setup  ## kills at every boundary of every write, damaged files, malformed inputs, by the thousand: an hour and a half
 	PYTHONPATH=tests $(RUN) soak $(SOAK)
 
 # They lie in an environment of their own that sees the other one for what they need in turn. torch stays as it is there

@@ -58,6 +58,18 @@ def test_a_process_is_killed_at_each_boundary_of_its_writes(tmp_path):
     assert seen.count == len(LEFT) - 1
 
 
+def test_boundaries_between_which_nothing_changes_are_one(tmp_path):
+    def work():
+        seen.watch()
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder").mkdir(exist_ok=True)  # it is there by now: 2
+        (tmp_path / "folder" / "file").write_text("0123")  # before it is created nothing has changed: 3
+
+    seen = Boundaries(tmp_path, compare=True)
+    assert children.call(work).status == 0
+    assert (seen.count, seen.different) == (5, [1, 2, 4, 5])
+
+
 def test_an_error_can_take_the_place_of_a_kill(tmp_path):
     def fail():
         raise OSError(28, "No space left on device")

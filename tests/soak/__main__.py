@@ -77,17 +77,17 @@ def _tell(told: Iterator[Told] | Sequence[Told], seed: int) -> int:
 def _all(room: Room, kinds: Sequence[str], given: argparse.Namespace) -> Iterator[Told]:
     for kind in kinds if given.every else ():
         whole = kills.undisturbed(room, kind)
-        numbers = range(1, whole.boundaries + 1, given.every)
+        numbers = whole.different[:: given.every]
         with Progress(len(numbers), f"kills of {kind}") as progress:
             for number in numbers:
                 yield f"kills/{kind}/{number}", kills.at_boundary(room, kind, whole, number)
                 progress.advance()
-        numbers = range(1, whole.boundaries + 1, given.every * ERRORS)
+        numbers = whole.different[:: given.every * ERRORS]
         with Progress(len(numbers), f"disk errors of {kind}") as progress:
             for number in numbers:
                 yield f"errors/{kind}/{number}", kills.failing(room, kind, whole, number)
                 progress.advance()
-    killed = [kind for kind in RANDOM if kind in kinds]
+    killed = [kind for kind in RANDOM if kind in kinds] if given.kills else []
     for place, kind in enumerate(killed):
         whole = kills.undisturbed(room, kind)
         numbers = range(place, given.kills, len(killed))

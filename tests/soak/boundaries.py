@@ -2,19 +2,23 @@
 
 Python tells an audit hook of each file that is opened, renamed, removed, ... right before it happens. Files that are
 created and those that are half-written are seen by wrapping ``open``. A moment right after a change is the one right
-before the next.
+before the next. Between some nothing changes, as where a folder is to be made that is there: to be killed at either is
+the same.
 """
 
 from __future__ import annotations
 
 import builtins
+import hashlib
 import io
 import mmap
 import os
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,10 @@ _CHANGES: Mapping[str, tuple[tuple[int, int | None], ...]] = {
 }
 
 
+#: Boundaries that a process may have at most.
+_MOST = 1 << 16
+
+
 def kill() -> None:
     """End this process and those of its group, as a machine's end does."""
     os.killpg(0, signal.SIGKILL)
@@ -42,17 +50,26 @@ class Boundaries:
         folder: what lies elsewhere does not count.
         at: at which one something happens; None: at none.
         then: what happens; it may raise.
+        compare: look at what lies below the folder at each, for :attr:`different`.
     """
 
-    def __init__(self, folder: Path, at: int | None = None, then: Callable[[], None] = kill) -> None:
+    def __init__(
+        self, folder: Path, at: int | None = None, then: Callable[[], None] = kill, compare: bool = False
+    ) -> None:
         self._folder, self._at, self._then = os.path.realpath(folder), at, then
-        self._shared = mmap.mmap(-1, 8)  # the parent reads what a forked child counts
-        self._process = 0
+        self._shared = mmap.mmap(-1, 8 + _MOST)  # the parent reads what a forked child counts
+        self._process, self._lock = 0, threading.RLock()  # zarr writes in several threads
+        self._before: object = None if compare else ...
 
     @property
     def count(self) -> int:
         """How many were reached."""
         return int(struct.unpack("q", self._shared[:8])[0])
+
+    @property
+    def different(self) -> list[int]:
+        """At which of them something else lay on the disk than at the one before."""
+        return [number for number in range(1, self.count + 1) if self._shared[8 + number]]
 
     def watch(self) -> None:
         """Watch this process to its end."""
@@ -97,10 +114,27 @@ class Boundaries:
         return name.startswith(f"{self._folder}{os.sep}")
 
     def _reach(self) -> None:
-        number = self.count + 1
-        self._shared[:8] = struct.pack("q", number)
+        with self._lock:
+            number = self.count + 1
+            self._shared[:8] = struct.pack("q", number)
+            if self._before is not ...:
+                now = _state(self._folder)
+                self._shared[8 + number] = now != self._before
+                self._before = now
         if number == self._at:
             self._then()
+
+
+def _state(folder: str) -> list[tuple[str, bytes]]:
+    """What lies below a folder: names, and digests of what is in the files."""
+    found = []
+    for where, folders, files in os.walk(folder):
+        found += [(os.path.join(where, name), b"folder") for name in folders]
+        for name in files:
+            path = os.path.join(where, name)
+            with suppress(FileNotFoundError):  # another thread has just renamed it
+                found.append((path, hashlib.sha256(Path(path).read_bytes()).digest()))
+    return sorted(found)
 
 
 def _halve_first_write(file: Any, reach: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ def call(
         kill_after: seconds after which its whole group is killed.
         group: it has a process group of its own.
     """
+    gc.freeze()  # a collection in the child would walk, and copy, what is the parent's
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if group:

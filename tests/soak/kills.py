@@ -7,12 +7,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gruland.files import TEMPORARY
 
-from . import children
+from . import children, compositions
 from .boundaries import Boundaries
 from .work import Room, contents
 
@@ -22,22 +22,33 @@ DONE = (0, 4)
 
 @dataclass
 class Undisturbed:
-    """What a kind of work leaves, how many boundaries it has, and the seconds that it takes."""
+    """What a kind of work leaves, how many boundaries it has, at which the disk differs, the seconds that it takes."""
 
     contents: dict[str, str]
     boundaries: int
+    different: list[int]
     seconds: float
 
 
 def undisturbed(room: Room, kind: str) -> Undisturbed:
-    """Do the work once, watched."""
+    """Do the work three times: to know what it composes, to watch it, to see how long it takes."""
     room.prepare(kind)
+    _succeed(room, kind, lambda: room.compose(kind))
+    compositions.read(room.base / "composed")
+    seen = Boundaries(room.path, compare=True)
+    _succeed(room, kind, lambda: _watched(seen, room, kind))
+    left, start = contents(room.path), time.perf_counter()
+    _succeed(room, kind, lambda: room.do(kind))
+    if found := list(differences(left, contents(room.path))):
+        raise ValueError(f"{kind} leaves something else each time: {'; '.join(found)}")
+    return Undisturbed(left, seen.count, seen.different, time.perf_counter() - start)
+
+
+def _succeed(room: Room, kind: str, work: Callable[[], int]) -> None:
     room.reset(kind)
-    seen, start = Boundaries(room.path), time.perf_counter()
-    done = children.call(lambda: _watched(seen, room, kind))
+    done = children.call(work)
     if done.status not in DONE:
         raise ValueError(f"{kind} does not work undisturbed: {done.said}")
-    return Undisturbed(contents(room.path), seen.count, time.perf_counter() - start)
 
 
 def at_boundary(room: Room, kind: str, whole: Undisturbed, number: int) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import io
 import json
 import os
 import random
@@ -24,8 +25,9 @@ from omegaconf import DictConfig
 from gruland.config import compose
 from gruland.exits import one_line_errors
 from gruland.landscape.store import Store
+from gruland.perturbation import swaps
 
-from . import children
+from . import children, compositions
 
 Command = tuple[str, ...]
 
@@ -134,18 +136,27 @@ class Room:
         """The work, in this process; the exit status.
 
         No clock runs, so that the same work leaves the same bytes, and no picture is drawn, which takes seconds.
+
+        Args:
+            commands: None: those of the kind itself.
         """
         cache = (self.path if KINDS[name].cold else self.base) / "cache"
         with mock.patch.dict(os.environ, GRULAND_CACHE=str(cache), COLUMNS="200", TQDM_DISABLE="1"):
             for clock in ("time", "monotonic", "perf_counter"):
                 setattr(time, clock, lambda: NOON)
-            Figure.savefig = _sketched(Figure.savefig)
+            Figure.savefig, Figure.draw_without_rendering = _sketch, lambda figure: None
             if KINDS[name].every_cell:
                 Store.__init__.__kwdefaults__["every"] = 0.0  # type: ignore[index]
             for command in KINDS[name].commands if commands is None else commands:
                 if status := self._do(*(word.format(base=self.base, room=self.path) for word in command)):
                     return status
         return 0
+
+    def compose(self, name: str) -> int:
+        """The work, and a note of what it composed, which later children find."""
+        status = self.do(name)
+        compositions.write(self.base / "composed")
+        return status
 
     def _do(self, module: str, *words: str) -> int:
         if module != "gruland.train" or "-m" in words:
@@ -189,17 +200,16 @@ def _stage(command: Sequence[str]) -> int:
     return done.status
 
 
-def _sketched(draw: Callable[..., None]) -> Callable[..., None]:
-    """A picture in a file of its own is but its size; those that a page takes up are drawn."""
-
-    def sketch(figure: Figure, place: Any, **options: Any) -> None:
-        if not isinstance(place, str | Path):
-            return draw(figure, place, **options)
+def _sketch(figure: Figure, place: Any, **options: Any) -> None:
+    """Write a picture's size in its place."""
+    text = f"<svg><title>{figure!r}</title></svg>"
+    if isinstance(place, io.StringIO):
+        place.write(text)
+    elif isinstance(place, io.BytesIO):
+        place.write(text.encode())
+    else:
         with open(place, "wb") as file:
-            file.write(repr(figure).encode())
-        return None
-
-    return sketch
+            file.write(text.encode())
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -234,7 +244,7 @@ def _digest(path: Path) -> str:
 
 @functools.cache
 def import_everything() -> None:
-    """What the work imports late, once for all children."""
+    """What the work imports and composes late, once for all children."""
     for module in (
         "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_agg", "plotly.graph_objects", "xarray", "zarr",
         "zarr.codecs", "pandas", "torchmetrics", "scipy.stats", "datasets", "pyarrow.parquet", "contourpy",
@@ -243,3 +253,5 @@ def import_everything() -> None:
         "gruland.report.landscapes.compare", "gruland.surfaces.__main__", "gruland.landscape.pictures",
     ):  # fmt: skip
         import_module(module)
+    swaps.load()
+    compositions.remember()
