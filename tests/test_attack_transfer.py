@@ -204,6 +204,14 @@ def test_a_model_that_saw_the_texts_is_refused_and_one_that_is_trained_without_i
             "pair_id,kind,label,text\n1,orig,x,a\n1,revised,y,b\n",
             "has the classes x, y: expected the model's",
         ),
+        (
+            "pair_id,kind,label,text\n1,orig,1,a\n1,revised,0\n",
+            r"pairs\.csv, line 3 has 3 fields, the header 4",
+        ),
+        (
+            "pair_id,kind,label,text\n1,orig,,a\n1,revised,0,b\n",
+            r"pairs\.csv, line 2 has .* label '': expected both",
+        ),
     ],
 )
 def test_a_file_that_holds_no_pairs_is_refused(

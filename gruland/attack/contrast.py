@@ -8,6 +8,7 @@ N pairs, S draws of the masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,13 +21,18 @@ from gruland.attack import flags, verdict
 from gruland.attack.base import Outcome, Texts, Victim, question, score_outputs
 from gruland.attack.threat import Threat
 from gruland.attack.victims import ClassifierVictim
-from gruland.data.labels import read_labels
+from gruland.data.labels import is_missing
 from gruland.data.overlap import letters, shared
 from gruland.data.prepared import SEEN
+from gruland.data.sources import delimited, parquet
+from gruland.data.sources.table import Table
 from gruland.sampling import plain
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: The settings that name columns.
+COLUMNS = ("text", "label", "pair", "kind")
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Contrast(Threat):
             FileNotFoundError, ValueError: no such file, columns or pairs; labels of another task; a model that was
                 trained on some of the texts.
         """
-        pairs = self._pairs(victim)
+        pairs = self.pairs(victim.task.classes)
         numbered = pairs.index.dtype.kind in "iu"  # else the pairs have names, and masks want numbers
         ids = pairs.index.to_numpy() if numbered else np.arange(len(pairs))
         originals, edits = (
@@ -128,39 +134,37 @@ class Contrast(Threat):
             raise FileNotFoundError(f"path={path} does not exist: expected a file of originals and edits")
         return path
 
-    def _pairs(self, victim: Victim) -> pd.DataFrame:
-        """A row for each pair: text_original, label_original, text_edited, label_edited."""
+    def pairs(self, classes: Sequence[str]) -> pd.DataFrame:
+        """A row for each pair: text_original, label_original, text_edited, label_edited.
+
+        Args:
+            classes: those of the model, to which the labels have to belong.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, columns or pairs, other classes.
+        """
         import pandas as pd
 
-        path = self._file()
-        if path.suffix in (".parquet", ".pq"):
-            table = pd.read_parquet(path)
-        else:
-            separator = "\t" if path.suffix in (".tsv", ".tab") else ","
-            table = pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8")
-        if missing := [
-            key for key in ("text", "label", "pair", "kind") if getattr(self, key) not in table.columns
-        ]:
-            name = getattr(self, missing[0])
+        path, table = self._file(), self._table()
+        texts, labels, ids, kinds = (table.columns[getattr(self, key)] for key in COLUMNS)
+        for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+            if not isinstance(text, str) or is_missing(label):
+                raise ValueError(
+                    f"{path}, {table.place(row)} has the text {text!r} and the label {label!r}: expected both"
+                )
+        numbers, task = table.numbered(labels)
+        if task.classes != tuple(classes):
             raise ValueError(
-                f"{path} has no column {name} ({missing[0]}=): found {', '.join(map(str, table.columns))}"
+                f"{path} has the classes {', '.join(task.classes)}: expected the model's {', '.join(classes)}"
             )
-        numbers, task = read_labels(table[self.label].tolist(), None, lambda row: f"{path}, row {row + 1}")
-        if task.classes != victim.task.classes:
-            raise ValueError(
-                f"{path} has the classes {', '.join(task.classes)}: expected the model's "
-                f"{', '.join(victim.task.classes)}"
-            )
+        names = _numbers(ids)
         sides = []
         for name, kind in (("original", self.original), ("edited", self.edited)):
-            here = (table[self.kind] == kind).to_numpy()
-            index = pd.Index(table[self.pair][here])
+            here = [row for row, found in enumerate(kinds) if found == kind]
+            index = pd.Index([names[row] for row in here])
             if index.has_duplicates:
                 raise ValueError(f"{path}: a pair has several texts of the kind {kind}: expected one of each")
-            values = {
-                f"text_{name}": table[self.text][here].astype(str).tolist(),
-                f"label_{name}": numbers[here],
-            }
+            values = {f"text_{name}": [texts[row] for row in here], f"label_{name}": numbers[here]}
             sides.append(pd.DataFrame(values, index=index))
         pairs = sides[0].join(sides[1], how="inner")
         if pairs.empty or len(pairs) < max(map(len, sides)):
@@ -169,6 +173,20 @@ class Contrast(Threat):
                 f"{len(pairs)} pairs: expected one of each kind in every pair"
             )
         return pairs.sort_index()
+
+    def _table(self) -> Table:
+        """The file, read as strictly as one that a model is trained on."""
+        path, suffix = self._file(), self._file().suffix.lower()
+        if suffix in (".parquet", ".pq"):
+            table = parquet.read(path, [getattr(self, key) for key in COLUMNS])
+        elif suffix in (".csv", ".tsv", ".tab"):
+            table = delimited.read(path)
+        else:
+            raise ValueError(f"path={path}: expected a file .csv, .tsv or .parquet")
+        if missing := [key for key in COLUMNS if getattr(self, key) not in table.columns]:
+            name = getattr(self, missing[0])
+            raise ValueError(f"{path} has no column {name} ({missing[0]}=): found {', '.join(table.columns)}")
+        return table
 
     def _refuse_seen(self, victim: Victim, *sides: Texts) -> None:
         """Refuse a model that was trained, or chosen, by some of the texts."""
@@ -182,3 +200,11 @@ class Contrast(Threat):
                 f"{counts} of the model are texts of {self.path}: it knows their answers; train without them: "
                 f"data.exclude={self.path}"
             )
+
+
+def _numbers(names: Sequence[Any]) -> list[int] | list[str]:
+    """What tells pairs apart as whole numbers, which sort as such; as texts where one is none."""
+    try:
+        return [int(str(name)) for name in names]
+    except ValueError:
+        return [str(name) for name in names]

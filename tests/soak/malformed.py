@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from gruland import embedding, runs
+from gruland.attack.contrast import Contrast
 from gruland.attack.neighbours import FileNeighbours
 from gruland.callbacks.checkpoints import resumable
+from gruland.data.labels import SENTIMENT
 from gruland.data.sources import File
 from gruland.errors import USER_ERRORS
 from gruland.landscape import load_directions, load_surface
@@ -147,6 +149,23 @@ def _vectors(path: Path) -> Any:
     return embedding.load(path, cache_dir=path.parent / "cache")
 
 
+def _pairs() -> Any:
+    import pandas as pd
+
+    rows = [
+        (pair, kind, label, f"{text} and {kind}")
+        for pair, (text, label) in enumerate(
+            [("a good film", 1), ('a bad film, "dull"', 0), ("fine\nplot", 1)]
+        )
+        for kind, label in (("orig", label), ("revised", 1 - label))
+    ]
+    return pd.DataFrame(rows, columns=["pair_id", "kind", "label", "text"])
+
+
+def _contrast(path: Path) -> Any:
+    return Contrast(path=str(path)).pairs(SENTIMENT.classes)
+
+
 READERS: Mapping[str, Reader] = {
     "csv": Reader(
         lambda path: path.write_text(
@@ -162,6 +181,9 @@ READERS: Mapping[str, Reader] = {
     "parquet": Reader(_parquet, _reviews, ".parquet"),
     "folders": Reader(_folders, _reviews),
     "saved data set": Reader(_saved, _reviews),
+    "contrast set": Reader(lambda path: _pairs().to_csv(path, index=False), _contrast, ".csv"),
+    "contrast set in tabs": Reader(lambda path: _pairs().to_csv(path, index=False, sep="\t"), _contrast, ".tsv"),
+    "contrast set in parquet": Reader(lambda path: _pairs().to_parquet(path, index=False), _contrast, ".parquet"),
     "vectors": Reader(lambda path: path.write_text("3 2\ngood 0.5 1\nbad -0.25 2e-3\n. 0 0\n"), _vectors, ".txt"),
     "config": Reader(_configured, lambda path: runs.Run(path).config),
     "run": Reader(_results, lambda path: runs.load(path)),

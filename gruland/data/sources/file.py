@@ -91,7 +91,7 @@ class File:
         if suffix in (".jsonl", ".ndjson"):
             return json_lines.read(path)
         if suffix in (".parquet", ".pq"):
-            return parquet.read(path, self.columns)
+            return parquet.read(path, self.columns.names)
         with path.open("rb") as file:
             refuse_foreign(path, file.read(HEAD))
         raise ValueError(f"data.path={path} is none of the known kinds: expected {KINDS}")

@@ -34,7 +34,7 @@ class Imdb:
 
     def read(self, files: list[Path]) -> Corpus:
         """Its reviews with their splits."""
-        return parquet.read(files[0], Columns()).corpus(Columns())
+        return parquet.read(files[0]).corpus(Columns())
 
 
 def _download(path: Path) -> None:

@@ -6,16 +6,16 @@ N rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from gruland.data.sources.table import LABELS, SPLITS, TEXTS, Columns, Table
+from gruland.data.sources.table import LABELS, SPLITS, TEXTS, Table
 from gruland.text_files import HEAD, refuse_foreign
 
 
-def read(path: Path, wanted: Columns) -> Table:
-    """The columns that are ``wanted``, or that have the usual names.
+def read(path: Path, wanted: Collection[str] = ()) -> Table:
+    """The columns of the names that are ``wanted``, or that have the usual names.
 
     Numbers of classes whose names the file holds, as files of the library ``datasets`` do, become the names.
 
@@ -31,9 +31,8 @@ def read(path: Path, wanted: Columns) -> Table:
         refuse_foreign(path, head)
     try:
         schema = pq.read_schema(path)
-        given = {wanted.text, wanted.split, wanted.single, *(wanted.several or [])}
         usual = (*TEXTS, *LABELS, *SPLITS)
-        chosen = [name for name in schema.names if name in given or name.strip().lower() in usual]
+        chosen = [name for name in schema.names if name in wanted or name.strip().lower() in usual]
         columns = pq.read_table(path, columns=chosen).to_pydict()
     except (pa.ArrowException, OSError) as error:  # the latter of broken metadata
         raise ValueError(f"{path} is no readable Parquet file: {error}") from error

@@ -15,6 +15,7 @@ import numpy as np
 
 from gruland.data.corpus import Corpus
 from gruland.data.labels import SENTIMENTS, Classes, is_missing, known_classes, label_key, read_labels
+from gruland.task import Task
 
 #: Names that the columns usually have.
 TEXTS, LABELS, SPLITS = ("text", "review"), ("label", "sentiment"), ("split",)
@@ -72,6 +73,11 @@ class Columns:
         """The columns of a multilabel task, a class each."""
         return None if self.label is None or isinstance(self.label, str) else list(self.label)
 
+    @property
+    def names(self) -> list[str]:
+        """The columns that are named."""
+        return [name for name in (self.text, self.split, self.single, *(self.several or [])) if name]
+
 
 @dataclass
 class Table:
@@ -104,18 +110,24 @@ class Table:
         if not rows:
             raise ValueError(f"{self.path} holds no reviews")
 
-        def place(i: int) -> str:
-            return f"{self.path}, {self.place(rows[i])}"
+        numbers, task = self.numbered([labels[row] for row in rows], columns.several or columns.classes, rows)
+        names = None if splits is None else np.array([_split(splits[row]) for row in rows])
+        return Corpus([texts[row] for row in rows], numbers, names, task, self.passed_over)
 
+    def numbered(
+        self, labels: Sequence[Any], classes: Classes = None, rows: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, Task]:
+        """Numbers for labels of some rows (None: of all), and the task: :func:`gruland.data.labels.read_labels`.
+
+        Raises:
+            ValueError: the same, with the file's name.
+        """
+        places = range(len(labels)) if rows is None else rows
         try:
-            numbers, task = read_labels(
-                [labels[row] for row in rows], columns.several or columns.classes, place
-            )
+            return read_labels(labels, classes, lambda i: f"{self.path}, {self.place(places[i])}")
         except ValueError as error:
             named = str(error) if str(self.path) in str(error) else f"{self.path}: {error}"
             raise ValueError(named) from error
-        names = None if splits is None else np.array([_split(splits[row]) for row in rows])
-        return Corpus([texts[row] for row in rows], numbers, names, task, self.passed_over)
 
     def texts(self, columns: Columns) -> list[str]:
         """The texts of all rows that have one."""
