@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from gruland.files import atomic_path, json_hash, read_json, write_json
+from gruland.files import atomic_path, json_hash, read_json, remove_abandoned, write_json
 
 T = TypeVar("T")
 log = logging.getLogger("gruland")
@@ -137,6 +137,7 @@ def content_hash(files: Path | Sequence[Path], cache: Path) -> str:
     digest = digest_of([(name, _file_hash(path)) for name, path in zip(names, paths, strict=True)])
     if time.time() - max((s.st_ctime for s in stats), default=0) > TICK:
         with suppress(OSError):  # a cache without write permission: the next start counts once more
+            remove_abandoned(memory.parent)
             write_json(memory, {"path": root, "hash": digest, "check": digest_of(key, digest)})
     return digest
 

@@ -12,6 +12,7 @@ import pytest
 
 from gruland import cache as cache_module
 from gruland.cache import cache_folder, cached, content_hash
+from gruland.files import _temporary, read_json
 
 WRITER = """
 import os, pathlib, signal, sys, time
@@ -174,6 +175,21 @@ def test_content_hash_is_remembered_and_checked(tmp_path, later, monkeypatch):
         assert memory.read_text() == content
     monkeypatch.setattr(cache_module, "_file_hash", lambda path: pytest.fail("read again"))
     assert content_hash(file, cache) == first
+
+
+def test_what_a_killed_process_left_of_a_remembered_hash_is_removed(tmp_path, later, monkeypatch):
+    file, folder = tmp_path / "file", tmp_path / "cache" / "hashes"
+    file.write_text("one")
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: gone.pid)
+        left = _temporary(folder / "0.json")
+    left.write_text("{")
+    first = content_hash(file, tmp_path / "cache")
+    assert not left.exists()
+    assert [read_json(note)["hash"] for note in folder.iterdir()] == [first]
 
 
 def test_content_hash_follows_the_content(tmp_path):

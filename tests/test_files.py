@@ -25,6 +25,17 @@ def test_a_failed_write_of_a_folder_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_went_wrong_is_told_where_the_half_written_file_cannot_be_removed(tmp_path, monkeypatch):
+    def broken(path, missing_ok=False):
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr("pathlib.Path.unlink", broken)
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as temporary:
+        fail_after(temporary.write_text, "half")
+    write_json(tmp_path / "whole", {"a": 1})  # nothing is left to be removed
+    assert read_json(tmp_path / "whole") == {"a": 1}
+
+
 def test_broken_json_names_the_file(tmp_path):
     (tmp_path / "results.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"results\.json is not valid JSON"):

@@ -44,6 +44,8 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
             requested, damaged = runs.requested(cfg), run.discard_damaged()
             if run.results.get("requested") == requested and not damaged:
                 log.info("%s is finished already", run.path)
+                if run.results.get("error"):  # of an attempt to measure more, of which nothing is left to do
+                    run.update_results(error=None)
             else:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)

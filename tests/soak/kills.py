@@ -16,6 +16,8 @@ from . import children, compositions
 from .boundaries import Boundaries
 from .work import Room, contents
 
+#: What is noted to save time, and done without where it cannot be written.
+NOTES = "cache/hashes/"
 #: Exit statuses of work that is done; 4: an attack finds its own numbers suspect, as on a model of three units.
 DONE = (0, 4)
 
@@ -77,7 +79,7 @@ def failing(room: Room, kind: str, whole: Undisturbed, number: int) -> str | Non
         return f"it says not why: {failed.said}"
     if left := [name for name in contents(room.path) if TEMPORARY.fullmatch(name.rpartition("/")[2])]:
         return f"half-written: {left}"
-    return _finish(room, kind, whole)
+    return _finish(room, kind, whole, noted=failed.status not in DONE)
 
 
 def at_random(room: Room, kind: str, whole: Undisturbed, draw: random.Random) -> str | None:
@@ -93,11 +95,18 @@ def _watched(boundaries: Boundaries, room: Room, kind: str) -> int:
     return room.do(kind)
 
 
-def _finish(room: Room, kind: str, whole: Undisturbed) -> str | None:
+def _finish(room: Room, kind: str, whole: Undisturbed, noted: bool = True) -> str | None:
+    """Do the work to its end; what differs then from what it leaves undisturbed, notes only where they are to be."""
     done = children.call(lambda: room.do(kind))
     if done.status not in DONE:
         return f"the same command ended with {done.status}: {done.said}"
-    return "; ".join(differences(whole.contents, contents(room.path))) or None
+    left = contents(room.path)
+    expected = {
+        name: value
+        for name, value in whole.contents.items()
+        if noted or name in left or not name.startswith(NOTES)
+    }
+    return "; ".join(differences(expected, left)) or None
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
