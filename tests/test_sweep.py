@@ -110,11 +110,8 @@ def test_defences_cross_the_grids_and_take_the_settings_that_they_have():
 
 
 def test_the_baseline_takes_no_rate():
-    found = cells("regularizer=none,zoneout", "regularizer.rate=0.2,0.3")
-    assert sorted(found) == sorted(
-        [("none", units, 0.0, 0) for units in (64, 128, 256)]
-        + [("zoneout", units, rate, 0) for units in (64, 128, 256) for rate in (0.2, 0.3)]
-    )
+    found = cells("regularizer=none,zoneout", "regularizer.rate=0.2,0.3", "model.hidden_size=16")
+    assert sorted(found) == [("none", 16, 0.0, 0), ("zoneout", 16, 0.2, 0), ("zoneout", 16, 0.3, 0)]
     with pytest.raises(ValueError, match=r"regularizer\.rate"):
         config.compose("regularizer=none", "regularizer.rate=0.2")
 

@@ -67,7 +67,7 @@ def export_surface(
 
 def _write_npz(surface: xarray.Dataset, path: Path) -> None:
     arrays = {str(name): variable.values for name, variable in surface.variables.items()}
-    np.savez(path, allow_pickle=False, attributes=np.array(json.dumps(surface.attrs)), **arrays)
+    np.savez(path, attributes=np.array(json.dumps(surface.attrs)), **arrays)
 
 
 def _write_h5(surface: xarray.Dataset, path: Path, split: str) -> None:
