@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -44,6 +45,27 @@ def shared(tmp_path_factory, worker_id):
 def _cache(shared):
     """A cache of the suite's own, so that no test depends on what an earlier one left; its workers share it."""
     with mock.patch.dict(os.environ, GRULAND_CACHE=str(shared / "cache")):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once():
+    """Hundreds of tests compose a configuration: the files of conf/ are parsed for the first one."""
+    from omegaconf import OmegaConf
+
+    from gruland.config import CONF
+
+    load, parsed = OmegaConf.load, {}
+
+    def load_once(file):
+        name = str(getattr(file, "name", file))
+        if not name.startswith(str(CONF)):
+            return load(file)
+        if name not in parsed:
+            parsed[name] = load(file)
+        return deepcopy(parsed[name])
+
+    with mock.patch.object(OmegaConf, "load", load_once):
         yield
 
 

@@ -253,6 +253,11 @@ def test_what_is_given_by_the_program_arrives_as_it_is():
     assert type(made.units) is list
 
 
+@pytest.fixture(scope="module")
+def usual_name():
+    return runs.name(gruland.compose())
+
+
 def test_the_name_is_readable_and_holds_no_character_of_hydras_grammar():
     name = runs.name(gruland.compose("regularizer=zoneout", "seed=3"))
     assert name.startswith("zoneout-0.1-h128-s3-")
@@ -265,8 +270,8 @@ def test_the_name_is_readable_and_holds_no_character_of_hydras_grammar():
      "+trainer.accumulate_grad_batches=4", "+trainer.limit_train_batches=1", "+trainer.fast_dev_run=true",
      "+callbacks.stop={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:val/loss}"],
 )  # fmt: skip
-def test_what_determines_the_model_changes_the_name(override):
-    assert runs.name(gruland.compose()) != runs.name(gruland.compose(override))
+def test_what_determines_the_model_changes_the_name(override, usual_name):
+    assert runs.name(gruland.compose(override)) != usual_name
 
 
 @pytest.mark.parametrize(
@@ -275,8 +280,8 @@ def test_what_determines_the_model_changes_the_name(override):
      "landscape.size=5", "attack=none", "model.backend=torch", "experiment_name=other",
      "callbacks=[default,epoch_weights]", "trainer.enable_progress_bar=true"],
 )  # fmt: skip
-def test_what_does_not_determine_the_model_keeps_the_name(override):
-    assert runs.name(gruland.compose()) == runs.name(gruland.compose(override))
+def test_what_does_not_determine_the_model_keeps_the_name(override, usual_name):
+    assert runs.name(gruland.compose(override)) == usual_name
 
 
 def test_every_file_is_commented():
