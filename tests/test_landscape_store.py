@@ -388,6 +388,31 @@ def test_damaged_chunks_are_never_read_as_data(tmp_path, caplog, name, damage):
     np.testing.assert_array_equal(load_surface(path)["loss"], EXPECTED)
 
 
+def test_a_surface_that_lost_its_checksum_is_not_read(tmp_path):
+    with store(path := tmp_path / "s.zarr") as begun:
+        fill(begun)
+    load_surface(path).to_zarr(tmp_path / "copy.zarr", consolidated=False)  # by somebody else, without any
+    np.testing.assert_array_equal(load_surface(tmp_path / "copy.zarr")["loss"], EXPECTED)
+    about = path / "zarr.json"
+    about.write_text(about.read_text().replace('"sha256"', '"sia256"'))  # a flipped bit
+    with pytest.raises(ValueError, match="holds no readable loss surface"):
+        load_surface(path)
+
+
+def test_what_a_process_left_that_was_killed_behind_its_last_step_is_removed(tmp_path):
+    path = tmp_path / "s.zarr"
+    with store(path) as begun:
+        fill(begun, limit=3)
+    (partial,) = tmp_path.glob("s.partial-*")
+    shutil.copytree(partial, tmp_path / "kept")
+    with store(path) as again:
+        fill(again)
+    (tmp_path / "kept").rename(partial)
+    with store(path) as complete:
+        assert complete.surface.attrs["complete"]
+    assert visible(tmp_path) == ["s.zarr"]
+
+
 def test_what_the_former_layout_left_is_computed_afresh_and_said(tmp_path, caplog):
     path = tmp_path / "s.zarr"
     with store(path) as begun:

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,15 @@ def _opened(path: str) -> xarray.Dataset | None:
     import xarray
 
     try:
-        _check_chunks(path)
+        is_checked = _check_chunks(path)
         with xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as surface:
             surface["done"].load()  # first, as it is written last
             surface.load()
-        if not surface.attrs or surface.attrs.pop(SUM, None) not in (None, _checksum(surface)):
+        surface = surface.drop_encoding()  # a copy that somebody writes is no file of ours, with checksums
+        if not surface.attrs:
+            return None
+        known = surface.attrs.pop(SUM, None)  # what has checksums in its chunks has this one, too
+        if known != _checksum(surface) and (is_checked or known is not None):
             return None
     except Exception:  # zarr raises many types for broken metadata
         return None
@@ -132,20 +137,26 @@ def _checksum(surface: xarray.Dataset) -> str:
     return digest.hexdigest()
 
 
-def _check_chunks(path: str) -> None:
+def _check_chunks(path: str) -> bool:
     """Raise ValueError for arrays that are too large, or that lack a chunk: zarr reads that as NaN.
 
     A chunk whose bits have changed is found by its checksum (crc32c) when it is read.
+
+    Returns:
+        Whether the chunks have checksums, which those of earlier surfaces have not.
     """
     import zarr
 
     group: Any = zarr.open_group(path, mode="r", use_consolidated=False)
+    is_checked = False
     for name, array in group.arrays():
         if max(math.prod(array.shape), math.prod(array.chunks)) > MOST_CELLS:
             raise ValueError(f"{name} has the shape {array.shape}: expected at most {MOST_CELLS:,} cells")
         checked = any(type(codec).__name__ == "Crc32cCodec" for codec in getattr(array, "compressors", ()))
+        is_checked |= checked
         if checked and array.nchunks_initialized < array.nchunks:
             raise ValueError(f"{name} lacks {array.nchunks - array.nchunks_initialized} of its chunks")
+    return is_checked
 
 
 def is_address(path: str | Path) -> bool:
@@ -309,6 +320,11 @@ class Store:
             self._take(_read(self._path))  # of the process that was waited for
             if not self.surface.attrs["complete"]:
                 self._go_on()
+        if self._path is not None and self.surface.attrs["complete"]:
+            with suppress(
+                OSError
+            ):  # who put it there may have been killed before this; a folder may be read-only
+                discard(self._partial)
         return self
 
     def _go_on(self) -> None:
