@@ -52,14 +52,16 @@ $(TOOLS)/.ready:
 
 # Versions stay as they are in the lock where pyproject.toml allows them; LOCK=--upgrade looks for newer ones.
 LOCK ?=
-# An index's address is of one machine: such lines stay out.
+# Addresses, of an index or of the package itself, are of one machine: such lines stay out. pip-compile leaves out the
+# condition under which triton is asked for.
 lock: $(TOOLS)/.ready  ## requirements.lock from pyproject.toml
 	printf '%s\n' $(TORCH) torchvision==0.28.0 > $(TOOLS)/torch.txt
 	cp requirements.lock $(TOOLS)/found.txt
 	$(TOOLS)/bin/pip-compile --quiet --extra dev --extra docs --extra hessian --generate-hashes --strip-extras \
 	  --unsafe-package torch --unsafe-package torchvision --no-annotate --no-header \
 	  --constraint $(TOOLS)/torch.txt --output-file $(TOOLS)/found.txt $(LOCK) pyproject.toml
-	{ grep '^# ' requirements.lock; grep -v -e '^#' -e '^--' -e '^$$' $(TOOLS)/found.txt; } > $(TOOLS)/new.lock
+	{ grep '^# ' requirements.lock; grep -v -e '^#' -e '^--' -e '^$$' -e '^gruland @' $(TOOLS)/found.txt | \
+	  sed 's/^triton==[^ ;]*/& ; platform_system == "Linux" and platform_machine == "x86_64"/'; } > $(TOOLS)/new.lock
 	mv $(TOOLS)/new.lock requirements.lock
 
 audit: $(TOOLS)/.ready  ## known vulnerabilities of the locked versions and of the floors, where a network allows
