@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ log = logging.getLogger("gruland")
 
 #: The groups of which a sweep may take several options, each with settings of its own.
 KINDS = ("regularizer", "defence")
+_OWN = tuple(f"{kind}." for kind in KINDS)
+#: The keys that a row of a sweep's table tells of in any case, and what its columns are called.
+_PLACE = (
+    "regularizer._target_", "regularizer.name", "regularizer.rate", "defence._target_", "model.hidden_size", "seed"
+)  # fmt: skip
+_COLUMNS = (
+    "regularizer", "rate", "defence", "units", "seed", "val loss", "test loss", "accuracy", "F1", "epoch"
+)  # fmt: skip
 #: The environment variable by which a worker knows the sweep's own process.
 _SWEEP = "GRULAND_SWEEP_PROCESS"
 
@@ -269,10 +278,11 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
     found = [(folder, _read(folder)) for folder in folders]
     finished = [(folder, results) for folder, results in found if results.get("status") == "finished"]
     rows = [{**_place(results), **_scores(results)} for _, results in finished]
-    swept = _swept([folder for folder, _ in finished])
-    for row, extra in zip(rows, swept, strict=True):
-        row.update({key: value for key, value in extra.items() if key not in row})
-    order = ["regularizer", "rate", "defence", "units", "seed", *(swept[0] if swept else [])]
+    settings = [_settings(folder) for folder, _ in finished]
+    swept = _swept(settings)
+    for row, one in zip(rows, settings, strict=True):
+        row.update({name: str(one.get(key, "")) for key, name in swept.items()})
+    order = ["regularizer", "rate", "defence", "units", "seed", *swept.values()]
     if any("defence" in row for row in rows):
         rows = [{"defence": "none", **row} for row in rows]
     else:
@@ -293,14 +303,16 @@ def print_table(folders: Sequence[Path], width: int | None = None) -> None:
             f"! worse than guessing by the frequency of the classes: {', '.join(worse)}; try a lower optimizer.lr"
         )
     if finished:
-        _print_best(finished, swept)
+        _print_best(finished, settings)
 
 
-def _print_best(finished: Sequence[tuple[Path, dict[str, Any]]], swept: Sequence[dict[str, str]]) -> None:
+def _print_best(
+    finished: Sequence[tuple[Path, dict[str, Any]]], settings: Sequence[Mapping[str, Any]]
+) -> None:
     """The runs that differ in their seed alone whose mean validation loss is least: never the luckiest seed."""
     cells: dict[str, list[tuple[Path, float]]] = {}
-    for (folder, results), extra in zip(finished, swept, strict=True):
-        cell = {**_place(results), **extra, "seed": ""}
+    for (folder, results), own in zip(finished, settings, strict=True):
+        cell = {**_place(results), **own, "seed": ""}
         loss = results["metrics"]["best"]["validation"]["loss"]
         cells.setdefault(str(cell), []).append((folder, loss))
     means = {cell: math.fsum(loss for _, loss in found) / len(found) for cell, found in cells.items()}
@@ -349,23 +361,30 @@ def _is_worse_than_guessing(results: dict[str, Any]) -> bool:
     return loss > 2 * -sum(n / total * math.log(n / total) for n in numbers if n)
 
 
-def _swept(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """Of each run the settings in which the runs differ, besides the regularizer, by the last part of their keys."""
-    settings = []
-    for folder in folders:
-        path = folder / "config.yaml"
-        # As values: a class of the user's own need not be allowed to be printed.
-        cfg = OmegaConf.create(trust.read_config(path)) if path.exists() else None
-        settings.append({} if cfg is None else runs.flat(runs.identity(cfg)))
-    keys = dict.fromkeys(key for one in settings for key in one)
+def _settings(folder: Path) -> dict[str, Any]:
+    """The settings that determine a run's model, by dotted key."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return {}
+    # As values: a class of the user's own need not be allowed to be printed.
+    return runs.flat(runs.identity(OmegaConf.create(trust.read_config(path))))
+
+
+def _swept(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The settings in which runs differ besides those of :func:`_place`, from dotted key to the column's name.
+
+    It is the last part of the key, or all of it where another column has that name.
+    """
+    # One that only some regularizers, or defences, have is no difference in itself.
     differing = [
         key
-        for key in keys
-        if not key.startswith("regularizer.")
-        and key not in ("seed", "model.hidden_size", "defence._target_")
-        and len({str(one.get(key)) for one in settings}) > 1
+        for key in dict.fromkeys(key for one in settings for key in one)
+        if key not in _PLACE
+        and len({str(one.get(key)) for one in settings if key in one or not key.startswith(_OWN)}) > 1
     ]
-    return [{key.rpartition(".")[2]: str(one.get(key)) for key in differing} for one in settings]
+    last = {key: key.rpartition(".")[2] for key in differing}
+    taken = Counter([*_COLUMNS, *last.values()])
+    return {key: name if taken[name] == 1 else key for key, name in last.items()}
 
 
 def _table(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[list[str]]:

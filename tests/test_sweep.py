@@ -252,6 +252,32 @@ def test_what_is_swept_is_a_column_and_the_table_fits_the_terminal(tmp_path, cap
         assert [row.split()[header.split().index("lr")] for row in rows] == ["0.1", "0.2"]
 
 
+def test_settings_of_a_regularizer_and_a_defence_have_columns_and_make_cells(tmp_path, capsys):
+    """The mean is over seeds alone; a setting's column has its whole key where the last part is another's name."""
+    model = {"regularizer": "ar_tar", "rate": 0, "hidden_size": 64}
+    tried = {(1.0, 0): 0.1, (2.0, 0): 0.5, (2.0, 1): 0.3}
+    tried = [
+        written(tmp_path / f"{alpha}-{seed}", results(loss, model=model, seed=seed), "regularizer=ar_tar",
+                f"regularizer.alpha={alpha}", f"seed={seed}")
+        for (alpha, seed), loss in tried.items()
+    ]  # fmt: skip
+    sweep.print_table(tried, 100)
+    out = capsys.readouterr().out
+    assert "alpha" in out
+    assert f"best cell: {tried[0]} (validation loss 0.100)" in out
+    model = {"regularizer": "zoneout", "rate": 0.1, "hidden_size": 64, "defence": "char_augment"}
+    tried = [
+        written(tmp_path / f"{rate}", results(model=model), "regularizer=zoneout", "defence=char_augment",
+                f"defence.rate={rate}")
+        for rate in (0.25, 0.75)
+    ]  # fmt: skip
+    sweep.print_table(tried, 120)
+    out = capsys.readouterr().out
+    assert re.search(r"regularizer +units +defence\.rate", out)
+    assert re.search(r"zoneout +64 +0\.25", out)
+    assert f"best cell: {tried[0]} (validation loss 0.500)" in out
+
+
 def test_a_loss_worse_than_guessing_is_marked(tmp_path, capsys):
     sweep.print_table([written(tmp_path / "a", results(383070.0))])
     out = capsys.readouterr().out

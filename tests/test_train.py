@@ -104,6 +104,21 @@ def test_a_loaded_run_gives_back_config_model_and_data(smoke_run):
     assert "vectors" not in weights(run)  # frozen vectors stay outside the checkpoint
 
 
+def test_a_training_that_stopped_early_has_ended_whatever_is_asked_of_it_later(tmp_path):
+    stop = "{_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:val/loss,stopping_threshold:100}"
+    words = [f"+callbacks.stop={stop}", "trainer.max_epochs=3", "data.limit=16"]
+    run = train(plain(tmp_path, *words))
+    before, results = run.checkpoint("last").read_bytes(), run.results
+    assert results["training"]["epochs"] == 1
+    run = train(plain(tmp_path, *words, "landscape.size=7"))
+    assert (run.results["training"], run.checkpoint("last").read_bytes()) == (results["training"], before)
+    # Killed after the training, before it was sealed; the checkpoint knows.
+    files.write_json(run.path / "results.json", {"status": "running", "name": results["name"]})
+    run = train(plain(tmp_path, *words))
+    assert (run.results["training"], run.checkpoint("last").read_bytes()) == (results["training"], before)
+    assert run.results["metrics"] == results["metrics"]
+
+
 def test_same_seed_and_config_give_the_same_weights_and_another_seed_others(tmp_path):
     a, b = (train(plain(tmp_path / name, "regularizer=dropconnect")) for name in "ab")
     assert same_weights(a, b)

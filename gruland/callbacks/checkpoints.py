@@ -83,9 +83,32 @@ class LastCheckpoint(Checkpoint):
 
     It is written beside its place and renamed. Lightning's own ModelCheckpoint writes to the folder for temporary
     files and moves the file from there, which from another file system is a copy that a kill or a full disk cuts.
+
+    A training that was stopped before its last epoch, by Lightning's EarlyStopping, say, is noted in it as ended.
     """
 
+    def __init__(self) -> None:
+        self._ended = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self._ended
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.should_stop and not self._ended:
+            self._ended = True
+            self._save(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ended": self._ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._ended = state_dict["ended"]
+
+    @staticmethod
+    def _save(trainer: pl.Trainer) -> None:
         path = _folder(trainer) / "last.ckpt"
         # Every process takes part; the first one writes.
         with atomic_path(path) if trainer.is_global_zero else nullcontext(path) as temporary:

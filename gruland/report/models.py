@@ -15,7 +15,7 @@ REGULARIZER, RATE, UNITS = "regularizer", "regularizer.rate", "model.hidden_size
 #: Where some of the models have one.
 DEFENCE = "defence"
 #: Keys of a regularizer's configuration that its name and rate say already.
-_SAID = ("_target_", "name", "rate", "zoneout", "dropconnect")
+_SAID = ("_target_", "name", "rate")
 #: The order in which regularizers are shown; others follow by name.
 _ORDER = ("none", "zoneout", "dropconnect")
 
@@ -33,7 +33,7 @@ def title(regularizer: str, own: Any = None) -> str:
 
 def method(regularizer: str, rate: float) -> str:
     """For instance ``Zoneout 0.1``."""
-    return f"{title(regularizer)}{f' {rate:g}' if rate else ''}"
+    return f"{title(regularizer)}{f' {rate}' if rate else ''}"
 
 
 class Place(NamedTuple):
@@ -95,7 +95,7 @@ class Model:
     @property
     def method(self) -> str:
         """For instance ``Zoneout 0.1``."""
-        return f"{self.title}{f' {self.rate:g}' if self.rate else ''}"
+        return f"{self.title}{f' {self.rate}' if self.rate else ''}"
 
     @property
     def setting(self) -> str:
@@ -171,6 +171,7 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
         factors = {REGULARIZER: regularizer, RATE: rate, UNITS: units}
         factors |= {factor: settings[key][factor] for factor in differing if factor in settings[key]}
         found.append(Model(factors, dict(sorted(seeds.items()))))
+    assert len({model.label for model in found}) == len(found), "two models with one label"
     return sorted(found, key=_by_place_and_defence)
 
 

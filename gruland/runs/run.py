@@ -95,9 +95,12 @@ class Run:
         Scores of other weights, trained again on another machine, say, are forgotten.
         """
         results = self.results
-        known, best = results.get("files", {}), "checkpoints/best.safetensors"
+        known, scored = (
+            results.get("files", {}),
+            [f"checkpoints/{which}.safetensors" for which in ("best", "last")],
+        )
         new = checksums(self.path, "checkpoints/*.safetensors", "metrics.csv")
-        if known.get(best) not in (None, new[best]):
+        if any(known.get(name) not in (None, new[name]) for name in scored):
             results.pop("metrics", None)
         with open(self.path / "metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -108,6 +111,14 @@ class Run:
         }
         results = {**results, "training": training, "files": {**known, **new}}
         write_json(self.path / "results.json", results)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training came to its end and all that it left is there; :meth:`discard_damaged` looks closer."""
+        left = [
+            name for name in self.results.get("files", {}) if name.startswith(("checkpoints/", "metrics.csv"))
+        ]
+        return "training" in self.results and all((self.path / name).exists() for name in left)
 
     @property
     def is_scored(self) -> bool:

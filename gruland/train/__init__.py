@@ -77,9 +77,10 @@ def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
         run.update_results(**known, task=data.task.to_dict(), data=data.report, status=status, error=None)
 
         # The training, from where an earlier one was interrupted.
-        fit(trainer, model, data, resumable(run.resumption, model))
-        save_weights(model.state_dict(), run.checkpoint("last"))
-        run.seal_training()
+        if not run.is_trained:
+            fit(trainer, model, data, resumable(run.resumption, model))
+            save_weights(model.state_dict(), run.checkpoint("last"))
+            run.seal_training()
 
         # The best epoch's weights; the callbacks score them, compute their surface and attack them.
         model.load_state_dict(run.weights("best", model.state_dict()))
