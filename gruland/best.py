@@ -7,6 +7,7 @@ python -m gruland.best --overrides PATH…        the overrides that train the s
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with one_line_errors():
         from gruland.report.collect import best_of, collect
-        from gruland.report.commands import selection
+        from gruland.report.commands import words
 
         collection = collect(options.paths, options.allow)
         chosen = best_of(collection)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"gruland: left out {visible(path)}: {why}", file=sys.stderr)
         for choice in chosen.values():
             if options.overrides:
-                print(" ".join(selection(choice.model)))
+                print(shlex.join(words(choice.model)))
             else:
                 print("\n".join(str(run.path) for run in choice.model.runs.values()))
 

@@ -373,6 +373,8 @@ def _arguments(target: Any, key: str) -> list[str] | None:
 
 def unknown(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about a key that nothing reads: the nearest known one, or all."""
+    if not known:
+        return "is unknown: its class takes no setting"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (
         f"is unknown: did you mean {near[0]}?" if near else f"is unknown: expected one of {', '.join(known)}"

@@ -60,6 +60,14 @@ def build_trainer(
         raise ValueError(f"trainer.gradient_clip_val={clip}: expected a number above 0, or null")
     check_whole("trainer.max_epochs", epochs, 1)
 
+    every, batches = node.get("check_val_every_n_epoch", 1), node.get("limit_val_batches")
+    if every != 1:
+        raise ValueError(f"trainer.check_val_every_n_epoch={every}: expected 1, every epoch is validated")
+    if batches is not None and not batches:
+        raise ValueError(
+            f"trainer.limit_val_batches={batches}: expected a number above 0, every epoch is validated"
+        )
+
     def build(node: DictConfig, **more: Any) -> pl.Trainer:
         if "plugins" not in node:
             # A run starts its processes itself. Left to guess, Lightning warns wherever Slurm is installed, and in a
@@ -153,8 +161,13 @@ def check(cfg: DictConfig) -> None:
     check_whole("seed", cfg.seed, 0)
     if cfg.threads is not None:
         check_whole("threads", cfg.threads, 1)
-    if not str(cfg.experiment_name).strip() or "/" in str(cfg.experiment_name):
-        raise ValueError(f"experiment_name={cfg.experiment_name}: expected the name of one folder")
+    experiment = str(cfg.experiment_name)
+    if (
+        not experiment.strip() or "/" in experiment or experiment.startswith(".")
+    ):  # hidden folders hold no runs
+        raise ValueError(
+            f"experiment_name={experiment}: expected the name of one folder, which does not begin with a dot"
+        )
     _writable(Path(cfg.output_dir))
     check_objects(cfg)
 

@@ -190,8 +190,9 @@ class Difference:
     Attributes:
         interval: of the mean difference, for itself (not corrected for the number of differences).
         trainings: how many training seeds both have.
-        p: of the hypothesis that nothing tells the models apart. None where they share fewer than two seeds: then the
-            interval is about these trainings, and nothing can be said of others.
+        p: of the hypothesis that nothing tells the models apart. None where they share fewer than two seeds: nothing
+            is paired then. The interval is over independent trainings where both have several (``over`` has
+            seeds), else about these trainings, and nothing can be said of others.
         corrected: ``p`` after :func:`holm`'s correction; None before it, and where there is no p.
     """
 

@@ -30,10 +30,12 @@ from scipy.stats import ttest_1samp
 from gruland.config import compose
 from gruland.landscape.pictures import Scale
 from gruland.landscape.store import Store, load_surface
-from gruland.report import collect, commands, defences, figures, write
+from gruland.report import collect, commands, defences, figures, flatness, write
 from gruland.report.__main__ import main
 from gruland.report.choice import choose
 from gruland.report.collect import best_of, landscape_setting, studies
+from gruland.report.columns import columns
+from gruland.report.differences import Quantity, between_models, remark
 from gruland.runs import Run, identity
 from gruland.runs import name as run_name
 
@@ -736,9 +738,21 @@ def test_the_command_best_prints_the_runs_of_the_chosen_models(tmp_path: Path, c
     assert seeds == [0, 1, 0]
     best(["--overrides", str(tmp_path)])
     assert capsys.readouterr().out.splitlines() == [
-        "regularizer=none model.hidden_size=128 optimizer.lr=0.01",
+        "optimizer.lr=0.01 regularizer=none model.hidden_size=128",
         "regularizer=zoneout model.hidden_size=128 regularizer.rate=0.1 optimizer.lr=0.001",
     ]
+
+
+def test_the_printed_overrides_train_the_same_model(tmp_path: Path, capsys: Any) -> None:
+    """Also in what no other run differs from, and in a key that no file of the configuration has."""
+    from gruland.best import main as best
+
+    added = ["data.limit=500", "+trainer.accumulate_grad_batches=4"]
+    folder = add_run(tmp_path, Cell("zoneout", 0.12345678, 128), overrides=added)
+    best(["--overrides", str(tmp_path)])
+    words = shlex.split(capsys.readouterr().out)
+    assert "++trainer.accumulate_grad_batches=4" in words
+    assert identity(compose(*words)) == identity(Run(folder).config)
 
 
 # -- differences
@@ -783,6 +797,64 @@ def test_one_common_training_is_called_what_it_is(tmp_path: Path) -> None:
     assert page.tables["s1-losses-compared"][1][2:] == ["-0.300", "1", "–", "–", "undetermined"]
     assert "the table is about these two trainings" in page.text
     assert "distinguishable" not in page.text
+
+
+def test_one_common_training_beside_others_is_called_independent_samples(tmp_path: Path) -> None:
+    for cell, seeds in ((NONE, (0, 1, 2)), (ZONEOUT, (2, 3, 4))):
+        for seed in seeds:
+            add_run(tmp_path, cell, seed, 0.5 + seed / 100)
+    (study,) = studies(collect([tmp_path]))
+    rows = between_models(
+        study, [(Quantity("x", "x", "", ""), lambda run: run.results["metrics"]["best"]["test"]["loss"])]
+    )
+    assert rows[0].differences["Zoneout 0.1, H=128"].interval.over == ("seeds",)
+    (said,) = remark(rows)
+    assert "over independent trainings: nothing is paired and nothing tested" in said
+
+
+def test_models_of_one_regularizer_that_differ_in_its_settings_have_labels_and_commands_of_their_own(
+    tmp_path: Path,
+) -> None:
+    for rate in (0.1, 0.3):
+        add_run(tmp_path, Cell("awd", 0.0, 128), overrides=[f"regularizer.dropconnect={rate}"])
+    (study,) = studies(collect([tmp_path]))
+    assert [model.label for model in study.models] == [
+        "Awd, H=128, dropconnect=0.1",
+        "Awd, H=128, dropconnect=0.3",
+    ]
+    assert ["regularizer.dropconnect=0.3" in line for line in commands.training(study, study.models)] == [
+        False,
+        True,
+    ]
+
+
+def test_the_papers_column_is_a_model_without_a_defence_or_says_so(tmp_path: Path) -> None:
+    def defended() -> None:
+        folder = add_run(tmp_path, ZONEOUT, 0, 0.1, overrides=["defence=fgm"])
+        results = json.loads((folder / "results.json").read_text())
+        update(folder, model={**results["model"], "defence": "fgm"})
+
+    def label() -> str:
+        (study,) = studies(collect([tmp_path]))
+        return next(column.label for column in columns(study) if column.place == ZONEOUT)
+
+    defended()
+    assert label() == "Zoneout 0.1\nH=128, the paper’s with fgm, our best"
+    add_run(tmp_path, ZONEOUT, 0, 0.5)
+    assert label() == "Zoneout 0.1\nH=128, defence=none, the paper’s"
+
+
+def test_the_flat_area_is_a_mean_over_surfaces_of_the_same_settings(tmp_path: Path) -> None:
+    folders = [add_run(tmp_path, NONE, seed) for seed in range(3)]
+    for folder, size in zip(folders, (5, 13, 13), strict=True):
+        update(folder, landscape={"settings": {"size": size}})
+    (study,) = studies(collect([tmp_path]))
+    table = flatness.landscapes(study, dict(zip(study.runs, (0.9, 0.1, 0.3), strict=True)), 1.0)
+    mean = table.rows[-1]
+    assert (
+        mean.head == "No dropout, H=128, mean of 2 trainings (1 with other settings of the surface left out)"
+    )
+    assert mean.cells[-1].startswith("0.2 [")
 
 
 def test_many_pairs_of_one_training_are_counted_in_place_of_listed(tmp_path: Path) -> None:
@@ -832,7 +904,9 @@ def test_what_was_typed_is_printed_again(tmp_path: Path) -> None:
         (run / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(typed))
     (study,) = studies(collect([tmp_path]))
     assert commands.training(study, study.models) == [
-        "python -m gruland.train regularizer=zoneout ++optimizer.lr=0.01 seed=0,1 -m"
+        # With -m the grid's axes would be swept.
+        "python -m gruland.train regularizer=zoneout ++optimizer.lr=0.01 model.hidden_size=128 regularizer.rate=0.1 "
+        "seed=0,1 -m"
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gruland.data import Corpus, TextDataModule
-from gruland.data.labels import SENTIMENT
+from gruland.data.labels import SENTIMENT, read_labels
 from gruland.data.sources import File, Reviews
 from gruland.embedding import load
 from gruland.task import Task
@@ -331,6 +331,14 @@ class TestClasses:
         assert corpus.task == Task("binary", ("no", "yes"))
         assert corpus.labels.tolist() == [1, 0, 0]
         assert corpus.passed_over == {"rows without a label": 1}
+
+    def test_given_classes_are_spelled_as_labels_are(self):
+        for labels, classes, expected in (
+            ([True, False], [False, True], ["true", "false"]),
+            ([1.0, 2.0], [2.0, 1], ["1", "2"]),
+        ):
+            numbers, task = read_labels(labels, classes)
+            assert [task.classes[number] for number in numbers] == expected
 
     @pytest.mark.parametrize(
         ("labels", "message"),

@@ -41,17 +41,13 @@ def _as_validated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterato
 
 
 class BestWeights(pl.Callback):
-    """Keep the weights of the best epoch in ``checkpoints/best.safetensors`` below the trainer's root.
+    """Keep the weights of the epoch of least ``val/loss`` in ``checkpoints/best.safetensors`` below the trainer's root.
 
     They travel in the checkpoint that a training goes on from, too: whatever became of the file meanwhile, and
     wherever the folder lies now, a resumed training has it as it was.
-
-    Args:
-        monitor: the logged value whose least epoch is kept.
     """
 
-    def __init__(self, monitor: str = "val/loss") -> None:
-        self.monitor = monitor
+    def __init__(self) -> None:
         self._least = math.inf
         self._weights: dict[str, Tensor] = {}
 
@@ -59,7 +55,7 @@ class BestWeights(pl.Callback):
         self._path = _folder(trainer) / "best.safetensors"
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = float(trainer.callback_metrics[self.monitor])
+        value = float(trainer.callback_metrics["val/loss"])
         if value < self._least:
             with _as_validated(trainer, pl_module):
                 weights = {key: part.cpu().clone() for key, part in pl_module.state_dict().items()}

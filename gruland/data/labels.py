@@ -108,12 +108,16 @@ def known_classes(classes: Sequence[Any] | Mapping[Any, str]) -> dict[str, str]:
     """``data.classes`` as label -> name.
 
     Raises:
-        ValueError: fewer than two, one twice, or no list and no mapping.
+        ValueError: fewer than two, one twice, none of a label's kinds, or no list and no mapping.
     """
     if isinstance(classes, str) or not isinstance(classes, Sequence | Mapping):
         raise ValueError(f"data.classes={classes}: expected a list of labels, e.g. data.classes=[neg,pos]")
     pairs = list(classes.items()) if isinstance(classes, Mapping) else [(c, c) for c in classes]
-    known = {str(label).strip(): str(name) for label, name in pairs}
+    keys = [label_key(label, lambda i: f"data.classes[{i}]", i) for i, (label, _) in enumerate(pairs)]
+    names = [
+        str(name) if isinstance(classes, Mapping) else key for key, (_, name) in zip(keys, pairs, strict=True)
+    ]
+    known = dict(zip(keys, names, strict=True))
     if len(known) < max(2, len(pairs)):
         raise ValueError(f"data.classes={list(classes)}: expected two or more different labels")
     return known

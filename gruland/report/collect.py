@@ -256,9 +256,13 @@ class Study:
         ]
 
     def at(self, place: Place) -> Model | None:
-        """The model with this regularizer, rate and hidden units; of several, the one of least validation loss."""
+        """The model with this regularizer, rate and hidden units, without a defence where there is one without.
+
+        Of several it is the one of least validation loss.
+        """
         found = [model for model in self.models if model.place == place]
-        return choose(found).model if found else None
+        undefended = [model for model in found if model.defence == "none"]
+        return choose(undefended or found).model if found else None
 
 
 def _made_by(entry: Mapping[str, Any]) -> str:

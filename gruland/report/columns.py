@@ -25,7 +25,9 @@ class Column:
     @property
     def label(self) -> str:
         """On two lines: the regularizer; the hidden units, other settings and why it is shown."""
-        why = ["the paper’s"] * (self.place in paper.MODELS) + ["our best"] * self.best
+        defended = self.model is not None and self.model.defence != "none"
+        papers = f"the paper’s with {self.model.defence}" if self.model and defended else "the paper’s"
+        why = [papers] * (self.place in paper.MODELS) + ["our best"] * self.best
         setting = self.model.setting if self.model else f"H={self.place[2]}"
         named = self.model.method if self.model else method(*self.place[:2])
         return f"{named}\n{', '.join([setting, *why])}"

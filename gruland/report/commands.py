@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from gruland.config import CONF, compose
+from omegaconf import OmegaConf
+
+from gruland.config import CONF, compose, has, instantiate
 from gruland.report.collect import TYPING_ERRORS, Study, typing_errors
 from gruland.report.models import DEFENCE, Model, Place, place_of
 from gruland.runs import Run, flat, identity
@@ -25,25 +27,43 @@ def training(study: Study, models: Iterable[Model | Place]) -> list[str]:
     lines = []
     for model in models:
         if isinstance(model, Model):
-            typed = [_typed(run) for run in model.runs.values()]
-            if typed[0] is not None and all(words == typed[0] for words in typed):
-                lines.append(_line("gruland.train", [*typed[0], *_seeds(model.runs)]))
-            else:
-                base = _base(next(iter(model.runs.values())))
-                words = dict.fromkeys([*base, *selection(model)])
-                lines.append(_line("gruland.train", [*words, *_seeds(model.runs)]))
+            own = words(model)
+            axes = _axes(model, own) if len(model.runs) > 1 else []
+            lines.append(_line("gruland.train", [*own, *axes, *_seeds(model.runs)]))
         else:
             base = _base(study.runs[0], study.models[0].others)
             lines.append(_line("gruland.train", [*base, *of_place(model), *_seeds([0])]))
     return lines
 
 
-def selection(model: Model) -> list[str]:
+def words(model: Model) -> list[str]:
+    """The overrides that train a model again but for the seed: what was typed for all of its runs, else worked out."""
+    typed = [_typed(run) for run in model.runs.values()]
+    if typed[0] is not None and all(other == typed[0] for other in typed):
+        return typed[0]
+    return list(dict.fromkeys([*_base(next(iter(model.runs.values()))), *_selection(model)]))
+
+
+def _selection(model: Model) -> list[str]:
     """The overrides that select a model's regularizer, rate and hidden units, and what else it differs in."""
-    return [
+    others = {key: value for key, value in model.others.items() if key != "data.fingerprint"}
+    start = [
         *of_place(model.place),
-        *(f"{key}={text(value)}" for key, value in model.others.items() if key != "data.fingerprint"),
+        *([f"{DEFENCE}={text(others.pop(DEFENCE))}"] if DEFENCE in others else []),
     ]
+    return [*start, *(_setting(key, value, start) for key, value in others.items())]
+
+
+def _axes(model: Model, typed: Sequence[str]) -> list[str]:
+    """The settings of the regularizer's grid that are not typed: with ``-m`` they would be swept."""
+    run, named = next(iter(model.runs.values())), {word.partition("=")[0].lstrip("+") for word in typed}
+    axes = {key: OmegaConf.select(run.config, key) for key in instantiate(run.config.regularizer).grid}
+    return [f"{key}={text(value)}" for key, value in axes.items() if key not in named]
+
+
+def _setting(key: str, value: Any, others: Sequence[str]) -> str:
+    """The override of a setting beside others; a key that no file has is added by ``++``."""
+    return f"{'' if has(_composed(*others), key) else '++'}{key}={text(value)}"
 
 
 def of_place(place: Place) -> list[str]:
@@ -139,22 +159,29 @@ def _left_over(run: Run, start: list[str], besides: Mapping[str, Any]) -> list[s
     """What has to follow ``start`` on the command line; None where the configuration does not say."""
     experiment = str(run.results["experiment"])
     try:
-        usual_experiment, usual = _usual(*start, *of_place(place_of(run)), *_defence(run))
+        chosen = [*start, *of_place(place_of(run)), *_defence(run)]
+        usual_experiment, usual = _usual(*chosen)
         own = _flat(run.config)
     except (ValueError, KeyError, AttributeError):
         return None
     words = [] if usual_experiment == experiment else [f"experiment_name={text(experiment)}"]
     words += [] if DEFENCE in besides else _defence(run)
     words += [
-        f"{key}={text(value)}" for key, value in own.items() if value != usual.get(key) and key not in besides
+        _setting(key, value, chosen)
+        for key, value in own.items()
+        if value != usual.get(key) and key not in besides
     ]
     return words + _paths(run)
 
 
+#: To compose takes most of a second.
+_composed = cache(compose)
+
+
 @cache
 def _usual(*words: str) -> tuple[str, dict[str, Any]]:
-    """The experiment's name and the settings that overrides give; composing them takes most of a second."""
-    composed = compose(*words)
+    """The experiment's name and the settings that overrides give."""
+    composed = _composed(*words)
     return str(composed.experiment_name), _flat(composed)
 
 

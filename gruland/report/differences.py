@@ -15,6 +15,7 @@ import numpy as np
 from gruland.report.collect import Study
 from gruland.stats import (
     LEVEL,
+    SEEDS,
     Difference,
     Interval,
     compare,
@@ -194,12 +195,18 @@ def remark(rows: Sequence[Row]) -> list[str]:
                 f"{LEVEL}, however large. It takes {needed} paired trainings."
             )
         lines.append(
-            "p: exact sign-flip test of the differences paired by training seed (same initial weights, same order of "
-            f"reviews); corrected for the {tests} tests of this table after Holm. A difference is called one where the "
-            f"corrected p is at most {LEVEL}; the chance of calling any where there is none is then at most that. "
-            "The interval beside it is of one difference for itself."
+            "p: exact sign-flip test of the differences paired by training seed (the same order of reviews and, where "
+            f"the sizes agree, the same initial weights); corrected for the {tests} tests of this table after Holm. A "
+            f"difference is called one where the corrected p is at most {LEVEL}; the chance of calling any where there "
+            "is none is then at most that. The interval beside it is of one difference for itself."
         )
-    if any(difference.trainings == 1 for difference in every):
+    single = [difference for difference in every if difference.trainings == 1]
+    if any(SEEDS in difference.interval.over for difference in single):
+        lines.append(
+            "Where two models have one training seed in common and others apart, the interval is over independent "
+            "trainings: nothing is paired and nothing tested."
+        )
+    if any(SEEDS not in difference.interval.over for difference in single):
         lines.append(
             "Where two models have one training seed in common, the table is about these two trainings: it says "
             "nothing of how other trainings of the two models would differ."

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterable
+
 from gruland.report import commands
 from gruland.report.collect import Study, landscape_setting
 from gruland.report.tables import NOTHING, Row, Table, number, run_label
@@ -18,14 +22,14 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
     """
     rows = [_landscape_row(run, area, study) for run, area in areas.items()]
     for model in study.models:
-        own = {
-            run.results["seed"]: area
-            for run, area in areas.items()
-            if run in model.runs.values() and area is not None
-        }
-        if len(own) > 1:
-            interval = crossed_interval([[area] for area in own.values()])
-            rows.append(Row(f"{model.label}, mean of {len(own)} trainings", [*[NOTHING] * 6, str(interval)]))
+        measured = [run for run in model.runs.values() if areas.get(run) is not None]
+        alike = _alike(measured)
+        if len(alike) > 1:
+            interval = crossed_interval([[areas[run]] for run in alike])
+            apart = len(measured) - len(alike)
+            without = f" ({apart} with other settings of the surface left out)" if apart else ""
+            label = f"{model.label}, mean of {len(alike)} trainings{without}"
+            rows.append(Row(label, [*[NOTHING] * 6, str(interval)]))
     return Table(
         f"{study.key}-landscapes",
         "Figure 4 in numbers",
@@ -51,6 +55,16 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
         ],
         commands.measuring("gruland.landscape", "landscape", list(areas)),
     )
+
+
+def _alike(measured: Iterable[Run]) -> list[Run]:
+    """Those of the runs whose surfaces have the commonest settings: areas of others do not compare with theirs."""
+    settings = {
+        run: json.dumps(run.results["landscape"].get("settings"), sort_keys=True, default=str)
+        for run in measured
+    }
+    (commonest, _), *_ = Counter(settings.values()).most_common(1) or [(None, 0)]
+    return [run for run, own in settings.items() if own == commonest]
 
 
 def _landscape_row(run: Run, area: float | None, study: Study) -> Row:

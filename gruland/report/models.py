@@ -81,6 +81,11 @@ class Model:
         return Place(self.regularizer, self.rate, self.hidden_size)
 
     @property
+    def defence(self) -> str:
+        """The name of its defence, ``none`` where it has none."""
+        return str(next(iter(self.runs.values())).results["model"].get(DEFENCE, "none"))
+
+    @property
     def others(self) -> dict[str, Any]:
         """The factors besides those of :attr:`place`."""
         return {key: value for key, value in self.factors.items() if key not in (REGULARIZER, RATE, UNITS)}

@@ -95,7 +95,7 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
 
 def _planes_ahead(runs: Sequence[Run], settings: Surface, directions: int) -> None:
     """Let workers compute the planes of all runs into their folders, where the comparison finds them."""
-    tasks = [PlaneTask(run.path.resolve(), index) for run in runs for index in range(directions)]
+    tasks = [PlaneTask(run.path.resolve(), index, run.allow) for run in runs for index in range(directions)]
     alone = replace(settings, workers=1, engine="local")
     with (
         Progress(len(tasks), f"planes, {settings.workers} workers") as progress,

@@ -177,7 +177,7 @@ def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Benc
     """A bench for each named run, one after the other; runs on the same data share it in memory."""
     loaded: dict[str, Any] = {}
     for number, (name, run) in enumerate(runs, 1):
-        fresh = Run(run.path)  # nothing of an earlier run's model stays in memory
+        fresh = Run(run.path, run.allow)  # nothing of an earlier run's model stays in memory
         key = json.dumps([dict(fresh.config.data), dict(fresh.config.embedding)], default=str, sort_keys=True)
         if key in loaded:
             fresh.check_data(loaded[key])
@@ -187,10 +187,11 @@ def benches(runs: Sequence[tuple[str, Run]], settings: Surface) -> Iterator[Benc
 
 
 class PlaneTask(NamedTuple):
-    """A run's folder and the number of one of its planes, from 0."""
+    """A run's folder and the number of one of its planes, from 0; the classes that it may name."""
 
     run: Path
     number: int
+    allow: tuple[str, ...] = ()
 
 
 class PlaneSurfaces:
@@ -205,7 +206,7 @@ class PlaneSurfaces:
 
     def __call__(self, task: PlaneTask) -> None:
         if self._bench is None or self._bench.run.path != task.run:
-            self._bench = Bench(Run(task.run), self._settings, task.run.name)
+            self._bench = Bench(Run(task.run, task.allow), self._settings, task.run.name)
         self._bench.surface(task.number)
 
 
