@@ -22,10 +22,10 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
     """
     rows = [_landscape_row(run, area, study) for run, area in areas.items()]
     for model in study.models:
-        measured = [run for run in model.runs.values() if areas.get(run) is not None]
+        measured = {run: area for run in model.runs.values() if (area := areas.get(run)) is not None}
         alike = _alike(measured)
         if len(alike) > 1:
-            interval = crossed_interval([[areas[run]] for run in alike])
+            interval = crossed_interval([[measured[run]] for run in alike])
             apart = len(measured) - len(alike)
             without = f" ({apart} with other settings of the surface left out)" if apart else ""
             label = f"{model.label}, mean of {len(alike)} trainings{without}"
@@ -63,8 +63,8 @@ def _alike(measured: Iterable[Run]) -> list[Run]:
         run: json.dumps(run.results["landscape"].get("settings"), sort_keys=True, default=str)
         for run in measured
     }
-    (commonest, _), *_ = Counter(settings.values()).most_common(1) or [(None, 0)]
-    return [run for run, own in settings.items() if own == commonest]
+    commonest = [found for found, _ in Counter(settings.values()).most_common(1)]
+    return [run for run, own in settings.items() if own in commonest]
 
 
 def _landscape_row(run: Run, area: float | None, study: Study) -> Row:
