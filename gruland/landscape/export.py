@@ -66,7 +66,7 @@ def export_surface(
 
 
 def _write_npz(surface: xarray.Dataset, path: Path) -> None:
-    arrays = {str(name): variable.values for name, variable in surface.variables.items()}
+    arrays: dict[str, Any] = {str(name): variable.values for name, variable in surface.variables.items()}
     np.savez(path, attributes=np.array(json.dumps(surface.attrs)), **arrays)
 
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -119,10 +120,11 @@ def interpolated(grids: NestedGrids, fields: np.ndarray, known: np.ndarray) -> n
     """Fields [K, R, C] with what is not known interpolated as :meth:`NestedGrids.predict` does it."""
     filled = np.where(known, fields, 0.0)
     for number, (coarse, fine) in enumerate(pairwise(grids.grids), 1):
-        parents, cells = np.ix_(*coarse), np.ix_(*fine)
+        cells = np.ix_(*fine)
         new = (grids.level[cells] == number) & ~known[cells]
-        predicted = _spline(filled[:, *parents], coarse, fine)
-        filled[:, *cells] = np.where(new, predicted, filled[:, *cells])
+        parents: Any = (slice(None), *np.ix_(*coarse))
+        here: Any = (slice(None), *cells)
+        filled[here] = np.where(new, _spline(filled[parents], coarse, fine), filled[here])
     return filled
 
 
