@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -122,9 +121,9 @@ def interpolated(grids: NestedGrids, fields: np.ndarray, known: np.ndarray) -> n
     for number, (coarse, fine) in enumerate(pairwise(grids.grids), 1):
         cells = np.ix_(*fine)
         new = (grids.level[cells] == number) & ~known[cells]
-        parents: Any = (slice(None), *np.ix_(*coarse))
-        here: Any = (slice(None), *cells)
-        filled[here] = np.where(new, _spline(filled[parents], coarse, fine), filled[here])
+        (above, left), (row, column) = np.ix_(*coarse), cells
+        predicted = _spline(filled[..., above, left], coarse, fine)
+        filled[..., row, column] = np.where(new, predicted, filled[..., row, column])
     return filled
 
 
