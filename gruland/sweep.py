@@ -88,7 +88,9 @@ def launch(launcher: Launcher, jobs: Sequence[Sequence[str]], configs: Sequence[
         # A killed worker breaks the pool: what is finished is on disk all the same.
         except Exception as error:
             log.debug("launcher failed", exc_info=True)
-            returns, errors = [], [f"the launcher stopped: {type(error).__name__}: {one_line(error)}"]
+            # logging says which handler failed and leaves the system's reason to the cause.
+            reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            returns, errors = [], [f"the launcher stopped: {type(reason).__name__}: {one_line(reason)}"]
     print_table([runs.folder(cfg) for cfg in configs])
     for said in errors:
         print(f"gruland: {said}", file=sys.stderr)

@@ -396,6 +396,20 @@ def test_a_killed_estimation_goes_on_and_ends_with_the_same_numbers(tmp_path):
     assert second.counted[0] < 0.75 * total
 
 
+def test_what_a_process_leaves_that_is_killed_at_its_end_goes(tmp_path, monkeypatch):
+    def killed(answers):
+        raise KeyboardInterrupt
+
+    options = {"size": 5, "tolerance": 0.1, "path": tmp_path / "s.zarr"}
+    with monkeypatch.context() as patched:
+        patched.setattr(estimation.Answers, "discard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compute_surface(Bowl(), PARAMETERS, AXES, **options)
+    assert list(tmp_path.glob("s.answers-*"))
+    compute_surface(Bowl(), PARAMETERS, AXES, **options)
+    assert not list(tmp_path.glob("s.answers-*"))
+
+
 def test_a_budget_of_time_ends_with_what_there_is(tmp_path, monkeypatch):
     options = {"size": 21, "tolerance": 0.02, "path": tmp_path / "s.zarr"}
     now = [0.0]

@@ -1,5 +1,6 @@
 """Which jobs a sweep's command line means, and what it says at the end."""
 
+import errno
 import json
 import os
 import re
@@ -164,6 +165,18 @@ def test_two_jobs_that_would_share_a_folder_are_refused(tmp_path, monkeypatch):
     configs = [config.compose(f"data.path={name}.csv") for name in "ab"]
     with pytest.raises(ValueError, match=r"would share the folder .*they differ in data\.path"):
         sweep.check(configs)
+
+
+def test_a_launcher_that_cannot_open_a_log_file_says_the_systems_reason(monkeypatch, capsys):
+    class Full:
+        def launch(self, jobs, initial_job_idx):
+            raise ValueError("Unable to configure handler 'file'") from OSError(errno.ENOSPC, "No space left")
+
+    for name in (sweep._SWEEP, config.SWEEP_JOBS, sweep.QUIET):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(SystemExit):
+        sweep.launch(Full(), [], [])
+    assert "the launcher stopped: OSError: [Errno 28] No space left: make room" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

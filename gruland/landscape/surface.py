@@ -163,6 +163,8 @@ def compute_surface(
                     in_time = _evaluate(store, plane, pool, deadline, progress)
                 if not in_time:
                     return _interpolated(store.surface)
+            elif tolerance is not None and store.path is not None:  # of a process that was killed at its end
+                Answers(store.path, store.identity).discard()
         return store.surface
 
 
