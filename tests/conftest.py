@@ -101,7 +101,6 @@ def typed(monkeypatch, capsys):
     from hydra.core.hydra_config import HydraConfig
 
     from gruland import config
-    from gruland.progress import Progress
 
     log, root = logging.getLogger("gruland"), logging.getLogger()
 
@@ -129,7 +128,6 @@ def typed(monkeypatch, capsys):
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
             torch.set_num_threads(threads)
-            Progress._outer = None  # a line that is left open would end with the process
             for logger, level, handlers in before:
                 logger.setLevel(level)
                 for handler in set(logger.handlers) - set(

@@ -13,6 +13,7 @@ from toy_victims import Answering, AnsweringInDraws, labelled
 from gruland.attack import score_forms
 from gruland.attack.run import texts_path, write_texts
 from gruland.files import read_json, write_json
+from gruland.progress import Progress
 from gruland.report import attacks, chapters, collect
 from gruland.report.adversarial import compared_attacks, table_2
 from gruland.report.attacks import certified, measured, transfers
@@ -104,6 +105,7 @@ def test_an_attack_without_measures_has_its_scores_and_examples(tmp_path: Path) 
         labelled(texts, [1, 1]),
         {"raw": texts, "backwards": ["film fine a", "one dull a"]},
     )
+    assert Progress._outer is None  # its line is closed, or later ones would stay within it
     write_texts(outcome.columns, texts_path(Run(folder), "backwards"))
     Run(folder).update_results(attacks={"backwards": outcome.results})
     (study,) = studies(collect([tmp_path]))

@@ -7,6 +7,7 @@ the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -141,11 +142,16 @@ def score_forms(
         columns: what else texts.csv is to hold of each text.
         progress: advanced by ``1 + draws`` a form.
     """
-    progress = progress or Progress(len(forms) * (1 + draws), "attack")
-    outputs = {
-        form: question(victim, texts, sample.ids, draws=draws, seed=dropout_seed, progress=progress)
-        for form, texts in forms.items()
-    }
+    # A caller's line is the caller's to close.
+    with (
+        nullcontext(progress)
+        if progress is not None
+        else Progress(len(forms) * (1 + draws), "attack") as line
+    ):
+        outputs = {
+            form: question(victim, texts, sample.ids, draws=draws, seed=dropout_seed, progress=line)
+            for form, texts in forms.items()
+        }
     return score_outputs(victim.task, sample, outputs, forms, columns)
 
 

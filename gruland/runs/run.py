@@ -118,7 +118,7 @@ class Run:
         left = [
             name for name in self.results.get("files", {}) if name.startswith(("checkpoints/", "metrics.csv"))
         ]
-        return "training" in self.results and all((self.path / name).exists() for name in left)
+        return "training" in self.results and bool(left) and all((self.path / name).exists() for name in left)
 
     @property
     def is_scored(self) -> bool:
