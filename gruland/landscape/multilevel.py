@@ -26,7 +26,9 @@ of 1 / sqrt(n).
 **Errors.** The error of Y is the sum of the levels' own: at each level the residual mean over n_l examples instead of
 all N. Residuals of different levels are uncorrelated, since each level's are those of a regression on all coarser ones.
 So the covariance of all cells is F F', F [cells, modes] with a block of columns for each level: its residuals'
-covariance times 1/n_l - 1/N, carried on to finer levels by their coefficients. A census has no error.
+covariance times 1/n_l - 1/N, carried on to finer levels by their coefficients. A census has no error. Where there are
+many regressors (P) for few examples, the coefficients' own errors add to a mean what no residual shows: the variance
+counts 1 + P / n times, as it would for least squares (Cochran 1977, section 12.7), and at most twice.
 
 N examples, n of a sample, P regressors, V variables, C cells, K modes.
 """
@@ -245,7 +247,7 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.n
     own = residuals - residuals.mean(0)
     freedom = max(n - regressors.freedom, 1)
     factor = np.asarray(np.linalg.qr(own, mode="r")) if n > y.shape[1] else own
-    new = factor.T * np.sqrt((1 / n - 1 / total) / freedom)
+    new = factor.T * np.sqrt((1 / n - 1 / total) / freedom * (1 + min(len(used), n) / n))
     modes = np.concatenate([slopes.T @ regressors.modes[used], new], axis=1)
     return Means(values, modes, np.sqrt((new**2).sum(1)))
 

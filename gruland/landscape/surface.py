@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: About how long a chunk of cells keeps a worker, and how many it has at most.
 CHUNK_SECONDS, MOST_CELLS = 1.0, 64
+#: Counted up with each change of what is asked for, or estimated from it: older surfaces and answers are others.
+ESTIMATOR = 2
 
 
 def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
@@ -146,7 +148,7 @@ def compute_surface(
         "directions": [fingerprint(direction) for direction in directions],
     }
     if tolerance is not None:
-        identity["tolerance"] = {"share": tolerance, "seed": seed}
+        identity["tolerance"] = {"share": tolerance, "seed": seed, "estimator": ESTIMATOR}
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     with _kept(parameters, identity["weights"]) as origin:
         plane = PlaneExamples(evaluate, origin, directions)

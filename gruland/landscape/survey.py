@@ -1,7 +1,11 @@
 """Which cells of a grid to evaluate on which examples, so that every cell's mean loss is known to a tolerance.
 
-There is one budget: half the width of a cell's 95% interval (sampling) plus the bound of its interpolation's error is
-at most the tolerance, a share of the range of the mean loss. What it takes is found out from the values themselves:
+There is one budget: half the width of a cell's 95% interval is at most the tolerance, a share of the range of the mean
+loss. The interval is that of a normal error by sampling, of standard error s, beside one by interpolation of unknown
+sign and at most b: +- h with Phi((h - b) / s) - Phi((-h - b) / s) = 0.95 (Imbens & Manski 2004, "Confidence intervals
+for partially identified parameters", Econometrica 72, equation 7). h is 1.96 s where nothing is interpolated, and less
+than 1.96 s + b where it is, since the errors by sampling beyond one end alone matter. What it takes is found out from
+the values themselves:
 
 1. *Sizes.* The coarse grid is evaluated on a few examples, the pilot. Their covariance says how many examples of each
    part its cells need (:mod:`gruland.landscape.allocation`) for the share of the budget that sampling gets, and the
@@ -25,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,16 +38,18 @@ from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Estimator, Level, Means, Part
 from gruland.landscape.refinement import NestedGrids, Prediction, interpolated, spread_of
 
-#: Examples of the pilot and of every cell that is not in the coarse grid, of all parts together. Finer cells could do
-#: with half by their own estimates: but few examples do not show what is rare and large, and intervals get too narrow.
+#: Examples of the pilot, of all parts together.
 PILOT = 192
+#: Those that a cell begins with that is not in the coarse grid: most of what it is comes from cells with more. Fewer
+#: do not show what is rare and large, and intervals get too narrow.
+FINER = 96
 #: Random cells of a check. When all of them hold, fewer than 12% of the interpolated cells fail (95% confidence).
 CHECKED = 24
 #: The shares of the budget that sampling may get.
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 #: Everything is evaluated where the plan takes more than this share of it.
 MOST = 0.6
-_NORMAL = 1.96  # the 97.5% quantile of the normal distribution
+_NORMAL, _ONE_END = 1.96, 1.645  # the 97.5% and 95% quantiles of the normal distribution
 # The pilot's plan may be too large, since it knows of no probabilities: it begins with this multiple of the half width.
 _LOOSE = 1.2
 # A cell gets more examples of its own where these are so much of its standard error: they are the cheaper ones.
@@ -138,6 +145,7 @@ class Survey:
         # Of twice the pilot more than half would be evaluated: sampling saves nothing.
         census = self._total < 2 * pilot or self._totals.min() < 2 * pilot // len(parts)
         self._pilot = self._totals if census else np.full(len(parts), pilot // len(parts))
+        self._finer = self._pilot if census else np.minimum(self._pilot, FINER // len(parts))
         self._grids = NestedGrids(shape)
         self._coarse = np.flatnonzero(self._grids.coarse)
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
@@ -191,12 +199,12 @@ class Survey:
             elif (over := self._over(now)).any():
                 # A coarser grid's values come first: they change what the finer ones are predicted to be.
                 level = self._grids.level.ravel()
-                yield self._wanted(self._stops(over & (level == level[over].min()), self._pilot))
+                yield self._wanted(self._stops(over & (level == level[over].min()), self._finer))
             elif held or not len(left):
                 return
             else:
                 checked = np.sort(left[:CHECKED])
-                yield self._wanted(self._stops(checked, self._pilot))
+                yield self._wanted(self._stops(checked, self._finer))
                 held = self._holds(now, checked)
         if blocks := self._everything():
             yield blocks
@@ -438,7 +446,7 @@ class Survey:
         following = level == level[self._grids.coarse].max() + 1
         costs = [
             int(self._plan(share * now.allowed).sum())
-            + int(self._pilot.sum() * (following & (now.bound > (1 - share) * now.allowed)).sum())
+            + int(self._finer.sum() * (following & (now.bound > (1 - share) * now.allowed)).sum())
             for share in SHARES
         ]
         self._expected = int(min(costs))
@@ -460,7 +468,28 @@ class Survey:
 
 def _half_width(errors: np.ndarray, bound: np.ndarray) -> np.ndarray:
     """Half the width of 95% intervals, from standard errors by sampling and bounds of what is interpolated."""
-    return _NORMAL * errors + bound
+    known, half_widths = _intervals()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(errors > 0, bound / errors, np.inf)
+        # Beyond the table one end alone matters.
+        wide = np.where(
+            ratio < known[-1], np.interp(ratio, known, half_widths) * errors, _ONE_END * errors + bound
+        )
+    return np.asarray(wide)
+
+
+@cache
+def _intervals() -> tuple[np.ndarray, np.ndarray]:
+    """Half widths of 95% intervals of a normal error beside one of a bound, and these bounds, in standard errors."""
+    from scipy.special import ndtr
+
+    bounds = np.linspace(0.0, 5.0, 501)
+    low, high = bounds + 1.6, bounds + 2.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        enough = ndtr(middle - bounds) - ndtr(-middle - bounds) >= 0.95
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return bounds, high
 
 
 def _main(modes: np.ndarray) -> np.ndarray:
