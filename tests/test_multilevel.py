@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from gruland.landscape import compute_surface, estimation, load_surface, samplin
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Level, estimate, nested_order, parts_of, whole
-from gruland.landscape.survey import PILOT, Survey
+from gruland.landscape.survey import PILOT, Survey, half_width
 
 
 def population(examples: int, side: int, *, noise: float = 0.1, seed: int = 0):
@@ -237,6 +238,14 @@ def test_a_survey_keeps_its_tolerance_with_a_fraction_of_the_values(plane, toler
     assert np.mean(within) >= 0.95
     assert np.mean(inside) >= 0.9
     assert max(worst) <= 2
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.3, 1.0, 4.9, 5.1, 40.0])
+def test_an_interval_covers_the_worst_error_of_an_interpolation(bound):
+    half = float(half_width(np.array([2.0]), np.array([2.0 * bound]))[0]) / 2
+    inside = NormalDist().cdf(half - bound) - NormalDist().cdf(-half - bound)
+    assert inside == pytest.approx(0.95, abs=2e-4)
+    assert half_width(np.zeros(1), np.array([bound]))[0] == bound  # nothing is sampled
 
 
 def test_what_nothing_predicts_is_evaluated_whole():

@@ -97,7 +97,7 @@ class Estimates:
     @property
     def half_width(self) -> np.ndarray:
         """Half the width of each cell's 95% interval, interpolation included [R, C]."""
-        return _half_width(self.errors, self.bound)
+        return half_width(self.errors, self.bound)
 
 
 class _Losses(NamedTuple):
@@ -110,7 +110,7 @@ class _Losses(NamedTuple):
 
     @property
     def half_width(self) -> np.ndarray:
-        return _half_width(self.errors, self.bound)
+        return half_width(self.errors, self.bound)
 
 
 class Survey:
@@ -466,7 +466,7 @@ class Survey:
         return worst <= 1  # False where one is NaN, too
 
 
-def _half_width(errors: np.ndarray, bound: np.ndarray) -> np.ndarray:
+def half_width(errors: np.ndarray, bound: np.ndarray) -> np.ndarray:
     """Half the width of 95% intervals, from standard errors by sampling and bounds of what is interpolated."""
     known, half_widths = _intervals()
     with np.errstate(divide="ignore", invalid="ignore"):
