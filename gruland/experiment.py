@@ -162,9 +162,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         check_whole("threads", cfg.threads, 1)
     experiment = str(cfg.experiment_name)
-    if (
-        not experiment.strip() or "/" in experiment or experiment.startswith(".")
-    ):  # hidden folders hold no runs
+    # Hidden folders hold no runs.
+    if not experiment.strip() or "/" in experiment or experiment.startswith("."):
         raise ValueError(
             f"experiment_name={experiment}: expected the name of one folder, which does not begin with a dot"
         )

@@ -174,7 +174,7 @@ class Study:
     def finished(self) -> list[runs.Run]:
         """The finished runs of the study's own settings: they differ in what the study varies and in nothing else."""
         found = [_run(path, self._allow) for path in runs.folders(self.folder, "results.json")]
-        settled = self._settled(runs.flat(runs.identity(self.configuration([]))))
+        settled = self._settled(runs.settings(self.configuration([])))
         return [run for run in found if _results(run) and self._settled(_settings(run)) == settled]
 
     def chosen(self) -> list[Chosen]:
@@ -283,7 +283,7 @@ class Study:
         """
         place = place_of(run)
         named = {RATE, UNITS, *self.grids[place.regularizer]}
-        usual = runs.flat(runs.identity(self.configuration([f"regularizer={place.regularizer}"])))
+        usual = runs.settings(self.configuration([f"regularizer={place.regularizer}"]))
         return [f"regularizer={place.regularizer}"] + [
             f"{'' if key in usual else '++'}{key}={commands.text(value)}"
             for key, value in _settings(run).items()
@@ -361,7 +361,7 @@ def _run(path: Path, allow: tuple[str, ...]) -> runs.Run:
 def _settings(run: runs.Run) -> dict[str, Any]:
     """The settings that determine a run's model, by dotted key; none where they cannot be read."""
     try:
-        return runs.flat(runs.identity(run.config))
+        return runs.settings(run.config)
     except (OSError, ValueError):
         return {}
 

@@ -369,7 +369,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     # As values: a class of the user's own need not be allowed to be printed.
-    return runs.flat(runs.identity(OmegaConf.create(trust.read_config(path))))
+    return runs.settings(OmegaConf.create(trust.read_config(path)))
 
 
 def _swept(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:

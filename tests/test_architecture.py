@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gruland"
 
 #: From a room to what it may import of this package besides itself. A room that is not listed may import anything.
 ALLOWED = {
-    "landscape": {"arguments", "files", "progress", "stats", "workers"},
+    "landscape": {"arguments", "files", "lazy", "progress", "stats", "workers"},
     "objective": {"classifier", "data", "evaluation", "gru", "kernels", "landscape", "regularizers"},
     "kernels": {"files", "errors"},
     "perturbation": set(),

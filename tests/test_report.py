@@ -828,6 +828,15 @@ def test_models_of_one_regularizer_that_differ_in_its_settings_have_labels_and_c
     ]
 
 
+def test_two_models_that_would_be_called_the_same_are_refused(tmp_path: Path) -> None:
+    for name in ("locked", "recurrent"):
+        folder = add_run(tmp_path, Cell(name, 0.1, 128))
+        model = json.loads((folder / "results.json").read_text())["model"]
+        update(folder, model={**model, "title": "Mine"})
+    with pytest.raises(ValueError, match=r"both called Mine 0\.1, H=128: report them apart"):
+        studies(collect([tmp_path]))
+
+
 def test_the_papers_column_is_a_model_without_a_defence_or_says_so(tmp_path: Path) -> None:
     def defended() -> None:
         folder = add_run(tmp_path, ZONEOUT, 0, 0.1, overrides=["defence=fgm"])

@@ -5,8 +5,7 @@ An attack is a dataclass that follows :class:`Attack`; conf/attack has a file fo
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from gruland.lazy import getter
 
 _EXPORTS = {
     "Attack": "base",
@@ -34,9 +33,4 @@ _EXPORTS = {
     "score_forms": "base",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"gruland.attack.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = getter(__name__, _EXPORTS)

@@ -112,13 +112,10 @@ def known_classes(classes: Sequence[Any] | Mapping[Any, str]) -> dict[str, str]:
     """
     if isinstance(classes, str) or not isinstance(classes, Sequence | Mapping):
         raise ValueError(f"data.classes={classes}: expected a list of labels, e.g. data.classes=[neg,pos]")
-    pairs = list(classes.items()) if isinstance(classes, Mapping) else [(c, c) for c in classes]
-    keys = [label_key(label, lambda i: f"data.classes[{i}]", i) for i, (label, _) in enumerate(pairs)]
-    names = [
-        str(name) if isinstance(classes, Mapping) else key for key, (_, name) in zip(keys, pairs, strict=True)
-    ]
+    keys = [label_key(label, lambda i: f"data.classes[{i}]", i) for i, label in enumerate(classes)]
+    names = map(str, classes.values()) if isinstance(classes, Mapping) else keys
     known = dict(zip(keys, names, strict=True))
-    if len(known) < max(2, len(pairs)):
+    if len(known) < max(2, len(classes)):
         raise ValueError(f"data.classes={list(classes)}: expected two or more different labels")
     return known
 

@@ -17,8 +17,7 @@ For a run of this package, :mod:`gruland.surfaces` or ``python -m gruland.landsc
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from gruland.lazy import getter
 
 _EXPORTS = {
     "EXCESS_LEVELS": "pictures",
@@ -80,9 +79,4 @@ _EXPORTS = {
     "write_pictures": "pictures",
 }
 __all__ = list(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = getter(__name__, _EXPORTS)

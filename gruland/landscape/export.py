@@ -68,8 +68,7 @@ def export_surface(
 def _write_npz(surface: xarray.Dataset, path: Path) -> None:
     arrays = {str(name): variable.values for name, variable in surface.variables.items()}
     attributes = np.array(json.dumps(surface.attrs))
-    # An array may have any name but allow_pickle's, which its stubs take each of them for.
-    np.savez(path, attributes=attributes, **arrays)  # type: ignore[arg-type]
+    np.savez(path, attributes=attributes, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
 
 
 def _write_h5(surface: xarray.Dataset, path: Path, split: str) -> None:

@@ -321,9 +321,8 @@ class Store:
             if not self.surface.attrs["complete"]:
                 self._go_on()
         if self._path is not None and self.surface.attrs["complete"]:
-            with suppress(
-                OSError
-            ):  # who put it there may have been killed before this; a folder may be read-only
+            # Who put it there may have been killed before this; a folder may be read-only.
+            with suppress(OSError):
                 discard(self._partial)
         return self
 

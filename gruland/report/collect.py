@@ -240,9 +240,7 @@ class Study:
         Others are not to be averaged with these or held against them: of 13 runs 7 may have been attacked at rate=0.1.
         """
         found = self.by_attack.get(attack, {})
-        made = {run: _made_by(entry) for run, entry in found.items()}
-        most = Counter(made.values()).most_common(1)
-        return {run: entry for run, entry in found.items() if made[run] == most[0][0]}
+        return {run: found[run] for run in alike({run: _made_by(entry) for run, entry in found.items()})}
 
     def attacked_otherwise(self, *names: str) -> list[str]:
         """A sentence for each attack, of all or of these, that did not meet all runs alike: how many are left out."""
@@ -265,11 +263,20 @@ class Study:
         return choose(undefended or found).model if found else None
 
 
-def _made_by(entry: Mapping[str, Any]) -> str:
+def _made_by(entry: Mapping[str, Any]) -> list[Any]:
     """What an attack's entry follows from, besides the run: equal for two that may be compared."""
-    return json.dumps(
-        [entry.get(key) for key in ("class", "settings", "inputs", "code")], sort_keys=True, default=str
-    )
+    return [entry.get(key) for key in ("class", "settings", "inputs", "code")]
+
+
+def alike(made_by: Mapping[Run, Any]) -> list[Run]:
+    """The runs that were measured in the commonest way.
+
+    Args:
+        made_by: what each run's measurement follows from, as plain data.
+    """
+    ways = {run: json.dumps(way, sort_keys=True, default=str) for run, way in made_by.items()}
+    commonest = [way for way, _ in Counter(ways.values()).most_common(1)]
+    return [run for run, way in ways.items() if way in commonest]
 
 
 def studies(collection: Collection) -> list[Study]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable
-
 from gruland.report import commands
-from gruland.report.collect import Study, landscape_setting
+from gruland.report.collect import Study, alike, landscape_setting
 from gruland.report.tables import NOTHING, Row, Table, number, run_label
 from gruland.runs import Run
 from gruland.stats import crossed_interval
@@ -23,12 +19,13 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
     rows = [_landscape_row(run, area, study) for run, area in areas.items()]
     for model in study.models:
         measured = {run: area for run in model.runs.values() if (area := areas.get(run)) is not None}
-        alike = _alike(measured)
-        if len(alike) > 1:
-            interval = crossed_interval([[measured[run]] for run in alike])
-            apart = len(measured) - len(alike)
+        # Areas of surfaces of other settings do not compare with these.
+        shown = alike({run: run.results["landscape"].get("settings") for run in measured})
+        if len(shown) > 1:
+            interval = crossed_interval([[measured[run]] for run in shown])
+            apart = len(measured) - len(shown)
             without = f" ({apart} with other settings of the surface left out)" if apart else ""
-            label = f"{model.label}, mean of {len(alike)} trainings{without}"
+            label = f"{model.label}, mean of {len(shown)} trainings{without}"
             rows.append(Row(label, [*[NOTHING] * 6, str(interval)]))
     return Table(
         f"{study.key}-landscapes",
@@ -55,16 +52,6 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
         ],
         commands.measuring("gruland.landscape", "landscape", list(areas)),
     )
-
-
-def _alike(measured: Iterable[Run]) -> list[Run]:
-    """Those of the runs whose surfaces have the commonest settings: areas of others do not compare with theirs."""
-    settings = {
-        run: json.dumps(run.results["landscape"].get("settings"), sort_keys=True, default=str)
-        for run in measured
-    }
-    commonest = [found for found, _ in Counter(settings.values()).most_common(1)]
-    return [run for run, own in settings.items() if own in commonest]
 
 
 def _landscape_row(run: Run, area: float | None, study: Study) -> Row:

@@ -154,6 +154,9 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
 
     Args:
         left_out: where a second run of the same model and seed is noted, in a line.
+
+    Raises:
+        ValueError: two models would have one label, by which tables and pictures tell them apart.
     """
     left_out = {} if left_out is None else left_out
     groups: dict[str, dict[int, Run]] = {}
@@ -176,7 +179,14 @@ def models(runs: Iterable[Run], left_out: dict[Path, str] | None = None) -> list
         factors = {REGULARIZER: regularizer, RATE: rate, UNITS: units}
         factors |= {factor: settings[key][factor] for factor in differing if factor in settings[key]}
         found.append(Model(factors, dict(sorted(seeds.items()))))
-    assert len({model.label for model in found}) == len(found), "two models with one label"
+    called: dict[str, Model] = {}
+    for model in found:
+        if (other := called.setdefault(model.label, model)) is not model:
+            one, two = (next(iter(m.runs.values())).path for m in (other, model))
+            raise ValueError(
+                f"{one} and {two} are of different models that are both called {model.label}: report them apart, or "
+                "give their regularizers titles of their own"
+            )
     return sorted(found, key=_by_place_and_defence)
 
 

@@ -13,7 +13,7 @@
         log.txt                 what the command had to say;  .hydra/: its words
 """
 
-from gruland.runs.identity import flat, folder, identity, name, requested
+from gruland.runs.identity import flat, folder, identity, name, requested, settings
 from gruland.runs.objects import build_data, build_defence, build_model, build_vocabulary, instantiate_model
 from gruland.runs.preparation import prepare, withdraw, write_config
 from gruland.runs.results import SCHEMA, check_results, describe, named
@@ -42,6 +42,7 @@ __all__ = [
     "prepare",
     "readable",
     "requested",
+    "settings",
     "withdraw",
     "write_config",
 ]

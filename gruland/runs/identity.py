@@ -98,6 +98,11 @@ def folder(cfg: DictConfig) -> Path:
     return Path(cfg.output_dir) / str(cfg.experiment_name) / name(cfg)
 
 
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """:func:`identity` under dotted keys."""
+    return flat(identity(cfg))
+
+
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted keys, as on the command line."""
     result: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from gruland import trust
 from gruland.config import resolved
 from gruland.errors import one_line
 from gruland.files import atomic_path
-from gruland.runs.identity import flat, folder, identity
+from gruland.runs.identity import folder, settings
 from gruland.runs.run import Run
 from gruland.runs.seals import FILES, seal_config
 
@@ -95,7 +95,7 @@ def _with_absolute_paths(cfg: DictConfig) -> DictConfig:
 
 
 def _refuse_other(run: Run, earlier: DictConfig, cfg: DictConfig) -> None:
-    before, now = flat(identity(earlier)), flat(identity(cfg))
+    before, now = settings(earlier), settings(cfg)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(

@@ -95,10 +95,8 @@ class Run:
         Scores of other weights, trained again on another machine, say, are forgotten.
         """
         results = self.results
-        known, scored = (
-            results.get("files", {}),
-            [f"checkpoints/{which}.safetensors" for which in ("best", "last")],
-        )
+        known = results.get("files", {})
+        scored = [f"checkpoints/{which}.safetensors" for which in ("best", "last")]
         new = checksums(self.path, "checkpoints/*.safetensors", "metrics.csv")
         if any(known.get(name) not in (None, new[name]) for name in scored):
             results.pop("metrics", None)

@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from gruland.lazy import getter
 
 _EXPORTS = {
     "HOW_COMPUTED": "settings",
@@ -24,9 +23,4 @@ _EXPORTS = {
     "surface_of": "computation",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = getter(__name__, _EXPORTS)
