@@ -22,7 +22,7 @@ def landscapes(study: Study, areas: dict[Run, float | None], radius: float) -> T
         # Areas of surfaces of other settings do not compare with these.
         shown = alike({run: run.results["landscape"].get("settings") for run in measured})
         if len(shown) > 1:
-            interval = crossed_interval([[measured[run]] for run in shown])
+            interval = crossed_interval([[measured[run]] for run in shown]).within(0, 1)  # a share
             apart = len(measured) - len(shown)
             without = f" ({apart} with other settings of the surface left out)" if apart else ""
             label = f"{model.label}, mean of {len(shown)} trainings{without}"
