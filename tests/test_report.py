@@ -863,7 +863,9 @@ def test_the_flat_area_is_a_mean_over_surfaces_of_the_same_settings(tmp_path: Pa
     assert (
         mean.head == "No dropout, H=128, mean of 2 trainings (1 with other settings of the surface left out)"
     )
-    assert mean.cells[-1] == "0.20 [0.00, 1.00]"  # Student's t with 2 trainings says [-1.07, 1.47]: it is a share
+    assert (
+        mean.cells[-1] == "0.20 [0.00, 1.00]"
+    )  # Student's t with 2 trainings says [-1.07, 1.47]: it is a share
 
 
 def test_many_pairs_of_one_training_are_counted_in_place_of_listed(tmp_path: Path) -> None:
