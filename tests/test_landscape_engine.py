@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_landscape import PLANE, UNIT, Asymmetric
 from torch.func import functional_call
 
-from gruland import kernels, surfaces
+from gruland import kernels
 from gruland.classifier import Classifier
 from gruland.data import Encoded, subset
 from gruland.kernels import cpu
@@ -33,11 +33,11 @@ from gruland.landscape.multilevel import whole
 from gruland.landscape.refinement import NestedGrids, halvings, spread_of
 from gruland.landscape.sample import achieved_tolerance, standard_error
 from gruland.landscape.survey import Survey
-from gruland.objective import EvaluationLoss
+from gruland.objective import EvaluationLoss, evaluation
 from gruland.objective import projection as projections
 from gruland.regularizers import by_rates
 from gruland.report import flatness
-from gruland.surfaces import Surface, compute_run
+from gruland.surfaces import Surface, compute_run, losses, surface_of
 from gruland.task import Task
 
 # -- reviews and models
@@ -533,36 +533,46 @@ def test_a_tolerance_takes_few_values_and_is_not_computed_twice(run, monkeypatch
     assert again["modes"].dims == ("mode", "beta", "alpha")
 
 
+class Rounded(EvaluationLoss):
+    """Whose products in bfloat16 are off by ``error``; takes down of how many reviews losses were asked for."""
+
+    error, counts = 0.0, []
+
+    def _measured(self, logits):
+        losses, correct = super()._measured(logits)
+        self.counts.append(len(losses))
+        return losses + (self.error if self.precision == "bfloat16" else 0), correct
+
+
+@pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize(("error", "taken"), [(1e-6, "bfloat16"), (0.05, "float32")])
-def test_products_are_rounded_only_where_the_tolerance_allows_it(run, monkeypatch, error, taken):
-    made, rows = surfaces.objective_of, []
-
-    class Rounded(EvaluationLoss):
-        def _measured(self, logits):
-            losses, correct = super()._measured(logits)
-            rows.append(len(losses))
-            return losses + (error if self.precision == "bfloat16" else 0), correct
-
-    def rounded(model, data, settings, **options):
-        evaluate = made(model, data, settings, **options)
-        evaluate.__class__, evaluate.precision = (
-            Rounded,
-            {"auto": "bfloat16"}.get(settings.precision, "float32"),
-        )
-        evaluate.about["precision"] = evaluate.precision
-        return evaluate
-
-    monkeypatch.setattr("gruland.surfaces.computation.objective_of", rounded)
-    monkeypatch.setattr(
-        EvaluationLoss, "take", lambda self, rows, take=EvaluationLoss.take: _as(self, take(self, rows))
-    )
-    assert compute_run(run, replace(SETTINGS, tolerance=0.2))["precision"] == taken
-    assert max(rows) < 1000
+def test_products_are_rounded_only_where_the_tolerance_allows_it(run, monkeypatch, error, taken, given):
+    monkeypatch.setattr(losses, "EvaluationLoss", Rounded)
+    monkeypatch.setattr(Rounded, "error", error)
+    monkeypatch.setattr(Rounded, "counts", [])
+    monkeypatch.setattr(evaluation, "precisions", lambda model: ("float32", "bfloat16"))
+    settings = replace(SETTINGS, tolerance=0.2)
+    evaluate = losses.objective_of(run.model, run.data, settings) if given else None
+    surface = surface_of(run, settings, evaluate=evaluate)
+    assert surface.attrs["precision"] == taken
+    assert surface.attrs["split"] == "train"  # the objective's other attributes are there
+    assert max(Rounded.counts) < 1000
 
 
-def _as(whole, some):
-    some.precision = whole.precision
-    return some
+def test_a_tolerance_where_the_model_s_own_products_are_rounded(tmp_path):
+    run = FakeRun(tmp_path, precision="bfloat16")
+    assert surface_of(run, replace(SETTINGS, size=5, tolerance=0.2)).attrs["precision"] == "bfloat16"
+
+
+def test_some_reviews_have_the_precision_of_all(monkeypatch):
+    """A worker's machine may be faster in another one, or lack it."""
+    monkeypatch.setattr(evaluation, "precisions", lambda model: ("float32", "bfloat16"))
+    every = EvaluationLoss(classifier(backend="eager"), *reviews())
+    monkeypatch.setattr(evaluation, "precisions", lambda model: ("bfloat16", "float32"))
+    assert every.take(np.arange(3)).precision == every.precision == "bfloat16"
+    monkeypatch.setattr(evaluation, "precisions", lambda model: ("float32",))
+    with pytest.raises(ValueError, match="precision=bfloat16 cannot be had here"):
+        every.take(np.arange(3))
 
 
 def test_the_command_takes_the_new_settings_for_an_old_run(run, monkeypatch, capsys):

@@ -331,10 +331,13 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     precious = tmp_path / "outputs"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    for path in (precious, precious / "thesis.txt"):
+    measured = xarray.Dataset({"mine": ("x", np.arange(5.0))})
+    measured.to_zarr(tmp_path / "mine.zarr", consolidated=False)
+    for path in (precious, precious / "thesis.txt", tmp_path / "mine.zarr"):
         with pytest.raises(ValueError, match="holds something else than a loss surface"):
             compute_surface(Wavy(), PLANE, UNIT, size=2, path=path)
     assert (precious / "thesis.txt").read_text() == "years of work"
+    assert xarray.open_zarr(tmp_path / "mine.zarr", consolidated=False).equals(measured)
 
 
 def store(path, every=60.0, size=(5, 4), patience=0.0, **about):
@@ -598,8 +601,27 @@ def test_no_time_at_all_gives_the_origin_everywhere(clock):
     np.testing.assert_allclose(surface["loss"], surface.attrs["origin_loss"])
     assert surface["interpolated"].values.sum() == 24
     assert np.isnan(surface.attrs["interpolation_error"])
-    nothing = compute_surface(Wavy(before=clock), PLANE, UNIT, size=4, max_seconds=0)
+
+
+@pytest.mark.parametrize("options", [{"size": 4}, {"size": 5, "tolerance": 0.01}])
+def test_where_no_cell_has_a_value_none_is_made_up(clock, options):
+    nothing = compute_surface(Wavy(before=clock), PLANE, UNIT, max_seconds=0, **options)
     assert bool(nothing["interpolated"].all())
+    assert np.isnan(nothing["loss"]).all()
+    assert np.isnan(nothing["accuracy"]).all()
+    assert nothing.attrs["origin_loss"] == pytest.approx(float(Wavy.losses(0.25, -0.5).mean()))
+    assert nothing.attrs["complete"] is False
+
+
+@pytest.mark.parametrize("size", [2, 3])  # without a cell at the origin and with one
+def test_an_origin_s_loss_is_kept_where_nothing_says_what_is_right(tmp_path, size):
+    def evaluate(p):
+        return Wavy()(p)[0], torch.full((3,), torch.nan)
+
+    compute_surface(evaluate, PLANE, UNIT, size=size, path=tmp_path / "s.zarr")
+    attributes = load_surface(tmp_path / "s.zarr").attrs
+    assert attributes["origin_loss"] == pytest.approx(float(Wavy.losses(0.25, -0.5).mean()))
+    assert np.isnan(attributes["origin_accuracy"])
 
 
 def test_a_quadratic_is_right_after_nine_cells(clock):

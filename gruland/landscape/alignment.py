@@ -79,7 +79,9 @@ def hidden_units(module: nn.Module, readers: Sequence[str] = ()) -> list[Units]:
 
     Args:
         module: the stack, or a module with one stack in it. Where a stack has an attribute ``between`` (as this
-            package's GRU) that is ``"relu"``, the units below it cannot change their sign.
+            package's GRU) that is ``"relu"``, the units below it cannot change their sign. Nor can any unit whose
+            ``regularizer`` has the hook ``gates`` (layer normalization: the mean over a layer's units would be
+            another); a hook of one's own that treats units differently allows no permutation either.
         readers: names of the matrices [K, H] whose columns read the last layer's states (``"head.weight"``); none = the
             last layer's units are the module's outputs, they stay and are not listed.
 
@@ -93,6 +95,7 @@ def hidden_units(module: nn.Module, readers: Sequence[str] = ()) -> list[Units]:
         if len(shapes.get(reader, ())) != 2 or shapes[reader][1] != size:
             raise ValueError(f"readers={reader}: its shape is {shapes.get(reader)}, expected (any, {size})")
     layers = sum(name.startswith(f"{prefix}weight_hh_l") for name in shapes)
+    hooks = getattr(getattr(stack, "regularizer", None), "hooks", ())
     listed = []
     for index in range(layers if readers else layers - 1):
         last = index == layers - 1
@@ -100,7 +103,7 @@ def hidden_units(module: nn.Module, readers: Sequence[str] = ()) -> list[Units]:
         places = [Place(name, 0, _ODD[rows // size]) for name in names if name in shapes]
         columns = [names[1], *(readers if last else [f"{prefix}weight_ih_l{index + 1}"])]
         # relu lies between the layers and is not odd; what reads the last layer reads the states themselves.
-        flips = last or getattr(stack, "between", None) != "relu"
+        flips = "gates" not in hooks and (last or getattr(stack, "between", None) != "relu")
         listed.append(Units(size, (*places, *(Place(name, 1) for name in columns)), flips))
     return listed
 
@@ -150,7 +153,7 @@ def _check(parameters: Weights, units: Sequence[Units], arrangements: Sequence[A
         if signs.shape != order.shape or not bool((signs.abs() == 1).all()):
             raise ValueError(f"layer {index}: expected a sign of 1 or -1 for each of its {layer.size} units")
         if not layer.can_flip and bool((signs < 0).any()):
-            raise ValueError(f"layer {index}: its units cannot change sign, relu follows them")
+            raise ValueError(f"layer {index}: its units cannot change sign")
 
 
 def _rearranged(tensor: Tensor, place: Place, arrangement: Arrangement) -> Tensor:

@@ -72,10 +72,10 @@ class NestedGrids:
         Until all of the coarsest grid is known, the error of the other cells is infinite.
 
         A value that is not finite counts as the greatest finite one with a surplus of the whole range, so that the
-        cells around it are evaluated.
+        cells around it are evaluated. Where no known value is finite, nothing is predicted: NaN.
         """
         finite = known & np.isfinite(values)
-        high = values[finite].max() if finite.any() else 0.0
+        high = values[finite].max() if finite.any() else np.nan
         unbounded = max(spread_of(values[known]), np.finfo(float).tiny)
         filled, error = np.where(finite, values, high), np.zeros(values.shape)
         before = np.zeros(values.shape)  # the surpluses of the cells that the coarser grid added

@@ -210,6 +210,11 @@ def _findings(surface: xarray.Dataset) -> dict[str, Any]:
     return {**{f"origin_{name}": value for name, value in values.items()}, "complete": bool(done.all())}
 
 
+def _knows_origin(surface: xarray.Dataset) -> bool:
+    """Whether the attributes tell of the origin; an objective may give losses alone."""
+    return not all(math.isnan(surface.attrs[name]) for name in ("origin_loss", "origin_accuracy"))
+
+
 def _origin(surface: xarray.Dataset) -> tuple[int, int] | None:
     """Row and column of the cell at alpha = beta = 0, if there is one."""
     rows, columns = (np.flatnonzero(surface[axis].values == 0) for axis in DIMENSIONS)
@@ -290,7 +295,7 @@ class Store:
 
     def record_origin(self, values: Mapping[str, float], seconds: float = 0.0) -> None:
         """The measures at alpha = beta = 0, also those of the cell there, if there is one."""
-        if math.isnan(self.surface.attrs["origin_accuracy"]):
+        if not _knows_origin(self.surface):
             self.surface.attrs.update(origin_loss=values["loss"], origin_accuracy=values["accuracy"])
             self.surface.attrs["seconds"] += seconds
         cell = _origin(self.surface)
@@ -368,7 +373,7 @@ class Store:
 
     def publish(self) -> None:
         """Put the complete surface in the place of an older one. What is on its way stays until then."""
-        known = {} if math.isnan(self.surface.attrs["origin_accuracy"]) else self.surface.attrs
+        known = self.surface.attrs if _knows_origin(self.surface) else {}
         self.surface.attrs = {**self.surface.attrs, **_findings(self.surface), **known, "complete": True}
         if self._path is None:
             return
@@ -457,8 +462,9 @@ def _partials(path: Path) -> list[Path]:
 
 
 def _checked(path: Path) -> Path:
-    """The path, unless a complete surface would take something else's place."""
-    ours = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
+    """The path, unless a complete surface would take something else's place, another zarr store's, too."""
+    is_group = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
+    ours = is_group and all((path / name).exists() for name in ("loss", "done"))  # a damaged one, too
     if path.is_file() or (path.is_dir() and not ours and any(path.iterdir())):
         raise ValueError(f"{path} holds something else than a loss surface: expected a path that is free")
     return path

@@ -269,7 +269,9 @@ def _estimated(
     answers = Answers(store.path, store.identity) if store.path is not None else None
     estimation = Estimation(plane, alpha, beta, tolerance=tolerance, seed=seed, answers=answers)
     complete = estimation.run(workers, deadline, progress)
-    if not estimation.evaluated:
+    if not estimation.evaluated:  # the origin is all that is known
+        loss, accuracy = map(float, plane.origin.mean(1))
+        store.surface.attrs.update(origin_loss=loss, origin_accuracy=accuracy)
         return _interpolated(store.surface)
     surface = estimation.dataset(store.surface)
     if not complete:

@@ -8,7 +8,7 @@ N reviews, K outputs, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -60,8 +60,7 @@ class EvaluationLoss:
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self._model, self._labels = model, torch.as_tensor(labels)
-        self._made_of: dict[str, Any] = {"precision": precision, "batch_tokens": batch_tokens}
-        self._encoded = encoded
+        self._encoded, self._batch_tokens, self._is_open = encoded, batch_tokens, precision == "auto"
         self.precision = _resolved(precision, model)
         self.strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         self.reason = self._why_padded()
@@ -105,10 +104,27 @@ class EvaluationLoss:
 
         return at
 
-    def take(self, rows: np.ndarray) -> EvaluationLoss:
-        """The loss of some of the reviews, at these positions."""
+    def take(self, rows: np.ndarray) -> Self:
+        """The loss of some of the reviews, at these positions, in the precision that this one came to."""
+        return self._again(rows, self.precision)
+
+    def unrounded(self) -> Self | None:
+        """The same loss in float32 where ``precision="auto"`` came to coarser products; else None."""
+        coarser = self._is_open and self.precision != "float32" and "float32" in precisions(self._model)
+        if not coarser:
+            return None
+        whole = self._again(np.arange(self._encoded.size), "float32")
+        whole.label, whole.about = self.label, {**self.about, "precision": "float32"}
+        return whole
+
+    def _again(self, rows: np.ndarray, precision: str) -> Self:
         labels = self._labels[torch.as_tensor(rows)].numpy()
-        return type(self)(self._model, self._encoded.take(rows), labels, **self._made_of)
+        options = self._options(rows)
+        return type(self)(self._model, self._encoded.take(rows), labels, precision=precision, **options)
+
+    def _options(self, rows: np.ndarray) -> dict[str, Any]:
+        """What else the loss of some of the reviews is made with."""
+        return {"batch_tokens": self._batch_tokens}
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         task = self._model.task
@@ -118,18 +134,17 @@ class EvaluationLoss:
 
 def _resolved(precision: str, model: Classifier) -> str:
     """The precision of the products: of the fused kernel, or the model's own where that cannot run."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision}: expected {', '.join(PRECISIONS)}")
-    reason = unavailable(model)
     possible = precisions(model) or (_own_precision(model),)
     if precision == "auto":
         return possible[-1]
-    if precision not in possible:
-        why = f" ({reason})" if reason else ""
-        raise ValueError(
-            f"precision={precision} cannot be had here{why}: expected auto or {' or '.join(possible)}"
-        )
-    return precision
+    if precision in possible:
+        return precision
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision}: expected {', '.join(PRECISIONS)}")
+    why = f" ({reason})" if (reason := unavailable(model)) else ""
+    raise ValueError(
+        f"precision={precision} cannot be had here{why}: expected auto or {' or '.join(possible)}"
+    )
 
 
 def _own_precision(model: Classifier) -> str:

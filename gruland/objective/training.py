@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,15 +75,12 @@ class TrainingLoss(EvaluationLoss):
         if not model.regularizer.random:
             self._draws = self._draws[:1]
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
-        self._made_of |= {"draws": draws, "seed": seed}
+        self._masks = {"draws": draws, "seed": seed}
         self.about |= {"objective": "training loss", "draws": draws, "mask_seed": seed}
 
-    def take(self, rows: np.ndarray) -> TrainingLoss:
-        """The loss of some of the reviews, at these positions, which meet the masks that they meet here."""
-        labels = self._labels[torch.as_tensor(rows)].numpy()
-        return TrainingLoss(
-            self._model, self._encoded.take(rows), labels, keys=self._keys[rows], **self._made_of
-        )
+    def _options(self, rows: np.ndarray) -> dict[str, Any]:
+        """Some of the reviews meet the masks that they meet here."""
+        return {**super()._options(rows), **self._masks, "keys": self._keys[rows]}
 
     def _why_padded(self) -> str | None:
         return unavailable(self._model) or _why_not_projected(self._model)

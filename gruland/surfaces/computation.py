@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,8 @@ def surface_of(
     Args:
         run: where the data, checkpoints and, where it is not given, the model come from.
         settings: what is wanted. With ``evaluate`` those of the objective (``split``, ``objective``, ``draws``,
-            ``reviews``, ``reviews_seed``, ``precision``) are not read: it has its own.
+            ``reviews``, ``reviews_seed``, ``precision``) are not read: it has its own. Where its precision is
+            ``auto``'s and ``tolerance`` is set, products that are too coarse for that are computed in float32.
         model: whose weights are the origin; None = the run's best checkpoint.
         plane: None = :func:`plane_of` the settings.
         evaluate: what :func:`objective_of` made of the same model; None = made from the settings.
@@ -67,20 +67,12 @@ def surface_of(
     plane = plane_of(run, settings, model=model) if plane is None else plane
     grid = {"extent": _extent(settings.extent, plane)}
     attributes = _attributes(plane, settings)
-    if evaluate is None:
-        evaluate = objective_of(model, run.data, settings)
-        if (
-            settings.tolerance is not None
-            and settings.precision == "auto"
-            and evaluate.precision != "float32"
-        ):
-            whole = objective_of(model, run.data, replace(settings, precision="float32"))
-            error, spread = error_of_products(evaluate, whole, plane, grid["extent"], seed=settings.seed)
-            if not error <= PRODUCTS * settings.tolerance * spread:
-                log.info(
-                    "%s: products in float32, %s is off by %.1e", name_of(run), evaluate.precision, error
-                )
-                evaluate = whole
+    evaluate = objective_of(model, run.data, settings) if evaluate is None else evaluate
+    if settings.tolerance is not None and (whole := evaluate.unrounded()) is not None:
+        error, spread = error_of_products(evaluate, whole, plane, grid["extent"], seed=settings.seed)
+        if not error <= PRODUCTS * settings.tolerance * spread:
+            log.info("%s: products in float32, %s is off by %.1e", name_of(run), evaluate.precision, error)
+            evaluate = whole
     return compute_surface(
         evaluate,
         plane.origin,

@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 #: The lines between two networks: to the other as it is, and with its hidden units matched.
 STAGES = ("before alignment", "after alignment")
-#: Points of a line.
-BARRIER_POINTS = 13
+#: Points of a line, and a number that is counted up with each change of what is computed on it.
+BARRIER_POINTS, BARRIER_VERSION = 13, 1
 #: The settings that say which reviews, and which of them the objective depends on.
 REVIEWS = ("split", "reviews_seed")
 OBJECTIVE = (*REVIEWS, "reviews", "objective", "draws", "precision")
@@ -131,7 +131,8 @@ class Bench:
 
     def barrier(self, other: Bench) -> dict[str, Any]:
         """The loss on the line to another network of the same architecture, before and after its units are aligned."""
-        path = self.folder / f"barrier-{self._hash_of(OBJECTIVE, BARRIER_POINTS)}-{other.run.path.name}.json"
+        settings = self._hash_of(OBJECTIVE, BARRIER_POINTS, BARRIER_VERSION)
+        path = self.folder / f"barrier-{settings}-{other.run.path.name}.json"
         both = [fingerprint(bench.model.trainable()) for bench in (self, other)]
         return self._kept(path, [both, self.evaluate.precision], lambda: self._barrier(other))
 
