@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +23,9 @@ from gruland.attack.embedding_pgd import project, steepest
 from gruland.attack.gradients import margins, slope
 from gruland.attack.hotflip import _nearest, _one_character
 from gruland.attack.victims import texts_of, victim_of
+from gruland.callbacks import AdversarialEvaluation, LossSurface
 from gruland.regularizers import draws_of
+from gruland.surfaces import Surface
 from gruland.task import Task
 
 
@@ -278,6 +281,25 @@ def test_the_command_holds_a_run_against_its_thresholds(
         with pytest.raises(SystemExit):
             command([str(run.path), *chosen, option])
         assert option in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on loaders
+def test_what_takes_gradients_runs_at_the_end_of_a_trainers_test(
+    make_run: Callable[..., runs.Run], undrawn: None
+) -> None:
+    """Lightning tests in inference mode, where nothing has a gradient."""
+    run = make_run("regularizer=none", "embedding.freeze=false")
+    attacks = {"hotflip": HotFlip(reviews=3), "pgd": EmbeddingPGD(reviews=3, steps=2, restarts=1)}
+    surface = Surface(size=3, reviews=8, plane="hessian")
+    trainer = pl.Trainer(
+        accelerator="cpu", callbacks=[LossSurface(surface), AdversarialEvaluation(attacks)], logger=False,
+        default_root_dir=run.path, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.test(run.model, run.data, verbose=False)
+    assert run.results["landscape"]["plane"] == "hessian"
+    found = run.results["attacks"]
+    again = evaluate_run(run, {f"{name}-again": attack for name, attack in attacks.items()})
+    assert [found[name]["measures"] for name in attacks] == [entry["measures"] for entry in again.values()]
 
 
 def test_another_checkpoint_lies_beside_the_best(make_run: Callable[..., runs.Run]) -> None:

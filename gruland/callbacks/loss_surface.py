@@ -70,6 +70,7 @@ class LossSurface(pl.Callback):
         if every and not trainer.sanity_checking and trainer.state.fn == "fit" and not epoch % every:
             self._look(trainer, pl_module, trainer.val_dataloaders, f"epoch-{epoch}")
 
+    @torch.inference_mode(False)  # Lightning's mode has no gradients, which a plane by the Hessian takes
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.classifier import Classifier
         from gruland.surfaces import compute_run

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
+import torch
 
 from gruland import runs
 
@@ -63,6 +64,7 @@ class AdversarialEvaluation(pl.Callback):
         self.attacks, self.folder, self.every_n_epochs = dict(attacks), folder, every_n_epochs
         self.outcomes: dict[str, Outcome] = {}
 
+    @torch.inference_mode(False)  # Lightning's mode has no gradients, which white-box attacks take
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         every = self.every_n_epochs
         if (
@@ -78,6 +80,7 @@ class AdversarialEvaluation(pl.Callback):
                     key, value = f"attack/{name}/{form}/{metric}", scores["plain"][metric]
                     pl_module.log(key, value, rank_zero_only=True)
 
+    @torch.inference_mode(False)
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from gruland.attack import evaluate_run
         from gruland.attack.run import write_outcome
