@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from toy_victims import BINARY, Answering, AnsweringInDraws, Linear, labelled
 
-from gruland.attack import Effort, HotFlip, Outcome, Texts, Threat, Victim, flags, gate, verdict
-from gruland.attack.run import _identity
+from gruland import runs
+from gruland.attack import Effort, HotFlip, Outcome, Texts, Threat, Victim, evaluate_run, flags, gate, verdict
+from gruland.attack.run import _identity, is_done
 from gruland.attack.verdict import Answers
 from gruland.regularizers import mix
 from gruland.task import Task
@@ -262,6 +263,26 @@ def test_an_edited_attack_of_ones_own_is_another_one(tmp_path: Path, monkeypatch
     assert now != before
     assert now | {"code": ""} == before | {"code": ""}
     assert "code" not in _identity(HotFlip())
+
+
+def test_a_file_that_is_edited_during_an_attack_makes_its_results_old(
+    make_run: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    file = tmp_path / "read.txt"
+    file.write_text("as the attack read it")
+
+    class Slow(Exclaiming):
+        def inputs(self) -> dict[str, str]:
+            return {"path": file.read_text()}
+
+        def __call__(self, victim: Any, texts: Any) -> Any:
+            file.write_text("edited meanwhile")
+            return super().__call__(victim, texts)
+
+    run = make_run("regularizer=none")
+    (entry,) = evaluate_run(run, {"slow": Slow(reviews=2)}).values()
+    assert entry["inputs"] == {"path": "as the attack read it"}
+    assert not is_done(run, "slow", Slow(reviews=2))
 
 
 @pytest.mark.parametrize("change", [{"reviews": 0}, {"draws": -1}, {"fresh": 0}, {"seed": True}])

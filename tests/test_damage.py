@@ -266,3 +266,66 @@ def test_scores_of_other_weights_are_forgotten(run, tmp_path, caplog):
         metrics={"best": {"test": {"loss": 99.0}}},
     )
     assert train(small(tmp_path)).results["metrics"]["best"]["test"]["loss"] < 10
+
+
+def test_what_a_comparison_keeps_is_no_part_of_the_seals(tmp_path):
+    run = runs.Run(tmp_path)
+    for folder in ("surface.zarr", "comparison"):
+        (tmp_path / "landscape" / folder).mkdir(parents=True)
+        (tmp_path / "landscape" / folder / "curvature-1.json").write_text("hours")
+    run.update_results(landscape={"cells": 1})
+    assert list(run.results["files"]) == ["landscape/surface.zarr"]
+    run.update_results(files={**run.results["files"], "landscape/comparison": "sealed by an earlier version"})
+    (tmp_path / "landscape" / "comparison" / "curvature-2.json").write_text("more")
+    assert run.discard_damaged() == []
+    assert len(list((tmp_path / "landscape" / "comparison").iterdir())) == 2
+
+
+def test_what_other_commands_made_is_forgotten_where_it_is_damaged(run, tmp_path, caplog):
+    for file in ("attack/pwws/texts.csv", "attack/hotflip/texts.csv", "landscape/contour.png"):
+        (run.path / file).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / file).write_text("whole")
+    run.update_results(attacks={"pwws": {}, "hotflip": {}}, landscape={})
+    for file in ("attack/hotflip/texts.csv", "landscape/contour.png"):
+        (run.path / file).write_text("cut")
+    with caplog.at_level(logging.WARNING, "gruland"):
+        train(small(tmp_path))
+    for name, command in (
+        ("attack/hotflip", "gruland.attack"),
+        ("landscape/contour.png", "gruland.landscape"),
+    ):
+        assert (
+            f"{run.path / name} is missing or not what the run wrote: the same gruland.train or {command} "
+            in caplog.text
+        )
+    assert list(run.results["attacks"]) == ["pwws"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "gruland"):
+        train(small(tmp_path))
+    assert caplog.messages == [f"{run.path} is finished already"]
+
+
+SHOUTING = """
+from dataclasses import dataclass
+
+from gruland.attack import score_forms
+
+
+@dataclass(frozen=True)
+class Shouting:
+    def __call__(self, victim, texts):
+        sample = texts.sample(2, 0)
+        return score_forms(victim, sample, {"raw": sample.texts, "loud": [text.upper() for text in sample.texts]})
+"""
+
+
+def test_an_attack_whose_code_changed_is_made_again_by_the_same_command(run, tmp_path, monkeypatch, caplog):
+    (tmp_path / "shouting.py").write_text(SHOUTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = small(tmp_path, "+attack.shouting._target_=shouting.Shouting")
+    before = train(cfg).results["attacks"]["shouting"]["code"]
+    (tmp_path / "shouting.py").write_text(f"{SHOUTING}# edited\n")
+    assert train(cfg).results["attacks"]["shouting"]["code"] != before
+    with caplog.at_level(logging.INFO, "gruland"):
+        train(cfg)
+    assert any("is finished already" in line for line in caplog.messages)

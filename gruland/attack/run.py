@@ -90,11 +90,12 @@ def evaluate_run(
             entries[name] = run.results["attacks"][name]
             continue
         model, data = model or run.load_model(which), data or run.data
-        start = time.monotonic()
+        # Before the search, during which its files may be edited.
+        made_by, start = _identity(attack), time.monotonic()
         outcome = attack(victim_of(model, data, run.path.resolve()), texts_of(data))
         write_texts(outcome.columns, texts_path(run, name))
         entries[name] = {
-            **_identity(attack),
+            **made_by,
             **outcome.results,
             "checkpoint": _digest(run.checkpoint(which)),
             "texts": _digest(texts_path(run, name)),
@@ -114,6 +115,13 @@ def is_done(run: Run, name: str, attack: Attack, which: str = "best") -> bool:
     }
     before = run.results.get("attacks", {}).get(name, {})
     return None not in now.values() and now.items() <= before.items()
+
+
+def is_outdated(run: Run, name: str, attack: Attack) -> bool:
+    """Whether the results of this attack were made by its code, or from its files, as they were before an edit."""
+    made_by, before = _identity(attack), run.results.get("attacks", {}).get(name, {})
+    same = all(before.get(key) == made_by[key] for key in ("class", "settings"))
+    return same and not made_by.items() <= before.items()
 
 
 def flag_beaten(entries: Mapping[str, dict[str, Any]], run: Run) -> dict[str, dict[str, Any]]:

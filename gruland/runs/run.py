@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gruland")
 
-_MEND = "the same gruland.train command makes again what is missing"
-#: The entries of results.json that tell of files in a folder.
-_FOLDERS = {"landscape": "landscape", "attacks": "attack"}
+#: The entries of results.json that tell of files, and of which. The folders in landscape/ but surface.zarr are others'.
+_FILES = {"landscape": "landscape/*.*", "attacks": "attack/*"}
+#: The commands besides gruland.train that make files of a folder.
+_MAKERS = {"landscape": "gruland.landscape", "attack": "gruland.attack"}
 #: The end of a run's name; a folder that was given another name does not have it.
 _DIGEST = re.compile(r"-s\d+-([0-9a-f]{8})$")
 
@@ -82,8 +83,8 @@ class Run:
                 checksums. None: all of them.
         """
         results = {**self.results, **values}
-        for folder in (_FOLDERS[key] for key in values if key in _FOLDERS):
-            new = checksums(self.path, wrote or f"{folder}/*")
+        for pattern in (_FILES[key] for key in values if key in _FILES):
+            new, folder = checksums(self.path, wrote or pattern), pattern.partition("/")[0]
             known = results.get("files", {})
             kept = {name: known[name] for name in known if wrote or not name.startswith(f"{folder}/")}
             results["files"] = {**kept, **new}
@@ -137,7 +138,9 @@ class Run:
 
     def damaged(self) -> list[str]:
         """The sealed files that are missing, or not what was written."""
-        return damaged(self.path, self.results.get("files", {}))
+        known = self.results.get("files", {})
+        # A comparison writes on in its folder, which an earlier version sealed.
+        return damaged(self.path, {one: known[one] for one in known if one != "landscape/comparison"})
 
     def discard_unreadable(self) -> None:
         """Remove a results.json that is not what was written, with a line: all in it is measured again."""
@@ -148,16 +151,30 @@ class Run:
             (self.path / "results.json").unlink()
 
     def discard_damaged(self) -> list[str]:
-        """Remove the sealed files that are not what was written, with a line for each: they are made again."""
+        """Remove the sealed files that are not what was written, with a line for each; the run is to be finished again.
+
+        Of surfaces and attacks the seals go with them, and an attack's results with its texts: this training may not be
+        asked for them.
+        """
         found = self.damaged()
+        if not found:
+            return found
         if any(name.startswith("checkpoints/epoch-") for name in found):
             self.resumption.unlink(missing_ok=True)  # a training that goes on from its end passes no epoch
-        for path in (self.path / one for one in found):
-            log.warning("%s is missing or not what the run wrote: it is made again", path)
+        results = self.results
+        results.pop("requested", None)
+        for one in found:
+            path, (folder, _, attack) = self.path / one, one.partition("/")
+            log.warning("%s is missing or not what the run wrote: %s", path, _remedy(one))
+            if folder in _MAKERS:
+                del results["files"][one]
+            if folder == "attack":
+                results["attacks"].pop(attack, None)
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        write_json(self.path / "results.json", results)
         return found
 
     def verified(self, name: str) -> Path:
@@ -168,9 +185,9 @@ class Run:
         """
         path, digest = self.path / name, self.results.get("files", {}).get(name)
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist: {_MEND}")
+            raise FileNotFoundError(f"{path} does not exist: {_remedy(name)}")
         if digest is not None and content_hash(path) != digest:
-            raise ValueError(f"{path} is not what the run wrote (its checksum differs): {_MEND}")
+            raise ValueError(f"{path} is not what the run wrote (its checksum differs): {_remedy(name)}")
         return path
 
     @property
@@ -352,6 +369,12 @@ class Run:
         finally:
             _locked.pop(place, None)
             lock.release()
+
+
+def _remedy(name: str) -> str:
+    """How a file of a run is made again."""
+    maker = _MAKERS.get(name.partition("/")[0])
+    return f"the same gruland.train{f' or {maker}' if maker else ''} command makes again what is missing"
 
 
 def at(path: str | Path) -> Run:

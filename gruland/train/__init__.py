@@ -41,8 +41,9 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
         run.discard_unreadable()
         runs.write_config(run, cfg)
         with run.recording_failure(cfg):
-            requested, damaged = runs.requested(cfg), run.discard_damaged()
-            if run.results.get("requested") == requested and not damaged:
+            run.discard_damaged()
+            requested = runs.requested(cfg)
+            if run.results.get("requested") == requested and not _is_outdated(cfg, run):
                 log.info("%s is finished already", run.path)
                 if run.results.get("error"):  # of an attempt to measure more, of which nothing is left to do
                     run.update_results(error=None)
@@ -50,6 +51,13 @@ def train(cfg: DictConfig, patience: float = PATIENCE) -> runs.Run:
                 _fit_and_measure(cfg, run)
                 run.update_results(status="finished", requested=requested)
     return runs.load(run.path, run.allow)
+
+
+def _is_outdated(cfg: DictConfig, run: runs.Run) -> bool:
+    """Whether an attack is to be made again, as its code or a file that it reads was edited."""
+    from gruland.attack.run import build, is_outdated
+
+    return any(is_outdated(run, name, attack) for name, attack in build(cfg.attack).items())
 
 
 def _fit_and_measure(cfg: DictConfig, run: runs.Run) -> None:
