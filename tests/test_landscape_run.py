@@ -25,7 +25,7 @@ from gruland.data import subset
 from gruland.files import write_json
 from gruland.landscape import __main__ as command
 from gruland.landscape import contour_figure, gates_of, load_directions, load_surface, random_directions
-from gruland.landscape.directions import displace
+from gruland.landscape.directions import displace, fingerprint
 from gruland.landscape.pictures import PICTURES
 from gruland.objective import EvaluationLoss, TrainingLoss
 from gruland.surfaces import HOW_COMPUTED, Surface, compute_run, objective_of, plane_of, surface_of
@@ -502,6 +502,20 @@ def test_the_plane_of_a_training(kept, no_pictures):
     np.testing.assert_allclose(results["points"]["2"], (0, 0), atol=1e-6)
     surface = load_surface(kept.path / "landscape" / "surface.zarr")
     assert sum(surface.attrs["plane"]["explained"]) <= 1 + 1e-9
+
+
+def test_averaged_weights_are_a_point_of_their_own_on_the_path(kept):
+    """The epochs keep what was trained, the best checkpoint its average."""
+    averaged = {name: w + 0.05 for name, w in load_file(kept.checkpoint("best")).items()}
+    save_weights(averaged, kept.checkpoint("best"))
+    kept.seal_training()
+    run = runs.Run(kept.path)
+    plane = plane_of(run, replace(SETTINGS, plane="trajectory"))
+    assert list(plane.points) == ["0", "1", "2", "3", "best"]
+    assert fingerprint(plane.origin) == fingerprint(run.model.trainable())
+    trained = dict(run.load_model("epoch-2").trainable())
+    np.testing.assert_allclose(plane.coordinates(trained), plane.points["2"], rtol=1e-6)
+    assert plane.points["2"] != pytest.approx((0, 0), abs=0.1)
 
 
 def test_the_path_of_a_training_is_drawn_with_its_true_losses_and_computed_once(

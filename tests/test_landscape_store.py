@@ -282,6 +282,24 @@ def test_units_names_and_attributes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["kernel", "seconds", "weights", "sha256"])
+def test_a_name_that_a_surface_writes_itself_is_refused(name):
+    """It would be overwritten, or not tell surfaces apart."""
+    evaluate = Wavy()
+    with pytest.raises(ValueError, match=f"^attributes: {name} is a surface's own attribute"):
+        compute_surface(evaluate, PLANE, UNIT, size=2, attributes={name: "rbf"})
+    evaluate.about = {name: "rbf"}
+    with pytest.raises(ValueError, match=f"^attributes: {name} is a surface's own attribute"):
+        compute_surface(evaluate, PLANE, UNIT, size=2)
+
+
+def test_what_computes_a_surface_is_noted_and_does_not_tell_it_apart(tmp_path):
+    first, second = Wavy(), Wavy(fail_after=0)
+    first.kernel, second.kernel = "cpu", "triton"
+    compute_surface(first, PLANE, UNIT, size=2, path=tmp_path / "s.zarr")
+    assert compute_surface(second, PLANE, UNIT, size=2, path=tmp_path / "s.zarr").attrs["kernel"] == "cpu"
+
+
 def test_a_surface_on_its_way_is_read_when_asked_for(tmp_path):
     path = tmp_path / "s.zarr"
     with pytest.raises(FileNotFoundError, match="no loss surface at"):

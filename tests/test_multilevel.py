@@ -392,6 +392,17 @@ def test_any_objective_that_can_be_divided_is_estimated(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["s.zarr"]
 
 
+def test_differences_to_an_origin_off_the_coarse_grid_have_errors():
+    options = {"size": 17, "extent": ((-0.25, 1.75), 1.0)}  # (0, 0) is a cell of the finest grid
+    surface = compute_surface(Bowl(), PARAMETERS, AXES, tolerance=0.02, **options)
+    exact = compute_surface(Bowl(), PARAMETERS, AXES, **options)
+    known = ~surface["interpolated"].values
+    assert 0 < known.sum() < 17 * 17
+    assert np.isfinite(surface["difference_se"].values[known]).all()
+    # An estimate's error of a difference holds that of the examples that were not evaluated, too.
+    assert (surface["difference_se"] >= 0.9 * exact["difference_se"]).values[known].all()
+
+
 def test_a_killed_estimation_goes_on_and_ends_with_the_same_numbers(tmp_path):
     options = {"size": 21, "tolerance": 0.02}
     whole = compute_surface(Bowl(), PARAMETERS, AXES, **options)

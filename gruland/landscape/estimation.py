@@ -106,7 +106,8 @@ class Estimation:
 
         Besides the variables of any surface it has ``half_width`` (of the 95% interval of the mean over all examples,
         interpolation included), ``evaluated`` (examples) and ``modes`` (of the errors by sampling, with a dimension of
-        their own: a covariance of two cells is the sum of products).
+        their own: a covariance of two cells is the sum of products). ``difference_se`` is NaN where (0, 0) is no cell:
+        no estimate is paired with it then.
         """
         found, surface = self.estimates(), empty.copy(deep=True)
         spread, paired = self._survey.deviations()

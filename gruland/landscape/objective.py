@@ -38,6 +38,8 @@ class Objective(Protocol):
     - ``take(rows)``: the objective of some of the examples, where few cost less than all. It has ``strata`` of its own
       where this one has them.
     - ``label``: what the examples are, for pictures (``"1,000 training reviews"``).
+    - ``kernel``: what computes the values without changing them (``"cpu"``). A surface notes it and the label, and is
+      the same one with others.
     """
 
     def __call__(self, parameters: dict[str, Tensor], /) -> tuple[Tensor, Tensor]:

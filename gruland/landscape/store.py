@@ -45,6 +45,8 @@ _INCIDENTAL = (
     "seconds", "gruland", "kernel", "interpolation_error", "origin_loss", "origin_accuracy", "complete", "examples",
     "achieved_tolerance", "evaluations",
 )  # fmt: skip
+#: Attributes that a surface writes itself: nobody else's can be called so.
+OWN = (*_INCIDENTAL, "format", "weights", "directions", "origin", "tolerance", SUM)
 
 
 def load_surface(path: str | Path, *, partial: bool = False) -> xarray.Dataset:

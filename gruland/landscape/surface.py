@@ -20,7 +20,7 @@ from gruland.landscape.estimation import Answers, Estimation
 from gruland.landscape.objective import Objective, about, named_tensors
 from gruland.landscape.refinement import NestedGrids, spread_of
 from gruland.landscape.sample import standard_error
-from gruland.landscape.store import Store
+from gruland.landscape.store import OWN, Store
 from gruland.progress import Progress
 from gruland.workers import Workers
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: About how long a chunk of cells keeps a worker, and how many it has at most.
 CHUNK_SECONDS, MOST_CELLS = 1.0, 64
 #: Counted up with each change of what is asked for, or estimated from it: older surfaces and answers are others.
-ESTIMATOR = 2
+ESTIMATOR = 3
 
 
 def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
@@ -124,6 +124,7 @@ def compute_surface(
         attributes: what else determines the result (data, objective), JSON-able; a surface at ``path`` with other
             attributes, weights, directions, coordinates or another loss of the origin is computed afresh. ``units`` are
             the loss's, ``nats`` where not given; ``normalization`` is the directions'.
+            Names that a surface writes itself (``weights``, ``seconds``, ...) are refused.
         label: what the progress line says; None for none.
         max_seconds: no evaluation begins after so many seconds (but the origin's). Cells come from coarse to fine;
             those that are missing then are interpolated and marked in what is returned (attribute ``complete``:
@@ -154,8 +155,9 @@ def compute_surface(
         plane = PlaneExamples(evaluate, origin, directions)
         known = about(evaluate)
         identity |= {"origin": _repeated_origin(plane)} if known is None else {}
-        shown = {"examples": evaluate.label} if hasattr(evaluate, "label") else {}
-        attributes = {**(attributes or {}), **shown, **(known or {}), **identity}
+        given = {**(attributes or {}), **(known or {})}
+        _check_names(given)
+        attributes = {**given, **_notes(evaluate), **identity}
         with Store(path, alpha, beta, attributes, patience=max_seconds) as store:
             if not store.surface.attrs["complete"]:
                 shown_as = Progress(store.done.size, label, done=store.count) if label else nullcontext()
@@ -193,6 +195,18 @@ def _check(
         raise ValueError(f"max_seconds={max_seconds}: expected a number of at least 0")
     if tolerance is not None and not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance}: expected a share of the loss range in (0, 1)")
+
+
+def _check_names(attributes: Mapping[str, Any]) -> None:
+    """Raise ValueError for attributes that a surface writes itself: they would not tell it from others."""
+    if taken := next((name for name in attributes if name in OWN), None):
+        raise ValueError(f"attributes: {taken} is a surface's own attribute, expected another name")
+
+
+def _notes(evaluate: Objective) -> dict[str, Any]:
+    """What an objective says of itself that does not determine its values."""
+    named = {"examples": "label", "kernel": "kernel"}
+    return {name: getattr(evaluate, own) for name, own in named.items() if hasattr(evaluate, own)}
 
 
 @contextmanager

@@ -125,7 +125,8 @@ class Survey:
         tolerance: the share of the range of the mean loss.
         seed: of the checks.
         pilot: examples of the pilot; N for a surface without sampling.
-        centre: the cell (row * columns + column) that differences are taken to; -1 where there is none.
+        centre: the cell (row * columns + column) that differences are taken to; it is treated as one of the coarse
+            grid. -1 where there is none.
     """
 
     def __init__(
@@ -147,7 +148,10 @@ class Survey:
         self._pilot = self._totals if census else np.full(len(parts), pilot // len(parts))
         self._finer = self._pilot if census else np.minimum(self._pilot, FINER // len(parts))
         self._grids = NestedGrids(shape)
-        self._coarse = np.flatnonzero(self._grids.coarse)
+        self._is_coarse = self._grids.coarse.ravel().copy()
+        if centre >= 0:
+            self._is_coarse[centre] = True
+        self._coarse = np.flatnonzero(self._is_coarse)
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
         self._examples = np.zeros((len(parts), size), dtype=np.int64)
         self._broken = np.zeros(size, dtype=bool)
@@ -171,7 +175,7 @@ class Survey:
             if self._broken[cell]:
                 for part in range(len(self._parts)):
                     self._forget(part, cell)
-            elif whole and not self._grids.coarse.flat[cell]:
+            elif whole and not self._is_coarse[cell]:
                 self._forget(block.part, cell)
         self._examples[block.part, block.cells] = block.stop
         self._current = None
@@ -385,7 +389,7 @@ class Survey:
         uncertain = self._uncertain(now, limit)
         heavy = uncertain & ((own**2).sum(0) > (_HEAVY * errors) ** 2)
         # What a finer cell takes over from others is mostly from the few examples of those beside it.
-        fine = self._known & ~self._grids.coarse.ravel() & self._beside(uncertain & ~heavy)
+        fine = self._known & ~self._is_coarse & self._beside(uncertain & ~heavy)
         cells = np.flatnonzero((heavy | fine) & ~self._broken)
         most, raised = own[:, cells].argmax(0), np.zeros_like(self._examples)  # the part that adds most
         raised[most, cells] = [

@@ -45,6 +45,7 @@ class EvaluationLoss:
         strata: int64 [N], a number for each review's label: the reviews are a stratified sample.
         about: what else determines the values, as plain data: a surface's attributes.
         label: what the reviews are called in pictures.
+        kernel: the backend that runs, or that it is the model's own forward pass, and why.
 
     Raises:
         ValueError: a precision that is unknown or that this machine does not have.
@@ -70,10 +71,12 @@ class EvaluationLoss:
             "objective": "evaluation loss",
             "reviews": encoded.size,
             "precision": self.precision,
-            "kernel": f"the model's own forward pass ({self.reason})"
-            if self.reason
-            else kernel_of(model).__name__.rpartition(".")[2],
         }
+        self.kernel = (
+            f"the model's own forward pass ({self.reason})"
+            if self.reason
+            else kernel_of(model).__name__.rpartition(".")[2]
+        )
 
     def _why_padded(self) -> str | None:
         return unavailable(self._model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from gruland.files import json_hash
@@ -59,17 +60,19 @@ def plane_of(
     return planes.plane_through(parameters, others, seed=seed)
 
 
-def _path(run: Run, parameters: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], str | None]:
-    """The weights after each epoch by its number, and the number of the best: there they are the model's own."""
+def _path(run: Run, parameters: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """The weights after each epoch by its number, and the name of the model's own among them.
+
+    That is the number of the best epoch, or ``best`` with weights of its own: those of averaged weights are no epoch's.
+    """
     path = {
         str(epoch): {name: weights[name].to(own) for name, own in parameters.items()}
         for epoch, weights in run_checkpoints(run).items()
     }
     best = str(run.results["training"]["best_epoch"])
-    if best not in path:
-        return path, None
-    path[best] = parameters
-    return path, best
+    if best in path and all(torch.equal(path[best][name], own) for name, own in parameters.items()):
+        return path, best
+    return {**path, "best": parameters}, "best"
 
 
 def _weights(run: Run, word: str, model: Classifier) -> tuple[str, dict[str, Tensor]]:

@@ -100,8 +100,8 @@ class Bench:
         surface = surface_of(
             self.run, settings, plane=plane, evaluate=self.evaluate, path=folder / "surface.zarr", label=label
         )
-        weights = [fingerprint(parameters) for parameters in run_checkpoints(self.run).values()]
-        identity = [weights, self.evaluate.precision]
+        points = [*run_checkpoints(self.run).values(), plane.origin]
+        identity = [[fingerprint(parameters) for parameters in points], self.evaluate.precision]
         return surface, self._kept(
             folder / "path.json", identity, lambda: run_path(self.evaluate, self.run, plane)
         )
