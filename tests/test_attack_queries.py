@@ -21,7 +21,7 @@ from gruland.attack.deepwordbug import EditDistance
 from gruland.attack.edits import EditedText
 from gruland.attack.neighbours import MeanVectors, VectorNeighbours, embedding_of
 from gruland.attack.queries import QueryAttack
-from gruland.attack.search import _Questions
+from gruland.attack.search import Found, Recipe, _Questions, search, side_by_side
 from gruland.attack.victims import ClassifierVictim, victim_of
 from gruland.classifier import Classifier
 from gruland.data import TextDataModule
@@ -159,16 +159,26 @@ def ours(attack: QueryAttack, victim: Any, sample: Texts) -> list[Any]:
     return [(one.text, one.queries, one.succeeded) for one in found]
 
 
-def offline(monkeypatch: pytest.MonkeyPatch, textattack: Any, victim: ClassifierVictim) -> None:
-    """TextAttack's recipes with our stand-ins in the place of what they would download."""
+def offline(
+    monkeypatch: pytest.MonkeyPatch, textattack: Any, victim: ClassifierVictim, threshold: float | None = None
+) -> None:
+    """TextAttack's recipes with our stand-ins in the place of what they would download.
+
+    Args:
+        threshold: of the sentence encoder in the place of the recipe's.
+    """
     from textattack.attack_recipes import textbugger_li_2018, textfooler_jin_2019
     from textattack.constraints.semantics import WordEmbeddingDistance
     from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
     from textattack.transformations import WordSwapEmbedding
 
-    meaning = MeanVectors.of(victim)
+    meaning, given = MeanVectors.of(victim), threshold
 
     class Encoder(SentenceEncoder):  # type: ignore[misc]
+        def __init__(self, threshold: float = 0.8, metric: str = "angular", **rest: Any) -> None:
+            """With the defaults of TextAttack's ``UniversalSentenceEncoder``."""
+            super().__init__(threshold=given or threshold, metric=metric, **rest)
+
         def encode(self, sentences: Sequence[str]) -> np.ndarray:
             return np.stack([meaning(sentence) for sentence in sentences])
 
@@ -215,6 +225,17 @@ def test_recipes_are_textattacks(
     for budget in (5, max(queries for _, queries, _ in expected) - 2):
         expected = theirs(recipe, model, sample, 3, budget)
         assert ours(RECIPES[name](seed=3, budget=budget), victim, sample) == expected
+
+
+def test_meanings_are_compared_by_their_angle(
+    textattack: Any, victim: ClassifierVictim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a threshold that keeps candidates out which the cosine would let through."""
+    offline(monkeypatch, textattack, victim, threshold=0.9)
+    recipe, model = textattack.attack_recipes.TextBuggerLi2018, wrapped(textattack, Whole(victim))
+    sample = labelled(victim, REVIEWS[1:])
+    expected = theirs(recipe, model, sample, 3, np.inf)
+    assert ours(TextBugger(seed=3, similarity=0.9), victim, sample) == expected
 
 
 def test_equals_textattack_for_several_classes(textattack: Any, vocabulary: Vocabulary) -> None:
@@ -453,6 +474,34 @@ def test_a_smaller_budget_gives_what_the_curve_says(vocabulary: Vocabulary) -> N
             attack = DeepWordBug(budget=budget)
             again = attack.search(victim, sample, attack.recipe(victim))[place]
             assert again.succeeded == (budget >= found.enough)
+
+
+@pytest.mark.parametrize("ranking", ["delete", None])
+def test_a_search_of_three_classes_succeeds_with_what_it_needed_and_with_no_less(ranking: str | None) -> None:
+    """The first candidate that is wrong has a lower score than one that is right."""
+
+    class Swap:
+        draws = False
+
+        def _get_replacement_words(self, word: str) -> list[str]:
+            return ["x", "y", "z"]
+
+    table = {"a": (0.9, 0.05, 0.05), "x": (0.4, 0.3, 0.3), "y": (0.45, 0.5, 0.05), "z": (0.1, 0.8, 0.1)}
+    recipe = Recipe(str.split, [Swap()], ranking, frozenset())
+
+    def found(budget: int) -> Found:
+        one = search(
+            recipe, "a", 0, task=Task("multiclass", ("p", "q", "r")), budget=budget, stream=Stream((0,))
+        )
+        ((_, result),) = side_by_side(
+            [one], lambda asked, _: [np.array([table.get(c.text, table["a"]) for c in cs]) for cs in asked], 1
+        )
+        return result
+
+    enough = found(10).enough
+    assert enough == (5 if ranking else 4)
+    assert found(enough).succeeded
+    assert not found(enough - 1).succeeded
 
 
 def test_a_search_over_all_words_without_a_question_left_finds_nothing(vocabulary: Vocabulary) -> None:

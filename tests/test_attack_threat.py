@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -262,7 +263,13 @@ def test_an_edited_attack_of_ones_own_is_another_one(tmp_path: Path, monkeypatch
     now = _identity(attack)
     assert now != before
     assert now | {"code": ""} == before | {"code": ""}
-    assert "code" not in _identity(HotFlip())
+    assert not {"code", "revision"} & set(_identity(HotFlip()))
+
+
+def test_a_revised_attack_is_another_one() -> None:
+    before = _identity(Exclaiming())
+    with mock.patch.object(Exclaiming, "revision", 2, create=True):
+        assert _identity(Exclaiming()) == before | {"revision": 2}
 
 
 def test_a_file_that_is_edited_during_an_attack_makes_its_results_old(

@@ -53,6 +53,7 @@ class EmbeddingPGD(Threat):
     steps: int = 10
     restarts: int = 2
     knowledge: ClassVar[str] = "gradients"
+    revision: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,6 +41,7 @@ class Noise(Threat):
     letters: bool = True
 
     knowledge: ClassVar[str] = "none"
+    revision: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

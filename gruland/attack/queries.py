@@ -86,7 +86,7 @@ class QueryAttack(Threat, ABC):
             changed=[one.replaced for one in found],
             words=[len(recipe.cut(text)) for text in sample.texts],
         )
-        # What a smaller budget would have done: inside a step, the first candidate that succeeds decides.
+        # What a smaller budget would have done: inside a step, the first best candidate so far that succeeds decides.
         needed = [one.queries if one.enough is None else one.enough for one in found]
         judged = self.judge(victim, sample, forms, effort, columns={"queries_needed": needed})
         if (spent := judged.results["curves"].get("queries")) is not None:

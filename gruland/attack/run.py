@@ -196,7 +196,9 @@ def _identity(attack: Attack) -> dict[str, Any]:
     own = {name: value for name, value in asdict(fields).items() if name in compared}
     settings = json.loads(json.dumps(own))  # as results.json holds them: lists for tuples
     read = {"inputs": fields.inputs()} if hasattr(fields, "inputs") else {}
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, **read, **_code(kind)}
+    revised = {"revision": kind.revision} if hasattr(kind, "revision") else {}
+    called = f"{kind.__module__}.{kind.__qualname__}"
+    return {"class": called, "settings": settings, **revised, **read, **_code(kind)}
 
 
 def _code(kind: type) -> dict[str, str]:

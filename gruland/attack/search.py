@@ -206,10 +206,16 @@ def _word_by_word(
             continue
         if wrong[best]:
             chosen = _most_similar(candidates, scores, wrong)
-            enough = before + int(wrong.argmax()) + 1
+            enough = before + _enough(scores, wrong, score)
             return Found(candidates[chosen].text, questions.used, current.replaced + 1, True, enough)
         score, current = float(scores[best]), candidates[best].taken()
     return Found(current.text, questions.used, current.replaced, False)
+
+
+def _enough(scores: np.ndarray, wrong: np.ndarray, least: float = -np.inf) -> int:
+    """How many candidates a step has to ask about until the best of them, with a score above ``least``, succeeds."""
+    best_before = np.maximum.accumulate(np.concatenate([[least], scores[:-1]]))
+    return int((wrong & (scores > best_before)).argmax()) + 1
 
 
 def _most_similar(candidates: Sequence[Candidate], scores: np.ndarray, wrong: np.ndarray) -> int:
@@ -235,7 +241,7 @@ def _best_of_all(recipe: Recipe, original: EditedText, questions: _Questions, st
         scores, wrong = yield from questions.ask(candidates)
         best = int(scores.argmax())
         if wrong[best]:
-            enough = before + int(wrong.argmax()) + 1
+            enough = before + _enough(scores, wrong)
             return Found(candidates[best].text, questions.used, current.replaced + 1, True, enough)
         current = candidates[best].taken()
     return Found(current.text, questions.used, current.replaced, False)

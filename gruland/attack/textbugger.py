@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gruland.attack.base import Victim
 from gruland.attack.neighbours import SimilarMeaning, embedding_of
@@ -21,15 +22,16 @@ class TextBugger(QueryAttack):
 
     Args:
         neighbours: a JSON file of near words, ``{"good": ["excellent", "nice"]}``; None: by the run's word vectors.
-        similarity: the least cosine of the meanings of the attacked and the original text.
+        similarity: the least one of the meanings of the attacked and the original text, 1 - angle / pi.
     """
 
     neighbours: str | None = None
     similarity: float = 0.8
+    revision: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("similarity", self.similarity, -1, 1)
+        check_number("similarity", self.similarity, 0, 1)
 
     def inputs(self) -> dict[str, str]:
         """The checksum of the file of near words."""
@@ -54,6 +56,6 @@ class TextBugger(QueryAttack):
             ],
             ranking="delete",
             stopwords=words,
-            constraints=[SimilarMeaning(meaning, self.similarity)],
+            constraints=[SimilarMeaning(meaning, self.similarity, metric="angular")],
             stand_ins={"stopwords": about, "neighbours": near.about, "sentence encoder": meaning.about},
         )

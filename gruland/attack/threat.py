@@ -52,6 +52,8 @@ class Threat:
     #: What the attack knows of the model: nothing (``none``), its answers (``queries``), its ``gradients``, another
     #: model's weak spots (``transfer``), or what people know (``human``).
     knowledge: ClassVar[str] = "queries"
+    #: A member that comes to give other results by the same settings raises its own: kept results are made again.
+    revision: ClassVar[int]
 
     def __post_init__(self) -> None:
         for key, least in (("reviews", 1), ("seed", 0), ("draws", 0), ("fresh", 1), ("dropout_seed", 0)):
@@ -136,7 +138,8 @@ class Threat:
             forms: the texts of those forms that have some.
             similarities: [N] of original and attacked texts.
             columns: what else texts.csv is to hold of each review.
-            curves: further ones by name, as :func:`gruland.attack.verdict.curve` gives them.
+            curves: those by name of an attack that spends the same on every review, as
+                :func:`gruland.attack.verdict.curve` gives them; None: accuracy against what was spent.
             flags: what the attack itself found suspect.
         """
         task, labels, effort = victim.task, torch.as_tensor(sample.labels), effort or Effort()
@@ -147,7 +150,9 @@ class Threat:
         tried, still = (task.correct(probabilities, labels).numpy() == 1 for probabilities in seen)
         searches = self.knowledge in ("queries", "gradients")
         turned = tried & ~still if searches else np.ones(len(labels), dtype=bool)
-        found = {**verdict.curves(effort, clean.rights, attacked.rights, tried), **(curves or {})}
+        found: dict[str, Any] = (
+            verdict.curves(effort, clean.rights, attacked.rights, tried) if curves is None else dict(curves)
+        )
         raised = {**(flags or {}), **(suspicions.budget_of_no_use(found) if searches else {})}
         results: dict[str, Any] = {
             "knowledge": self.knowledge,

@@ -265,7 +265,7 @@ class Study:
 
 def _made_by(entry: Mapping[str, Any]) -> list[Any]:
     """What an attack's entry follows from, besides the run: equal for two that may be compared."""
-    return [entry.get(key) for key in ("class", "settings", "inputs", "code")]
+    return [entry.get(key) for key in ("class", "settings", "revision", "inputs", "code")]
 
 
 def alike(made_by: Mapping[Run, Any]) -> list[Run]:
