@@ -398,6 +398,13 @@ def test_what_is_not_finite_is_infinitely_high(bad, place):
     assert found.error == (0.0, 0.0, 0.0)
 
 
+def test_counters_do_not_move():
+    """Those of batch normalization are integers."""
+    counted = [{**weights, "n": torch.tensor(count)} for weights, count in ((LEFT, 3), (RIGHT, 5))]
+    found = barrier(lambda p: double_well({"w": p["w"]}), *counted, points=3, resamples=2)
+    assert found.loss.value == barrier(double_well, LEFT, RIGHT, points=3, resamples=2).loss.value
+
+
 def test_over_the_chord():
     values = np.array([[0.0, 1], [5, 5], [4, 1]])
     np.testing.assert_allclose(over_chord(values, np.array([0, 0.25, 1])), [[0, 0], [4, 4], [0, 0]])

@@ -16,6 +16,7 @@ import torch
 import gruland
 from gruland.files import read_json, write_json
 from gruland.landscape import __main__ as command
+from gruland.regularizers import LayerNorm
 from gruland.report.collect import collect
 from gruland.report.differences import Quantity, count_tests, remark, rows
 from gruland.report.landscapes.chapter import read_chapter
@@ -25,6 +26,7 @@ from gruland.report.landscapes.measurements import Bench, Measured
 from gruland.report.models import Model, references
 from gruland.report.models import models as models_of
 from gruland.stats import crossed_interval, paired_difference
+from gruland.surfaces import Surface
 from gruland.train import train
 
 SMALL = {"directions": 2, "size": 5, "reviews": 10, "curvature": 4}
@@ -294,8 +296,11 @@ def test_values_are_those_of_the_runs_own_planes(trained, tmp_path, monkeypatch)
     from gruland.objective import EvaluationLoss
 
     monkeypatch.setattr("gruland.landscape.pictures.write", lambda *_: None)
-    compare(collect([trained]), {**SMALL, "curvature": 0, "barriers": False}, folder=tmp_path)
-    result = json.loads((tmp_path / "comparison.json").read_text())["measures"]["loss_gap"]
+    monkeypatch.setattr(Bench, "curvature", lambda *_: None)  # as of models with a cell of their own
+    compare(collect([trained]), {**SMALL, "barriers": False}, folder=tmp_path)
+    page = json.loads((tmp_path / "comparison.json").read_text())
+    assert page["text"][1].startswith("No Hessians and sharpnesses of No dropout, H=8, Zoneout 0.1, H=8")
+    result = page["measures"]["loss_gap"]
     for model in models(trained):
         values = []
         for run in model.runs.values():
@@ -317,11 +322,17 @@ def rough(monkeypatch):
         monkeypatch.setattr(f"gruland.report.landscapes.hessians.{name}", number)
 
 
+def test_a_model_with_a_cell_of_its_own_has_no_curvature(tmp_path, caplog):
+    bench = Bench(SimpleNamespace(path=tmp_path), Surface(reviews_seed=0), "a run")
+    bench.model = SimpleNamespace(regularizer=LayerNorm())
+    assert bench.curvature(4) is None
+    assert "a run: Layer norm has a cell of its own, no Hessian and no sharpness" in caplog.text
+
+
 @pytest.mark.usefixtures("rough")
 def test_a_changed_model_is_measured_anew(trained, tmp_path):
     """What is kept belongs to the weights that it was computed of."""
     from gruland.report.landscapes.measurements import benches
-    from gruland.surfaces import Surface
 
     settings = Surface(size=3, reviews=10, reviews_seed=0)
     named = [("a run", models(trained)[0].runs[0])]
@@ -339,7 +350,6 @@ def test_a_changed_model_is_measured_anew(trained, tmp_path):
 def test_what_does_not_depend_on_the_planes_is_taken_over(trained, monkeypatch):
     """Other planes: the Hessian and the barriers are read. Other reviews: both are computed."""
     from gruland.report.landscapes.measurements import benches
-    from gruland.surfaces import Surface
 
     runs = [(f"seed {seed}", run) for seed, run in models(trained)[0].runs.items()][:2]
     settings = Surface(size=3, reviews=9, reviews_seed=0)

@@ -272,6 +272,8 @@ def test_directions_are_saved_whole(parameters, tmp_path):
     assert [fingerprint(d) for d in loaded] == [fingerprint(d) for d in drawn]
     (tmp_path / "broken.npz").write_bytes((tmp_path / "directions.npz").read_bytes()[:500])
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    save_directions(tmp_path / "half.npz", [{"w": torch.tensor([1.0, 0.1], dtype=torch.bfloat16)}])
+    assert load_directions(tmp_path / "half.npz")[0][0]["w"].tolist() == pytest.approx([1.0, 0.1], rel=1e-2)
     for name in ("broken", "other"):
         with pytest.raises(ValueError, match=f"{name}.npz holds no directions"):
             load_directions(tmp_path / f"{name}.npz")

@@ -13,6 +13,7 @@ import torch
 import xarray
 from matplotlib.figure import Figure
 
+from gruland.landscape import __main__ as command
 from gruland.landscape import compute_surface, export_surface, load_surface
 
 PLANE = {"w": torch.zeros(1, 2, dtype=torch.float64)}
@@ -188,6 +189,14 @@ def test_an_object_store_holds_what_is_read_back(surface):
     for values in (surface, surface.assign_attrs(seed=1)):  # the second takes the place of the first
         export_surface(values, address)
         xarray.testing.assert_identical(load_surface(address), values)
+
+
+def test_an_object_store_takes_a_surface_as_it_is(tmp_path, surface):
+    with pytest.raises(ValueError, match=r"memory://bucket/s\.npz: .* expected an address ending in \.zarr"):
+        export_surface(surface, "memory://bucket/s.npz")
+    export_surface(surface, "memory://bucket/source.zarr")
+    assert command.main(["export", "memory://bucket/source.zarr", str(tmp_path / "s.npz")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npz")["loss"], surface["loss"])
 
 
 @pytest.mark.parametrize("cut", ["done/c/0/0", "loss_se/c/0/0", "done"])

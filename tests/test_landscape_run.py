@@ -626,6 +626,10 @@ def test_export_takes_a_run_or_a_surface(tmp_path, no_pictures, capsys, inside):
     with np.load(file) as arrays:
         expected = load_surface(tmp_path / "landscape" / "surface.zarr")["loss"]
         np.testing.assert_array_equal(arrays["loss"], expected)
+    write_json(tmp_path / "results.json", {"landscape": {"complete": False}})  # a later one is on its way
+    if not inside:
+        with pytest.raises(ValueError, match="its surface is not complete"):
+            command.main(["export", str(tmp_path), str(file)])
     write_json(tmp_path / "results.json", {"files": {"landscape/surface.zarr": "of another one"}})
     if not inside:
         with pytest.raises(ValueError, match="is not what the run wrote"):

@@ -403,6 +403,37 @@ def test_differences_to_an_origin_off_the_coarse_grid_have_errors():
     assert (surface["difference_se"] >= 0.9 * exact["difference_se"]).values[known].all()
 
 
+@pytest.mark.parametrize("count", [3000, 60])  # sampled, and evaluated whole
+def test_losses_alone_are_estimated(count):
+    """An objective may not say what is right."""
+
+    class Ungraded(Bowl):
+        def take(self, rows):
+            return Ungraded(self.rows[rows], self.counted)
+
+        def __call__(self, parameters):
+            losses = super().__call__(parameters)[0]
+            return losses, torch.full_like(losses, torch.nan)
+
+    options = {"size": 9, "tolerance": 0.05}
+    surface = compute_surface(Ungraded(np.arange(count)), PARAMETERS, AXES, **options)
+    graded = compute_surface(Bowl(np.arange(count)), PARAMETERS, AXES, **options)
+    np.testing.assert_array_equal(surface["loss"], graded["loss"])
+    assert np.isnan(surface["accuracy"]).all()
+    assert surface.attrs["origin_loss"] == graded.attrs["origin_loss"]
+
+
+@pytest.mark.parametrize("later", [{"tolerance": 0.05}, {}])
+def test_answers_of_other_settings_are_thrown_away_and_said(tmp_path, caplog, later):
+    options = {"size": 5, "path": tmp_path / "s.zarr"}
+    with pytest.raises(RuntimeError, match="stopped"):
+        compute_surface(Bowl(stop_after=8000), PARAMETERS, AXES, tolerance=0.02, **options)
+    (answers,) = tmp_path.glob("s.answers-*")
+    compute_surface(Bowl(), PARAMETERS, AXES, **options, **later)
+    assert f"{answers} is of other settings: the surface is computed afresh" in caplog.text
+    assert not list(tmp_path.glob("s.answers-*"))
+
+
 def test_a_killed_estimation_goes_on_and_ends_with_the_same_numbers(tmp_path):
     options = {"size": 21, "tolerance": 0.02}
     whole = compute_surface(Bowl(), PARAMETERS, AXES, **options)

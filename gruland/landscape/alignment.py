@@ -378,7 +378,10 @@ def barrier(
 def _between(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
     if t in (0.0, 1.0):
         return dict(b if t else a)
-    return {name: torch.lerp(w.detach(), b[name].detach().to(w), t) for name, w in a.items()}
+    return {  # counters of batch normalization do not move
+        name: torch.lerp(w.detach(), b[name].detach().to(w), t) if w.is_floating_point() else w
+        for name, w in a.items()
+    }
 
 
 def over_chord(values: np.ndarray, t: np.ndarray) -> np.ndarray:

@@ -347,9 +347,15 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def save_directions(path: str | Path, directions: Sequence[Mapping[str, Tensor]], **about: Any) -> None:
-    """Write directions, and JSON-able facts ``about`` them, to an .npz file (arrays ``0/name``, ``1/name``, ...)."""
+    """Write directions, and JSON-able facts ``about`` them, to an .npz file (arrays ``0/name``, ``1/name``, ...).
+
+    Those in bfloat16, which numpy does not know, are written as float32.
+    """
     arrays: dict[str, Any] = {
-        f"{index}/{name}": tensor.detach().cpu().numpy()
+        f"{index}/{name}": (tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
+        .detach()
+        .cpu()
+        .numpy()
         for index, direction in enumerate(directions)
         for name, tensor in direction.items()
     }

@@ -7,7 +7,6 @@ is complete. A survey that begins again asks for the same chunks and finds them 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import math
 import time
@@ -207,18 +206,10 @@ class Estimation:
 
 
 class Answers:
-    """Chunks' values in a folder; nothing is created before the first one is kept.
+    """Chunks' values in a folder; nothing is created before the first one is kept."""
 
-    Args:
-        path: the surface's.
-        identity: of the surface. Answers of others are thrown away.
-    """
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self._folder = path.with_name(f"{path.stem}.answers-{identity}")
-        for other in map(Path, glob.glob(f"{glob.escape(str(path.with_suffix('')))}.answers-*")):
-            if other != self._folder:
-                discard(other)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def get(self, block: Block) -> np.ndarray | None:
         """The values [cells, 2, examples] of a chunk; None where they are not there or cannot be read."""

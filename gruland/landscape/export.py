@@ -43,10 +43,15 @@ def export_surface(
         z_scale: height of one unit of loss in a ``.vtp``.
 
     Raises:
-        ValueError: another suffix or split, or a surface without a finite loss for ParaView.
+        ValueError: another suffix (than ``.zarr`` of an address) or split, or a surface without a finite loss for
+            ParaView.
         ImportError: h5py is not installed.
     """
     if is_address(path):
+        if not str(path).endswith(".zarr"):
+            raise ValueError(
+                f"{path}: a surface goes to an object store as it is, expected an address ending in .zarr"
+            )
         save_surface(surface, str(path))
         return
     path = Path(path)

@@ -246,8 +246,7 @@ class Store:
 
     Attributes:
         surface: the data set.
-        path: as given.
-        identity: a hash of all that determines the surface.
+        answers: the folder in which what an estimation has evaluated so far lies beside it; None without a path.
         count: how many of its cells are done.
 
     Raises:
@@ -266,18 +265,19 @@ class Store:
     ) -> None:
         self.surface = _empty(alpha, beta, attributes)
         self._arrays, self._identity = _arrays(self.surface), _identity(self.surface)
-        self.identity = _identity(self.surface)
         if path is not None and is_address(path):
             raise ValueError(
                 f"path={path}: a surface on its way needs a file system with locks and renames: expected a folder; "
                 "save_surface puts what is complete into an object store"
             )
-        self.path = self._path = None if path is None else _checked(Path(path))
+        self._path = None if path is None else _checked(Path(path))
         self._lock: FileLock | None = None
         self._every, self._patience, self._written = every, patience, time.monotonic()
         self.count = 0
+        self.answers: Path | None = None
         if self._path is not None:
             self._partial = self._path.with_name(f"{self._path.stem}.partial-{self._identity}")
+            self.answers = self._path.with_name(f"{self._path.stem}.answers-{self._identity}")
             self._take(_read(self._path))
 
     @property
@@ -342,6 +342,10 @@ class Store:
             if not self._take(_read(other)):
                 what = "is of other settings" if other != self._partial else "cannot be read"
                 log.warning("%s %s: the surface is computed afresh", other, what)
+                discard(other)
+        for other in _beside(self._path, "answers-*"):
+            if other != self.answers:
+                log.warning("%s is of other settings: the surface is computed afresh", other)
                 discard(other)
 
     def _take(self, found: xarray.Dataset | None) -> bool:
@@ -460,7 +464,12 @@ def _identity(surface: xarray.Dataset) -> str:
 
 def _partials(path: Path) -> list[Path]:
     """The folders of surfaces on their way to ``path``, also of earlier formats."""
-    return [Path(found) for found in glob.glob(f"{glob.escape(str(path.with_suffix('')))}.partial[.-]*")]
+    return _beside(path, "partial[.-]*")
+
+
+def _beside(path: Path, pattern: str) -> list[Path]:
+    """What lies beside a surface, by what follows its name."""
+    return [Path(found) for found in glob.glob(f"{glob.escape(str(path.with_suffix('')))}.{pattern}")]
 
 
 def _checked(path: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gruland.arguments import check_whole
 from gruland.landscape.chunks import Chunk, PlaneExamples
 from gruland.landscape.directions import fingerprint
 from gruland.landscape.estimation import Answers, Estimation
@@ -143,7 +144,8 @@ def compute_surface(
     """
     alpha, beta = grid(size, extent)
     parameters = named_tensors(parameters)
-    _check(parameters, directions, beta, max_seconds, tolerance)
+    _check(parameters, directions, beta)
+    _check_effort(max_seconds, tolerance, seed)
     identity: dict[str, Any] = {
         "weights": fingerprint(parameters),
         "directions": [fingerprint(direction) for direction in directions],
@@ -167,8 +169,10 @@ def compute_surface(
                     in_time = _evaluate(store, plane, pool, deadline, progress)
                 if not in_time:
                     return _interpolated(store.surface)
-            elif tolerance is not None and store.path is not None:  # of a process that was killed at its end
-                Answers(store.path, store.identity).discard()
+            elif (
+                tolerance is not None and store.answers is not None
+            ):  # of a process that was killed at its end
+                Answers(store.answers).discard()
         return store.surface
 
 
@@ -176,10 +180,8 @@ def _check(
     parameters: Mapping[str, Tensor],
     directions: Sequence[Mapping[str, Tensor]],
     beta: np.ndarray,
-    max_seconds: float | None,
-    tolerance: float | None,
 ) -> None:
-    """Raise ValueError for arguments that do not fit each other."""
+    """Raise ValueError for directions that do not fit the parameters or the grid."""
     if len(directions) not in (1, 2):
         raise ValueError(f"{len(directions)} directions given: expected 2, or 1 for a line")
     if len(directions) == 1 and beta.tolist() != [0.0]:
@@ -191,10 +193,16 @@ def _check(
                 raise ValueError(
                     f"direction of {name}: expected the shape {tuple(weights.shape)}, got {found}"
                 )
-    if max_seconds is not None and not max_seconds >= 0:
-        raise ValueError(f"max_seconds={max_seconds}: expected a number of at least 0")
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance}: expected a share of the loss range in (0, 1)")
+
+
+def _check_effort(max_seconds: Any, tolerance: Any, seed: Any) -> None:
+    """Raise ValueError for what says how much to compute."""
+    if max_seconds is not None and not (isinstance(max_seconds, Real) and max_seconds >= 0):
+        raise ValueError(f"max_seconds={max_seconds!r}: expected a number of at least 0")
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < tolerance < 1):
+        raise ValueError(f"tolerance={tolerance!r}: expected a share of the loss range in (0, 1)")
+    if tolerance is not None:
+        check_whole("seed", seed, 0)
 
 
 def _check_names(attributes: Mapping[str, Any]) -> None:
@@ -280,7 +288,7 @@ def _estimated(
 ) -> xarray.Dataset:
     """Estimate all cells to a tolerance; what there is where the time is up before that."""
     alpha, beta = (store.surface[name].values for name in ("alpha", "beta"))
-    answers = Answers(store.path, store.identity) if store.path is not None else None
+    answers = Answers(store.answers) if store.answers is not None else None
     estimation = Estimation(plane, alpha, beta, tolerance=tolerance, seed=seed, answers=answers)
     complete = estimation.run(workers, deadline, progress)
     if not estimation.evaluated:  # the origin is all that is known

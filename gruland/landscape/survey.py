@@ -72,7 +72,7 @@ class Estimates:
     """What is known of a surface.
 
     Attributes:
-        loss, accuracy: [R, C].
+        loss, accuracy: [R, C]. The accuracies are NaN where an objective does not say what is right.
         modes, accuracy_modes: [K, R, C] of the errors by sampling: ``(modes**2).sum(0)`` is their variance, and the
             covariance of two cells is the sum of the products. Zero where a loss is not finite.
         bound, accuracy_bound: [R, C] of the interpolation's error, 0 where evaluated.
@@ -155,6 +155,9 @@ class Survey:
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
         self._examples = np.zeros((len(parts), size), dtype=np.int64)
         self._broken = np.zeros(size, dtype=bool)
+        self._is_graded = (
+            True  # until an example's correctness is no number: nothing is said of the accuracy then
+        )
         self._values: list[dict[int, list[np.ndarray]]] = [{} for _ in parts]
         self._whole = np.full((len(parts), size, 2), np.nan)  # the means of cells whose values are not kept
         self._spreads = np.full((len(parts), size, 3), np.nan)  # and the deviations, see deviations()
@@ -172,6 +175,7 @@ class Survey:
         for cell, pair in zip(block.cells.tolist(), values, strict=True):
             kept.setdefault(cell, []).append(np.asarray(pair, dtype=np.float64))
             self._broken[cell] |= not np.isfinite(kept[cell][-1][0]).all()
+            self._is_graded &= bool(np.isfinite(kept[cell][-1][1]).all())
             if self._broken[cell]:
                 for part in range(len(self._parts)):
                     self._forget(part, cell)
@@ -215,7 +219,9 @@ class Survey:
 
     def estimates(self) -> Estimates:
         """What the values so far say of all cells."""
-        (loss, loss_modes), (accuracy, accuracy_modes) = self._measures(2)
+        found = self._measures(2 if self._is_graded else 1)
+        unknown = Prediction(np.full(self._shape, np.nan), np.zeros(self._shape)), np.zeros((0, *self._shape))
+        (loss, loss_modes), (accuracy, accuracy_modes) = [*found, unknown][:2]
         return Estimates(
             loss=loss.values,
             accuracy=np.clip(accuracy.values, 0.0, 1.0),

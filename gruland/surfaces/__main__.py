@@ -80,21 +80,37 @@ def _export(arguments: Sequence[str]) -> int:
         prog="python -m gruland.landscape export",
         description="Write a loss surface to a file that other tools read; its ending says which.",
     )
-    parser.add_argument("path", metavar="PATH", help="a run's folder, or a surface's (surface.zarr)")
+    parser.add_argument(
+        "path", metavar="PATH", help="a run's folder, or a surface's (surface.zarr), also its address"
+    )
     parser.add_argument("file", metavar="FILE", help="where to write it")
     given = parser.parse_args(arguments)
-    from gruland import runs
     from gruland.landscape.export import export_surface
-    from gruland.landscape.store import load_surface
+    from gruland.landscape.store import is_address, load_surface
 
-    path = Path(given.path)
-    if path.suffix != ".zarr":
-        run, path = runs.Run(path), path / "landscape" / "surface.zarr"
-        if path.exists():
-            run.verified("landscape/surface.zarr")
-    export_surface(load_surface(path), given.file)
+    is_surface = is_address(given.path) or Path(given.path).suffix == ".zarr"
+    export_surface(load_surface(given.path if is_surface else _surface_of(Path(given.path))), given.file)
     print(given.file)
     return 0
+
+
+def _surface_of(folder: Path) -> Path:
+    """Where a run's surface lies or will lie.
+
+    Raises:
+        ValueError: the one that lies there is not what the run wrote, or the run has a later one on its way.
+    """
+    from gruland import runs
+
+    run, path = runs.Run(folder), folder / "landscape" / "surface.zarr"
+    if path.exists():
+        run.verified("landscape/surface.zarr")
+        if not run.results.get("landscape", {}).get("complete", True):
+            raise ValueError(
+                f"{folder}: its surface is not complete, the command that computed it goes on; "
+                f"export {path} writes the one before it"
+            )
+    return path
 
 
 def _compute(path: Path, words: Sequence[str]) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def compare(collection: Collection, settings: Mapping[str, Any] | None = None, *
             whole.advance(comb(len(model.runs), 2) * line, f"barriers of {model.label}")
         for bench in benches(named, surface) if asked["curvature"] else ():
             label, seed = places[bench.run.path]
-            measured.curvature.setdefault(label, {})[seed] = bench.curvature(asked["curvature"])
+            if hessians := bench.curvature(asked["curvature"]):
+                measured.curvature.setdefault(label, {})[seed] = hessians
             whole.advance(hessian)
     return write_page(measured, Path(folder))
 

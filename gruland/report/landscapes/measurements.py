@@ -106,13 +106,23 @@ class Bench:
             folder / "path.json", identity, lambda: run_path(self.evaluate, self.run, plane)
         )
 
-    def curvature(self, reviews: int) -> dict[str, Any]:
-        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.hessians`."""
+    def curvature(self, reviews: int) -> dict[str, Any] | None:
+        """The Hessian over that many reviews and the sharpnesses, see :mod:`gruland.report.landscapes.hessians`.
+
+        None where the model has a cell of its own, whose Hessian is not offered.
+        """
         from gruland.objective.mean_loss import MeanLoss
         from gruland.report.landscapes.hessians import VERSION, curvature, mean_sharpness
         from gruland.surfaces import reviews_of
 
         model, seed = self.model, self.settings.subset_seed
+        if "gates" in model.regularizer.hooks:
+            log.warning(
+                "%s: %s has a cell of its own, no Hessian and no sharpness",
+                self.name,
+                model.regularizer.title,
+            )
+            return None
 
         def hessian() -> dict[str, Any]:
             encoded, labels, _ = reviews_of(self.run.data, self.settings, reviews)

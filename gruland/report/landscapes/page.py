@@ -48,12 +48,15 @@ def _text(measured: Measured) -> list[str]:
     settings = measured.settings
     first = next(iter(next(iter(measured.surfaces.values())).values()))
     about = first[0].attrs
+    without = [label for label in measured.labels if label not in measured.curvature]
+    missing = f"No Hessians and sharpnesses of {', '.join(without)}: their cell is another one."
     return [
         f"Objective: {about['objective']} on {about['reviews']:,} {about['split']} reviews. Planes of random "
         f"{settings['normalization']}-normalized directions: {len(first)} for each training (seed {settings['seed']} "
         f"and on, the same for every model), {first[0].loss.shape[1]} x "
         f"{first[0].loss.shape[0]} cells, extent {settings['extent']}: flat areas are "
-        "of the disc of that radius, loss gaps of its circle."
+        "of the disc of that radius, loss gaps of its circle.",
+        *([missing] if without and settings["curvature"] else []),
     ]
 
 
