@@ -139,7 +139,10 @@ def stack_of_torch(gru: torch.nn.GRU, x_TBI: Tensor, zoneout: float) -> Tensor:
 
 
 def surface(device: torch.device, points: int, reviews: int, repeat: int, hidden: int = 128) -> None:
-    """Grid points over reviews of IMDB's lengths, two layers; what the paper's surface would take."""
+    """Grid points over reviews of IMDB's lengths, two layers; what the paper's surface would take.
+
+    The package's surfaces launch one point at a time: that is a row of its own beside launches of many.
+    """
     gru, _ = model(hidden, device)
     generator = torch.Generator().manual_seed(0)
     # IMDB's training reviews: a median of 174 words, a mean of 230.
@@ -161,6 +164,9 @@ def surface(device: torch.device, points: int, reviews: int, repeat: int, hidden
         "triton, bfloat16": partial(point, tables, factors, precision="bfloat16"),
         "triton, bfloat16, tables too": partial(point, half, factors, precision="bfloat16"),
     }
+    for precision in PRECISIONS:
+        alone = partial(triton.final_states, center, tokens, offsets, [first, second], precision=precision)
+        runs[f"triton, {precision}, one point a launch as surfaces have it"] = alone
     runs["cuDNN, one point, float32 by TF32"] = partial(cudnn, gru, vectors, tokens, offsets.cpu())
     found = medians(runs, max(repeat // 3, 1))
     print(f"H={hidden}, two layers, {reviews} reviews, {len(tokens)} words, {points} points in a launch\n")

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from gruland.landscape import compute_surface, estimation, load_surface, sampling_interval
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
-from gruland.landscape.multilevel import Level, estimate, nested_order, parts_of, whole
+from gruland.landscape.multilevel import Estimator, Level, nested_order, parts_of, whole
 from gruland.landscape.survey import PILOT, Survey, half_width
 
 
@@ -73,7 +73,7 @@ def test_few_strata_are_parts_and_many_or_small_ones_are_one():
 
 def test_a_census_is_exact():
     losses, correct, labels = population(50, 3)
-    found = estimate(levels_of(losses, correct, np.arange(50), [(50, slice(None))]), columns(labels))
+    found = Estimator(columns(labels))(levels_of(losses, correct, np.arange(50), [(50, slice(None))]))
     np.testing.assert_allclose(found[0][0].values, losses.mean(1))
     np.testing.assert_allclose(found[0][1].values, correct.mean(1))
     assert not found[0][0].modes.any()
@@ -85,7 +85,7 @@ def test_what_is_a_linear_function_of_a_census_is_known_from_few_examples():
     fine = coarse[:2] * 2 + coarse[2:]
     right = np.ones((5, 400))
     levels = [Level(coarse.T, right[:3].T), Level(fine[:, :60].T, right[:2, :60].T)]
-    (_, _), (found, _) = estimate(levels, np.zeros((400, 0)))
+    (_, _), (found, _) = Estimator(np.zeros((400, 0)))(levels)
     np.testing.assert_allclose(found.values, fine.mean(1), rtol=2e-3)
     assert (found.errors < 0.02 * fine.std(1) / np.sqrt(60)).all()
 
@@ -97,7 +97,7 @@ def test_intervals_cover_the_mean_and_the_bias_is_far_below_the_error():
     for seed in range(100):
         order = nested_order(labels, seed)
         levels = levels_of(losses, correct, order, [(240, coarse), (80, fine)])
-        parts = [part for part, _ in estimate(levels, columns(labels[order]))]
+        parts = [part for part, _ in Estimator(columns(labels[order]))(levels)]
         found = np.concatenate([part.values for part in parts])
         modes = np.concatenate([part.modes for part in parts])
         truth = losses.mean(1)[[*coarse, *fine]]
@@ -127,7 +127,7 @@ def test_coefficients_meet_no_example_that_they_were_fitted_on():
     same, off = np.zeros(2000, dtype=int), []
     for seed in range(200):
         levels = levels_of(losses, losses > 1, nested_order(same, seed), [(2000, [0]), (50, [1])])
-        (_, (fine, _)) = estimate(levels, np.zeros((2000, 0)))
+        (_, (fine, _)) = Estimator(np.zeros((2000, 0)))(levels)
         off.append(fine.values[0] - losses[1].mean())
     assert abs(np.mean(off)) < 3 * np.std(off) / np.sqrt(200)
 
@@ -140,7 +140,7 @@ def test_classes_that_come_in_turn_are_no_folds():
     for seed in range(60):
         order = nested_order(labels, seed)
         levels = levels_of(losses, losses > 10, order, [(2000, [0]), (190, [1])])
-        (_, (fine, _)) = estimate(levels, whole(labels, order).known)
+        (_, (fine, _)) = Estimator(whole(labels, order).known)(levels)
         off.append(fine.values[0] - losses[1].mean())
         errors.append(fine.errors[0])
     np.testing.assert_allclose(np.mean(errors), np.std(off), rtol=0.35)
@@ -150,9 +150,9 @@ def test_classes_that_come_in_turn_are_no_folds():
 def test_levels_that_cannot_be_are_refused(shape):
     level = Level(np.zeros(shape), np.zeros(shape))
     with pytest.raises(ValueError, match="expected from 2"):
-        estimate([level], np.zeros((8, 1)))
+        Estimator(np.zeros((8, 1)))([level])
     with pytest.raises(ValueError, match="not finite"):
-        estimate([Level(np.full((4, 1), np.nan), np.zeros((4, 1)))], np.zeros((8, 1)))
+        Estimator(np.zeros((8, 1)))([Level(np.full((4, 1), np.nan), np.zeros((4, 1)))])
 
 
 # -- sample sizes

@@ -136,31 +136,13 @@ class Means:
         return np.sqrt((self.modes**2).sum(1))
 
 
-def estimate(
-    levels: Sequence[Level], known: np.ndarray, guess: Callable[[int], np.ndarray] | None = None
-) -> list[tuple[Means, Means]]:
+class Estimator:
     """The mean loss and the share of right predictions of every cell.
 
+    Levels change little by little: named ones are not computed again where those before them are the same.
+
     Args:
-        levels: by falling n.
         known: [N, S] columns that tell the strata apart, of all examples in their order.
-        guess: from the number of a level to weights [cells of the levels before it, its own cells] with which the
-            former's losses about give the latter's; asked for levels of few examples.
-
-    Returns:
-        For each level its cells' losses and correctness. All modes have the K of the last level.
-
-    Raises:
-        ValueError: levels that do not fall, or hold values that are not finite.
-    """
-    return Estimator(known)(levels, guess)
-
-
-class Estimator:
-    """:func:`estimate` for levels that change little by little: named ones are not computed again.
-
-    Args:
-        known: [N, S] as :func:`estimate` takes it.
     """
 
     def __init__(self, known: np.ndarray) -> None:
@@ -171,6 +153,16 @@ class Estimator:
     def __call__(
         self, levels: Sequence[Level], guess: Callable[[int], np.ndarray] | None = None
     ) -> list[tuple[Means, Means]]:
+        """For each level its cells' losses and correctness. All modes have the K of the last level.
+
+        Args:
+            levels: by falling n.
+            guess: from the number of a level to weights [cells of the levels before it, its own cells] with which the
+                former's losses about give the latter's; asked for levels of few examples.
+
+        Raises:
+            ValueError: levels that do not fall, or hold values that are not finite.
+        """
         same = 0
         while same < min(len(self._kept), len(levels)) and levels[same].name is not None:
             if self._kept[same][0] != levels[same].name:

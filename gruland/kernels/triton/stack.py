@@ -69,8 +69,11 @@ def final_states_many(
         factors_PK: float32, a point's factors; in a plane (1, alpha, beta).
         layers: of tensors with a leading axis of P.
 
-    The result takes 4 P B H bytes: a surface goes through its points in chunks. Tokens and offsets that are on
+    The result takes 4 P B H bytes: a surface would go through its points in chunks. Tokens and offsets that are on
     the tables' device already are not copied.
+
+    The package's surfaces launch one point after the other so far, by :func:`final_states`, and wait for the longest
+    review of each; ``benchmarks/gpu.py`` has both.
 
     Raises:
         ValueError: shapes that don't fit, or another activation.
