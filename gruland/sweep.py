@@ -353,14 +353,9 @@ def _scores(results: dict[str, Any]) -> dict[str, str]:
 
 
 def _is_worse_than_guessing(results: dict[str, Any]) -> bool:
-    """Whether the validation loss is far above the entropy of the classes, which needs no reading at all."""
-    loss, data = results["metrics"]["best"]["validation"]["loss"], results.get("data") or {}
-    counts = (data.get("class_counts") or {}).get("validation") or {}
-    numbers = list(counts.values()) if isinstance(counts, dict) else list(counts)
-    total = sum(numbers)
-    if (results.get("task") or {}).get("kind") == "multilabel" or not total:
-        return False
-    return loss > 2 * -sum(n / total * math.log(n / total) for n in numbers if n)
+    """Whether the validation loss is far above that of who guesses, which needs no reading at all."""
+    loss, guess = results["metrics"]["best"]["validation"]["loss"], runs.guessing_loss(results)
+    return guess is not None and loss > 2 * guess
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -539,6 +539,7 @@ def test_one_run_alone_makes_a_report(tmp_path: Path) -> None:
     assert "trained once" in text.text
     assert "No run has a loss surface yet" in text.text
     assert "No run has an adversarial evaluation yet" in text.text
+    assert "nothing can be said" not in text.text  # there is nothing to compare it with
     assert "script" not in text.tags
 
 
@@ -654,6 +655,8 @@ def test_defences_and_regularizers_are_one_table(tmp_path: Path) -> None:
             model = results_of(cell, seed, loss, "reviews", words)["model"]
             update(run, model={**model, "defence": words[0].partition("=")[2]})
         add_attack(run, 2 * loss, dropout=None)
+        attacks = json.loads((run / "results.json").read_text())["attacks"]
+        update(run, attacks=attacks | {"typing_errors-last": attacks["typing_errors"]})
 
     for seed in range(2):
         add(NONE, seed, 0.5 + seed / 100)
@@ -670,6 +673,7 @@ def test_defences_and_regularizers_are_one_table(tmp_path: Path) -> None:
     assert cells["Test loss, fgm"] == ["0.605", "not run"], "the weaker one has the lesser validation loss"
     assert cells["Test loss, word_deletion"] == ["not run", "0.300"]
     assert "Accuracy under typing errors, word_deletion" in cells
+    assert not any("last" in head for head in cells), "the table is about the best epoch"
     others = {json.dumps(model.others) for model in study.models}
     assert json.dumps({"defence": "fgm", "defence.epsilon": 9}) in others
     assert not any("_target_" in text for text in others)
@@ -796,6 +800,7 @@ def test_one_common_training_is_called_what_it_is(tmp_path: Path) -> None:
     page = without_pictures(tmp_path)
     assert page.tables["s1-losses-compared"][1][2:] == ["-0.300", "1", "–", "–", "undetermined"]
     assert "the table is about these two trainings" in page.text
+    assert "No model shares two training seeds with the one that it is compared with" in page.text
     assert "distinguishable" not in page.text
 
 
@@ -954,8 +959,12 @@ def test_pictures_and_tables_reach_the_dashboard(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "wandb", fake)
     folder = add_run(tmp_path, NONE)
     add_surface(folder, 1.0, size=5)
+    data = json.loads((folder / "results.json").read_text())["data"]
+    update(add_run(tmp_path, ZONEOUT), data={**data, "source": "other reviews"})  # a study of its own
     write(collect([tmp_path]), tmp_path, wandb="study")
     assert logged["finished"]
+    for key in ("s1", "s2"):
+        assert any(name.startswith(f"Experiment reviews ({key})/") for name in logged)
     assert "one training" in run.summary["answer"]
     assert any(key.endswith("Table 1: mean train, validation and test loss") for key in logged)
     assert any(key.endswith("No dropout, H=128, seed 0") for key in logged)

@@ -164,6 +164,30 @@ def test_only_what_met_the_same_attack_is_averaged_and_held_against_each_other(t
     assert (accuracy, mean_of({0: 0.9, 1: 1.0, 2: 0.95})) == ("0.950 [0.826, 1.000]", "0.950 [0.826, 1.074]")
 
 
+def test_stopwords_of_another_list_make_another_attack(tmp_path: Path) -> None:
+    for seed, words in enumerate(("own", "own", "NLTK's")):
+        stand_ins = {"stopwords": words, "neighbours": f"by vectors {seed}"}
+        Run(add_run(tmp_path, NONE, seed)).update_results(
+            attacks={"mine": entry(0.1) | {"stand_ins": stand_ins}}
+        )
+    (study,) = studies(collect([tmp_path]))
+    assert sorted(run.results["seed"] for run in study.alike("mine")) == [0, 1]
+
+
+def test_models_that_read_each_others_texts_are_not_compared_by_them(tmp_path: Path) -> None:
+    for cell, stood in ((NONE, 6), (ZONEOUT, 24)):
+        folder = attacked(
+            add_run(tmp_path, cell), mine=Answering(answers(stood)), transfer=Answering(answers(stood))
+        )
+        found = read_json(folder / "results.json")["attacks"]
+        found["transfer"]["sources"] = {folder.name: {"own": True}, "other": {"own": False}}
+        Run(folder).update_results(attacks=found)
+    (study,) = studies(collect([tmp_path]))
+    table = attacks.compared(study)
+    assert table is not None
+    assert [row.cells[0] for row in table.rows] == ["mine"]
+
+
 def test_certificates_have_a_table_and_curves_and_kinds_of_noise_share_a_panel(tmp_path: Path) -> None:
     folder = add_run(tmp_path, NONE)
     shares = {"certified_0": 0.8, "certified_1": 0.5, "certified_4": 0.1}
@@ -172,7 +196,7 @@ def test_certificates_have_a_table_and_curves_and_kinds_of_noise_share_a_panel(t
     proved, table = certified(study), measured(study)
     assert proved is not None
     assert table is not None
-    assert proved.columns[2:] == ["Vote\nis right", "1 edit", "4 edits"]
+    assert proved.columns[2:] == ["Right and\ncertified", "1 edit", "4 edits"]
     assert [(row.head.partition("\n")[0], list(row.cells)) for row in proved.rows] == [
         ("certificate", ["10", "80.0% [80.0, 80.0]", "50.0% [50.0, 50.0]", "10.0% [10.0, 10.0]"])
     ]
@@ -211,13 +235,15 @@ def test_curves_are_drawn_and_changed_words_marked(page: Tables) -> None:
 
 def test_examples_are_those_that_were_turned(root: Path) -> None:
     (study,) = studies(collect([root]))
-    shown = examples(study.runs[0], "key", 2, "mine")
+    shown = examples(study.runs[0], study, "key", 2, "mine")
     assert shown is not None
     assert [item.raw for item in shown.items] == ["a film 6", "a film 7"]  # the first six stood
+    assert shown.caption.startswith("The first 2 reviews that it turned, ")
+    assert "what No dropout, H=128, seed 0, gives" in shown.caption
     assert [(word.text, word.original) for word in shown.items[0].perturbed] == [
         ("a", None),
         ("film", None),
         ("6!", "6"),
     ]
     assert shown.items[0].probabilities == ["as written 0.982", "attacked 0.018"]
-    assert examples(study.runs[0], "key", 2, "absent") is None
+    assert examples(study.runs[0], study, "key", 2, "absent") is None

@@ -1,6 +1,7 @@
 """Finding runs, and refusing what is none."""
 
 import json
+import math
 
 import pytest
 
@@ -66,3 +67,18 @@ def test_loading_what_is_no_finished_run(tmp_path):
         runs.load(tmp_path)
     with pytest.raises(ValueError, match="not finished"):
         runs.load(make(tmp_path, "a", "none", 0.5, status="running"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts", "expected"),
+    [
+        ("binary", {"a": 50, "b": 50}, math.log(2)),
+        ("multilabel", {"a": 500, "b": 50}, (0.6931 + 0.1985) / 2),  # of 1,000 texts
+        ("multilabel", {"a": 0, "b": 1000}, None),
+        ("multiclass", None, None),
+    ],
+)
+def test_who_guesses_has_the_loss_of_the_classes_shares(kind, counts, expected):
+    data = {"sizes": {"train": 1000}, "class_counts": {"train": counts}}
+    found = runs.guessing_loss({"task": {"kind": kind}, "data": data})
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-4))

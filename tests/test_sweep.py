@@ -226,7 +226,7 @@ def results(loss=0.5, **changes):
         "name": "x",
         "seed": 0,
         "model": {"regularizer": "zoneout", "rate": 0.1, "hidden_size": 64},
-        "data": {"class_counts": {"validation": {"negative": 10, "positive": 10}}},
+        "data": {"class_counts": {"train": {"negative": 10, "positive": 10}}},
         "training": {"best_epoch": 3},
         "metrics": {"best": {"validation": scores, "test": scores}},
     } | changes

@@ -1,4 +1,4 @@
-"""Projected gradient ascent in the space of the words' vectors: an upper bound of what an attack on the text can do.
+"""Projected gradient ascent in the space of the words' vectors: a lower estimate of the harm that a ball allows.
 
 Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks"; in the vectors of words: Miyato et
 al. 2017, "Adversarial training methods for semi-supervised text classification". No text has the vectors it finds.

@@ -126,8 +126,8 @@ def robustness(study: Study) -> Table:
         rows,
         [
             *(of_typing_errors if any(map(typing_errors, study.runs)) else []),
-            "Best checkpoint of each run. Loss ± its standard error over the reviews. With dropout: mean over the "
-            "draws; the same masks meet all forms of a review.",
+            "Loss ± its standard error over the reviews. With dropout: mean over the draws; the same masks meet all "
+            "forms of a review. Another checkpoint than the best is named behind the attack.",
         ],
     )
 

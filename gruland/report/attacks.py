@@ -101,7 +101,9 @@ def certified(study: Study) -> Table | None:
     """The shares of the reviews that are certified for so many edits, of every run, and their means over trainings."""
     keys = {key for _, _, entry in judged(study) for key in entry["measures"] if key.startswith("certified_")}
     shown = sorted((int(edits), key) for key in keys if (edits := key.removeprefix("certified_")).isdigit())
-    heads = {key: f"{edits} edit{'s' * (edits != 1)}" if edits else "Vote\nis right" for edits, key in shown}
+    heads = {
+        key: f"{edits} edit{'s' * (edits != 1)}" if edits else "Right and\ncertified" for edits, key in shown
+    }
     rows = _rows(study, [(key, head, True) for key, head in heads.items()])
     if not rows:
         return None
@@ -257,8 +259,12 @@ def _difference(a: Run, b: Run, name: str, alike: Mapping[Run, Any]) -> tuple[in
     Args:
         alike: the entries of the runs that met the same one.
     """
-    verdicts = [alike.get(run, {}).get("verdict") for run in (a, b)]
+    entries = [alike.get(run, {}) for run in (a, b)]
+    verdicts = [entry.get("verdict") for entry in entries]
     if None in verdicts or len({verdict["draws"] > 0 for verdict in verdicts}) > 1:
+        return None
+    # Of a source the replayed texts are those of all others: they are not the same for another model.
+    if any(source.get("own") for entry in entries for source in entry.get("sources", {}).values()):
         return None
     from gruland import sampling
     from gruland.attack.run import read_rights

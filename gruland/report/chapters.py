@@ -87,9 +87,12 @@ def answer(study: Study, clean: Sequence[differences.Row], attacked: Sequence[di
 def _verdict(rows: Sequence[Any], what: str) -> str:
     tests = differences.count_tests(rows)
     if not tests:
-        trained = any(row.values for row in rows)
+        several = any(len(row.values) > 1 for row in rows)
         return (
-            f"No two models share two training seeds: nothing can be said of their {what}." if trained else ""
+            "No model shares two training seeds with the one that it is compared with: nothing can be said of their "
+            f"{what}."
+            if several
+            else ""
         )
     found = [
         f"{label} less {row.references[label]}: {row.quantity.title} {row.verdict(label, tests)}"
@@ -195,11 +198,11 @@ def _attacks(study: Study, rows: Sequence[Any]) -> Section:
     if study.by_attack:
         blocks += [adversarial.robustness(study)]
     if attacked := [run for run in _foremost(study) if typing_errors(run)]:
-        blocks += [examples(attacked[0], f"{study.key}-examples")]
+        blocks += [examples(attacked[0], study, f"{study.key}-examples")]
     blocks += attacks.blocks(study)
     for name, (*_, last) in study.by_attack.items():
         if name != TYPING_ERRORS:
-            blocks += [examples(last, f"{study.key}-examples-{name}", 2, name)]
+            blocks += [examples(last, study, f"{study.key}-examples-{name}", 2, name)]
     text = []
     if not study.by_attack:
         text = ["No run has an adversarial evaluation yet: python -m gruland.attack makes up for it."]

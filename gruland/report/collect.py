@@ -265,7 +265,9 @@ class Study:
 
 def _made_by(entry: Mapping[str, Any]) -> list[Any]:
     """What an attack's entry follows from, besides the run: equal for two that may be compared."""
-    return [entry.get(key) for key in ("class", "settings", "revision", "inputs", "code")]
+    known = [entry.get(key) for key in ("class", "settings", "revision", "inputs", "code")]
+    # Which stopwords there are depends on the machine; near words differ by intent, with the models' vectors.
+    return [*known, (entry.get("stand_ins") or {}).get("stopwords")]
 
 
 def alike(made_by: Mapping[Run, Any]) -> list[Run]:

@@ -29,10 +29,13 @@ def publish(chapters: list[Chapter], page: Path, project: str) -> None:
     from gruland.loggers import wandb_mode
 
     media: dict[str, Any] = {"report/page": wandb.Html(str(page))}
+    titles = [chapter.title for chapter in chapters]
     for chapter in chapters:
+        # Studies of one experiment on other data have one title.
+        title = chapter.title if titles.count(chapter.title) == 1 else f"{chapter.title} ({chapter.key})"
         for section in chapter.sections:
             for block in section.blocks:
-                name = f"{chapter.title}/{section.title}"
+                name = f"{title}/{section.title}"
                 media |= {f"{name}/{key}": value for key, value in _media(block, wandb).items()}
     run = wandb.init(
         project=project,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ Measure = Callable[[Run], float | None]
 
 #: The one measure that is no share.
 TEST_LOSS = "Test loss"
+#: The end of the name of an attack on another checkpoint than the best.
+_OTHER_CHECKPOINT = re.compile(r"-(last|epoch-\d+)$")
 
 
 def table(study: Study) -> Table | None:
@@ -60,6 +63,8 @@ def measures(study: Study) -> dict[str, Measure]:
         "Test accuracy": lambda run: scores(run, "best", "test").get("accuracy"),
     }
     for name in study.by_attack:
+        if _OTHER_CHECKPOINT.search(name):
+            continue
         alike = study.alike(name)
         for entry in alike.values():
             called = name.replace("_", " ")

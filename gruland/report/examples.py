@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import ClassVar, NamedTuple
 
-from gruland.report.models import place_of
+from gruland.report.collect import Study
+from gruland.report.tables import run_label
 from gruland.runs import Run
 
 #: Words of a review that are shown, and reviews among which those to show are looked for.
@@ -48,7 +49,9 @@ class Examples:
     kind: ClassVar[str] = "examples"
 
 
-def examples(run: Run, key: str, count: int = 3, attack: str = "typing_errors") -> Examples | None:
+def examples(
+    run: Run, study: Study, key: str, count: int = 3, attack: str = "typing_errors"
+) -> Examples | None:
     """The first reviews that an attack turned, or changed; None where its texts are absent or broken."""
     import pandas as pd  # whose reader takes a review of any length
 
@@ -65,14 +68,17 @@ def examples(run: Run, key: str, count: int = 3, attack: str = "typing_errors") 
         if len(forms) < 2 or not set(forms) <= set(table.columns):
             return None
         # Where right answers are recorded, those that became wrong are shown; else whatever changed.
-        turned = [row for row in rows if row[forms[-1]] != row[forms[-2]] and _turned(row, forms)] or rows
-        items = [_example(row, forms) for row in turned[:count]]
+        judged = f"right_{forms[-1]}" in table.columns
+        turned = [row for row in rows if row[forms[-1]] != row[forms[-2]] and _turned(row, forms)]
+        items = [_example(row, forms) for row in (turned or rows)[:count]]
     except (OSError, ValueError, KeyError):
         return None
-    model = place_of(run).label
+    which = f"The first {len(items)} reviews"
+    if turned:
+        which += " that it turned" if judged else " that it changed"
     caption = (
-        f"The first {len(items)} of the perturbed test reviews, at most {WORDS} words of each; changed words "
-        f"are marked. Probability: what {model}, seed {run.results['seed']}, gives the right label."
+        f"{which}, at most {WORDS} words of each; changed words are marked. Probability: what "
+        f"{run_label(run, study)}, gives the right label."
     )
     heading = (
         "Perturbed reviews" if attack == "typing_errors" else f"Reviews under {attack.replace('_', ' ')}"

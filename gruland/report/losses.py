@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from gruland.report import commands, differences, paper
 from gruland.report.choice import validation_loss
@@ -23,7 +22,7 @@ from gruland.report.tables import (
     over_seeds,
     seeds_of,
 )
-from gruland.runs import Run
+from gruland.runs import Run, guessing_loss
 
 SPLITS = ("train", "validation", "test")
 
@@ -175,23 +174,6 @@ def warn(run: Run) -> str:
         what = "diverged" if loss > 10 * guess else "learned nothing"
         return f"warning: {what}, guessing has a loss of {guess:.3f}"
     return ""
-
-
-def guessing_loss(results: dict[str, Any]) -> float | None:
-    """The loss of who gives every class its share of the training reviews; None where that is not known.
-
-    Two equal classes: ln 2 = 0.693.
-    """
-    counts = ((results.get("data") or {}).get("class_counts") or {}).get("train")
-    values = list(counts.values()) if isinstance(counts, dict) else counts
-    if (
-        not isinstance(values, list)
-        or not all(isinstance(n, int) and n >= 0 for n in values)
-        or not sum(values)
-    ):
-        return None
-    shares = [n / sum(values) for n in values if n]
-    return -math.fsum(share * math.log(share) for share in shares) or None
 
 
 def all_runs(collection: Collection) -> Table:

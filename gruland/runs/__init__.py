@@ -16,7 +16,7 @@
 from gruland.runs.identity import flat, folder, identity, name, requested, settings
 from gruland.runs.objects import build_data, build_defence, build_model, build_vocabulary, instantiate_model
 from gruland.runs.preparation import prepare, withdraw, write_config
-from gruland.runs.results import SCHEMA, check_results, describe, named
+from gruland.runs.results import SCHEMA, check_results, describe, guessing_loss, named
 from gruland.runs.run import Run, at
 from gruland.runs.search import find, folders, load, readable
 
@@ -34,6 +34,7 @@ __all__ = [
     "flat",
     "folder",
     "folders",
+    "guessing_loss",
     "identity",
     "instantiate_model",
     "load",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +78,26 @@ def describe(cfg: DictConfig, model: Classifier, trainer: pl.Trainer) -> dict[st
             "threads": torch.get_num_threads(),
         },
     }
+
+
+def guessing_loss(results: Mapping[str, Any]) -> float | None:
+    """The loss of who gives every class its share of the training texts; None where that is not known.
+
+    Two equal classes: ln 2 = 0.693. Of several labels the mean over the classes of that of each.
+    """
+    data = results.get("data") or {}
+    counts = (data.get("class_counts") or {}).get("train")
+    values = list(counts.values()) if isinstance(counts, dict) else counts
+    if not isinstance(values, list) or not all(isinstance(n, int) and n >= 0 for n in values):
+        return None
+    several = (results.get("task") or {}).get("kind") == "multilabel"
+    texts = (data.get("sizes") or {}).get("train") if several else sum(values)
+    if not values or not texts:
+        return None
+    if several:
+        return math.fsum(_entropy([n / texts, 1 - n / texts]) for n in values) / len(values) or None
+    return _entropy([n / texts for n in values]) or None
+
+
+def _entropy(shares: Sequence[float]) -> float:
+    return -math.fsum(share * math.log(share) for share in shares if share)
