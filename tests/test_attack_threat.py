@@ -153,11 +153,11 @@ def test_majority_of_several_labels_and_of_several_classes() -> None:
     outputs = torch.tensor([[[1.0, -1.0]], [[1.0, 1.0]], [[-1.0, -1.0]]])  # [S = 3, N = 1, K = 2]
     labels = torch.tensor([[1.0, 0.0]])
     answers = Answers.of(several, outputs, labels)
-    assert answers.majority(several, labels).tolist() == [1]
+    assert answers.majority().tolist() == [1]
     assert answers.rights.tolist() == pytest.approx([2 / 3])
     three = Task("multiclass", ("a", "b", "c"))
     outputs = torch.tensor([[[9.0, 0, 0]], [[0, 9.0, 0]], [[0, 9.0, 0]]])
-    assert Answers.of(three, outputs, torch.tensor([1])).majority(three, torch.tensor([1])).tolist() == [1]
+    assert Answers.of(three, outputs, torch.tensor([1])).majority().tolist() == [1]
 
 
 def test_of_several_labels_a_text_is_turned_that_was_right_in_all_of_them() -> None:

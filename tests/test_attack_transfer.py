@@ -223,6 +223,13 @@ def test_a_file_that_holds_no_pairs_is_refused(
         Contrast(path=str(tmp_path / "pairs.csv"))(victim_of(run.model, run.data), texts_of(run.data))
 
 
+def test_a_model_of_several_labels_has_no_pairs(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.csv", PAIRS)
+    victim: Any = SimpleNamespace(task=Task("multilabel", ("0", "1")))
+    with pytest.raises(ValueError, match="expected a task of one label"):
+        Contrast(path=str(tmp_path / "pairs.csv"))(victim, Texts(np.arange(0), [], np.zeros((0, 2))))
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a file of originals and edits"):
         Contrast().inputs()

@@ -182,13 +182,18 @@ def score_outputs(
     outputs: Mapping[str, Outputs],
     forms: Mapping[str, Sequence[str]],
     columns: Mapping[str, Sequence[Any]] | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> Outcome:
-    """Scores of outputs for several forms of the same reviews, of which ``forms`` has those that are texts."""
-    target = torch.as_tensor(sample.labels)
+    """Scores of outputs for several forms of the same reviews, of which ``forms`` has those that are texts.
+
+    Args:
+        labels: of the forms that have others than the sample's.
+    """
     measured: dict[str, Any] = {}
     probabilities: dict[str, list[float]] = {}
     dropout_losses: dict[str, list[float]] = {}
     for form, (plain, dropout) in outputs.items():
+        target = torch.as_tensor((labels or {}).get(form, sample.labels))
         losses = task.loss(plain, target, "none")
         measured[form] = {
             "plain": scores(task, losses, task.probabilities(plain), target).to_dict(),

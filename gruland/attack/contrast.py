@@ -18,7 +18,7 @@ import torch
 
 from gruland import sampling
 from gruland.attack import flags, verdict
-from gruland.attack.base import Outcome, Texts, Victim, question, score_outputs
+from gruland.attack.base import Outcome, Texts, Victim, question
 from gruland.attack.threat import Threat
 from gruland.attack.victims import ClassifierVictim
 from gruland.data.labels import is_missing
@@ -72,6 +72,8 @@ class Contrast(Threat):
             FileNotFoundError, ValueError: no such file, columns or pairs; labels of another task; a model that was
                 trained on some of the texts.
         """
+        if victim.task.kind == "multilabel":
+            raise ValueError("a pair has one label for each text: expected a task of one label")
         pairs = self.pairs(victim.task.classes)
         numbered = pairs.index.dtype.kind in "iu"  # else the pairs have names, and masks want numbers
         ids = pairs.index.to_numpy() if numbered else np.arange(len(pairs))
@@ -83,48 +85,31 @@ class Contrast(Threat):
         originals, rows = self.sample(originals), {key: row for row, key in enumerate(edits.ids.tolist())}
         chosen = [rows[key] for key in originals.ids.tolist()]
         edits = Texts(originals.ids, [edits.texts[row] for row in chosen], edits.labels[chosen])
-        task, sides = victim.task, {"original": originals, "edited": edits}
+        sides = {"original": originals, "edited": edits}
         outputs = {
             form: question(victim, side.texts, side.ids, draws=self.fresh, seed=self.dropout_seed)
             for form, side in sides.items()
         }
-        labels = {form: torch.as_tensor(side.labels) for form, side in sides.items()}
-        clean, edited = (self._answers(victim, outputs[form], labels[form]) for form in sides)
-        every = np.ones(len(originals.ids), dtype=bool)
-        similar = verdict.similarities(originals.texts, edits.texts)
-        both = ((clean.rights_SN == 1) & (edited.rights_SN == 1)).mean(0)
-        scored = [
-            score_outputs(task, side, {form: outputs[form]}, {form: side.texts})
+        names = {} if numbered else {"pair": pairs.index[originals.ids].tolist()}
+        judged = self.judge_outputs(
+            victim,
+            originals,
+            outputs,
+            None,
+            forms={form: side.texts for form, side in sides.items()},
+            similarities=verdict.similarities(originals.texts, edits.texts),
+            columns={"label_edited": [victim.task.name_of(label) for label in edits.labels], **names},
+            curves={},
+            flags=flags.outputs_vary(victim, originals, self.draws),
+            labels={"edited": edits.labels},
+        )
+        rights = [
+            self._answers(victim, outputs[form], torch.as_tensor(side.labels)).rights_SN
             for form, side in sides.items()
         ]
-        measures = {
-            "clean_accuracy": plain(sampling.mean(clean.rights)),
-            "accuracy_under_attack": plain(sampling.mean(edited.rights)),
-            "pair_accuracy": plain(sampling.mean(both)),
-            "success": verdict.success(clean.rights_SN, edited.rights_SN),
-            "similarity": plain(sampling.mean(similar), reviews=int(every.sum()), how=verdict.SIMILARITY),
-            "calibration_clean": clean.calibration(task, labels["original"]),
-            "calibration_attacked": edited.calibration(task, labels["edited"]),
-        }
-        results = {
-            "reviews": len(originals.ids),
-            "scores": {form: scored[place].results["scores"][form] for place, form in enumerate(sides)},
-            "knowledge": self.knowledge,
-            "draws": self.draws if self.random(victim) else 0,
-            "measures": measures,
-            "verdict": {
-                "draws": len(clean.losses_SN) if self.random(victim) else 0,
-                "clean": verdict.verdict(task, clean, labels["original"]),
-                "attacked": verdict.verdict(task, edited, labels["edited"]),
-            },
-            "curves": {},
-            "flags": flags.outputs_vary(victim, originals, self.draws),
-        }
-        columns: dict[str, Any] = {**scored[0].columns, "label_edited": scored[1].columns["label"]}
-        columns |= {name: values for name, values in scored[1].columns.items() if name not in columns}
-        columns |= {} if numbered else {"pair": pairs.index[originals.ids].tolist()}
-        columns |= {"right_original": clean.rights.tolist(), "right_edited": edited.rights.tolist()}
-        return Outcome(results, columns)
+        both = ((rights[0] == 1) & (rights[1] == 1)).mean(0)
+        judged.results["measures"]["pair_accuracy"] = plain(sampling.mean(both))
+        return judged
 
     def _file(self) -> Path:
         if self.path is None:

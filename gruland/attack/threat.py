@@ -129,6 +129,7 @@ class Threat:
         columns: Mapping[str, Sequence[Any]] | None = None,
         curves: Mapping[str, Mapping[str, Any]] | None = None,
         flags: Mapping[str, str] | None = None,
+        labels: Mapping[str, np.ndarray] | None = None,
     ) -> Outcome:
         """The same of outputs, which need not come from texts.
 
@@ -141,15 +142,20 @@ class Threat:
             curves: those by name of an attack that spends the same on every review, as
                 :func:`gruland.attack.verdict.curve` gives them; None: accuracy against what was spent.
             flags: what the attack itself found suspect.
+            labels: of the forms that have others than the sample's.
         """
-        task, labels, effort = victim.task, torch.as_tensor(sample.labels), effort or Effort()
+        task, effort = victim.task, effort or Effort()
         first, *_, last = outputs
-        clean, attacked = (self._answers(victim, outputs[form], labels) for form in (first, last))
+        clean, attacked = (
+            self._answers(victim, outputs[form], torch.as_tensor((labels or {}).get(form, sample.labels)))
+            for form in (first, last)
+        )
         # What the attack itself could see: which reviews it had to work on, and where it reached its goal.
-        seen = own or (clean.probabilities_SNC.mean(0), attacked.probabilities_SNC.mean(0))
-        tried, still = (task.correct(probabilities, labels).numpy() == 1 for probabilities in seen)
+        tried, still = clean.rights_of_mean == 1, attacked.rights_of_mean == 1
+        if own:
+            tried, still = (task.correct(seen, clean.labels).numpy() == 1 for seen in own)
         searches = self.knowledge in ("queries", "gradients")
-        turned = tried & ~still if searches else np.ones(len(labels), dtype=bool)
+        turned = tried & ~still if searches else np.ones(len(sample.ids), dtype=bool)
         found: dict[str, Any] = (
             verdict.curves(effort, clean.rights, attacked.rights, tried) if curves is None else dict(curves)
         )
@@ -158,19 +164,16 @@ class Threat:
             "knowledge": self.knowledge,
             "draws": self.draws if self.random(victim) else 0,
             "measures": verdict.measures(
-                task, labels, clean, attacked, effort, tried=tried, turned=turned, similarities=similarities
+                clean, attacked, effort, tried=tried, turned=turned, similarities=similarities
             ),
             "verdict": {
                 "draws": len(clean.losses_SN) if self.random(victim) else 0,
-                "clean": verdict.verdict(task, clean, labels),
-                "attacked": verdict.verdict(task, attacked, labels),
+                "clean": verdict.verdict(clean),
+                "attacked": verdict.verdict(attacked),
             },
         }
         if own:
-            before, after = (
-                task.correct(answers.probabilities_SNC.mean(0), labels).numpy() == 1
-                for answers in (clean, attacked)
-            )
+            before, after = clean.rights_of_mean == 1, attacked.rights_of_mean == 1
             # A review that is wrong on fresh draws as it is cannot be turned there.
             both = tried & before
             reached, held = (~still[both]).astype(float), (~after[both]).astype(float)
@@ -180,7 +183,9 @@ class Threat:
                 for name, values in (("success", reached), ("success_fresh", held))
             }
         results |= {"curves": found, "flags": raised}
-        scored = score_outputs(task, sample, outputs, forms or {}, {**(columns or {}), **_counted(effort)})
+        scored = score_outputs(
+            task, sample, outputs, forms or {}, {**(columns or {}), **_counted(effort)}, labels
+        )
         rights = {f"right_{first}": clean.rights.tolist(), f"right_{last}": attacked.rights.tolist()}
         return Outcome(scored.results | results, scored.columns | rights)
 

@@ -40,8 +40,10 @@ class Effort(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """A model's answers to N reviews under S draws."""
+    """A model's answers to N reviews under S draws, held against their labels."""
 
+    task: Task
+    labels: Tensor
     losses_SN: Tensor
     rights_SN: np.ndarray  # 1 where the prediction is right; multilabel: the share of right labels
     probabilities_SNC: Tensor
@@ -53,40 +55,45 @@ class Answers(NamedTuple):
         probabilities = torch.stack([task.probabilities(output) for output in outputs])
         losses = torch.stack([task.loss(output, labels, "none") for output in outputs])
         rights = torch.stack([task.correct(drawn, labels) for drawn in probabilities])
-        return cls(losses, rights.numpy(), probabilities)
+        return cls(task, labels, losses, rights.numpy(), probabilities)
 
     @property
     def rights(self) -> np.ndarray:
         """[N] the share of the draws whose prediction is right."""
         return self.rights_SN.mean(0)
 
-    def majority(self, task: Task, labels: Tensor) -> np.ndarray:
-        """[N] 1 where the label that most draws predict is the right one; a binary tie counts as positive."""
-        predicted = torch.stack([task.predictions(drawn) for drawn in self.probabilities_SNC])
-        if task.kind != "multilabel":
-            predicted = F.one_hot(predicted, len(task.classes)).double()
-        return task.correct(predicted.double().mean(0), labels).numpy()
+    @property
+    def rights_of_mean(self) -> np.ndarray:
+        """[N] 1 where the prediction by the probability averaged over the draws is right."""
+        return self.task.correct(self.probabilities_SNC.mean(0), self.labels).numpy()
 
-    def calibration(self, task: Task, labels: Tensor) -> dict[str, Any] | None:
+    def majority(self) -> np.ndarray:
+        """[N] 1 where the label that most draws predict is the right one; a binary tie counts as positive."""
+        predicted = torch.stack([self.task.predictions(drawn) for drawn in self.probabilities_SNC])
+        if self.task.kind != "multilabel":
+            predicted = F.one_hot(predicted, len(self.task.classes)).double()
+        return self.task.correct(predicted.double().mean(0), self.labels).numpy()
+
+    def calibration(self) -> dict[str, Any] | None:
         """The calibration error of the probability averaged over the draws."""
         mean_NC = self.probabilities_SNC.mean(0)
-        predicted = task.predictions(mean_NC)
-        if task.kind == "multilabel":
-            confidence, right = torch.where(predicted > 0, mean_NC, 1 - mean_NC), predicted == labels
+        predicted = self.task.predictions(mean_NC)
+        if self.task.kind == "multilabel":
+            confidence, right = torch.where(predicted > 0, mean_NC, 1 - mean_NC), predicted == self.labels
         else:
             confidence = mean_NC.gather(1, predicted.unsqueeze(1)).squeeze(1)
-            right = predicted == labels
+            right = predicted == self.labels
         return plain(
             sampling.calibration_error(confidence.numpy(), right.double().numpy()), bins=sampling.BINS
         )
 
 
-def verdict(task: Task, answers: Answers, labels: Tensor) -> dict[str, Any]:
+def verdict(answers: Answers) -> dict[str, Any]:
     """Mean loss, expected accuracy, accuracy of the majority vote, and of being right in all draws."""
     return {
         "loss": plain(sampling.mean(answers.losses_SN.mean(0).numpy())),
         "accuracy": plain(sampling.mean(answers.rights)),
-        "majority": plain(sampling.mean(answers.majority(task, labels))),
+        "majority": plain(sampling.mean(answers.majority())),
         "worst": plain(sampling.mean(answers.rights_SN.min(0))),
     }
 
@@ -102,8 +109,6 @@ def success(clean_SN: np.ndarray, attacked_SN: np.ndarray) -> dict[str, Any] | N
 
 
 def measures(
-    task: Task,
-    labels: Tensor,
     clean: Answers,
     attacked: Answers,
     effort: Effort,
@@ -127,8 +132,8 @@ def measures(
         "clean_accuracy": plain(sampling.mean(clean.rights)),
         "accuracy_under_attack": plain(sampling.mean(attacked.rights)),
         "success": success(clean.rights_SN, attacked.rights_SN),
-        "calibration_clean": clean.calibration(task, labels),
-        "calibration_attacked": attacked.calibration(task, labels),
+        "calibration_clean": clean.calibration(),
+        "calibration_attacked": attacked.calibration(),
     }
     if effort.queries is not None:
         queries = np.asarray(effort.queries)[tried]
