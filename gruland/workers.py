@@ -7,10 +7,10 @@ these are done again by another one.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gruland.arguments import check_whole
+from gruland.orphans import end_with
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -27,8 +28,6 @@ ENGINES = ("local", "ray")
 DEATHS = 3
 #: Tasks that each worker has in front of it, so that none waits for the parent.
 _AHEAD = 2
-#: Seconds between two looks of a worker at whether its parent is still there.
-_LOOK = 1.0
 
 
 class Done(NamedTuple, Generic[Task, Result]):
@@ -54,16 +53,23 @@ class Workers(Generic[Task, Result]):
         number: how many tasks are at work at a time. 1 on ``local`` is this process itself, without any other.
         engine: ``local``, processes of this machine, each with its share of this process's threads; or ``ray``,
             tasks of one core on the cluster that ``RAY_ADDRESS`` names (without it, on one of this machine).
+        fork: local processes are copies of this one, of one thread each, which need not import anything; fresh ones
+            all the same where the system has no fork or this process uses a GPU.
 
     Raises:
         ValueError: a number below 1, or an unknown engine.
     """
 
-    def __init__(self, function: Callable[[Task], Result], number: int = 1, engine: str = "local") -> None:
-        check_whole("workers", number, 1)
-        if engine not in ENGINES:
-            raise ValueError(f"engine={engine}: expected {' or '.join(ENGINES)}")
-        self._function, self._number, self._engine = function, number, engine
+    def __init__(
+        self,
+        function: Callable[[Task], Result],
+        number: int = 1,
+        engine: str = "local",
+        *,
+        fork: bool = False,
+    ) -> None:
+        check_workers(number, engine)
+        self._function, self._number, self._engine, self._fork = function, number, engine, fork
         self._pool: _Pool | None = None
 
     @property
@@ -107,7 +113,10 @@ class Workers(Generic[Task, Result]):
 
     def _started(self) -> _Pool:
         if self._pool is None:
-            self._pool = (_Ray if self._engine == "ray" else _Processes)(self._function, self._number)
+            if self._engine == "ray":
+                self._pool = _Ray(self._function, self._number)
+            else:
+                self._pool = _Processes(self._function, self._number, self._fork)
         return self._pool
 
     def __enter__(self) -> Workers[Task, Result]:
@@ -121,6 +130,17 @@ class Workers(Generic[Task, Result]):
             self._pool = None
 
 
+def check_workers(number: int, engine: str) -> None:
+    """Refuse what :class:`Workers` would.
+
+    Raises:
+        ValueError: a number below 1, or an unknown engine.
+    """
+    check_whole("workers", number, 1)
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine}: expected {' or '.join(ENGINES)}")
+
+
 def _timed(function: Callable[[Task], Result], task: Task) -> tuple[Result, float]:
     start = time.perf_counter()
     return function(task), time.perf_counter() - start
@@ -132,8 +152,6 @@ class _WorkerDied(Exception):
 
 class _Pool(Protocol):
     """Where tasks are done."""
-
-    def __init__(self, function: Callable[[Any], Any], number: int) -> None: ...
 
     def submit(self, task: Any) -> Hashable:
         """Begin a task; a handle for what comes of it."""
@@ -154,12 +172,17 @@ class _Pool(Protocol):
 class _Processes:
     """A pool of loky's. One that has lost a worker takes no more tasks: another one follows."""
 
-    def __init__(self, function: Callable[[Any], Any], number: int) -> None:
+    def __init__(self, function: Callable[[Any], Any], number: int, fork: bool = False) -> None:
         import cloudpickle
         import torch
 
-        self._number, self._pickled = number, cloudpickle.dumps(function)
-        self._threads, self._deaths = max(1, torch.get_num_threads() // number), 0
+        self._number, self._deaths = number, 0
+        self._fork = (
+            fork and "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized()
+        )
+        # A copy of this process has the function already.
+        self._handed = function if self._fork else cloudpickle.dumps(function)
+        self._threads = max(1, torch.get_num_threads() // number)
         self._executor = self._begun()
 
     def _begun(self) -> Any:
@@ -168,8 +191,9 @@ class _Processes:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         return ProcessPoolExecutor(
             self._number,
-            initializer=_begin,
-            initargs=(self._pickled, os.getpid()),
+            context=multiprocessing.get_context("fork") if self._fork else None,
+            initializer=_begin_copy if self._fork else _begin,
+            initargs=(self._handed, os.getpid()),
             env=dict.fromkeys(names, str(self._threads)),
         )
 
@@ -215,19 +239,20 @@ def _killed(number: int) -> str:
 _function: Any = None
 
 
-def _begin(pickled: bytes, parent: int) -> None:
+def _begin(function: Any, parent: int) -> None:
     """In a worker, once."""
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the terminal is the parent's to handle
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _function = pickled
+    end_with(parent)
+    _function = function
 
 
-def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: one that was killed could not tell it."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK)
-    os.kill(os.getpid(), signal.SIGKILL)
+def _begin_copy(function: Any, parent: int) -> None:
+    """In a copy of the parent, once: PyTorch's threads stayed there."""
+    import torch
+
+    torch.set_num_threads(1)
+    _begin(function, parent)
 
 
 def _work(task: Any) -> tuple[Any, float]:

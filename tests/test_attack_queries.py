@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import signal
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -433,6 +434,34 @@ def test_results_depend_on_neither_workers_nor_neighbours(vocabulary: Vocabulary
             assert attack.search(victim, alone, recipe) == [expected[place]]
 
 
+def test_a_killed_worker_costs_its_task_alone(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    victim = make_victim(vocabulary)
+    sample, attack = labelled(victim), DeepWordBug(workers=2)
+    recipe, parent, run = attack.recipe(victim), os.getpid(), DeepWordBug.run
+    expected = DeepWordBug().search(victim, sample, recipe)
+
+    def killed_once(self: DeepWordBug, *given: Any) -> Any:
+        assert os.getpid() != parent
+        if not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(self, *given)
+
+    monkeypatch.setattr(DeepWordBug, "run", killed_once)
+    assert attack.search(victim, sample, recipe) == expected
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_cluster_gives_the_same(vocabulary: Vocabulary) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    victim = make_victim(vocabulary, Zoneout(0.2))
+    sample, recipe = labelled(victim), DeepWordBug().recipe(victim)
+    expected = DeepWordBug().search(victim, sample, recipe)
+    assert DeepWordBug(workers=2, engine="ray").search(victim, sample, recipe) == expected
+
+
 def test_an_error_in_a_worker_is_the_attacks(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = make_victim(vocabulary)
     sample, attack = labelled(victim), DeepWordBug(workers=2)
@@ -582,6 +611,7 @@ def test_neighbours_by_vectors_are_the_nearest_words(vocabulary: Vocabulary) -> 
     [
         (lambda: DeepWordBug(budget=0), "budget=0: expected a whole number of at least 1"),
         (lambda: DeepWordBug(workers=True), "workers=True: expected a whole number of at least 1"),
+        (lambda: DeepWordBug(engine="dask"), "engine=dask: expected local or ray"),
         (lambda: DeepWordBug(distance=-1), "distance=-1: expected a whole number of at least 1"),
         (lambda: Pruthi(swaps=0), "swaps=0: expected a whole number of at least 1"),
         (lambda: TextBugger(similarity=2), r"similarity=2: expected a number in \[-1, 1\]"),

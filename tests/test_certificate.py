@@ -184,6 +184,7 @@ def test_a_review_is_judged_alike_whatever_the_others() -> None:
         given = Texts(np.array([10 + i]), [text], np.array([[1, 1, 0][i]]))
         alone = Certificate(samples=600, selection=100, rate=0.8)(Sure(), given).columns
         assert {key: values[0] for key, values in alone.items()} == {k: v[i] for k, v in whole.items()}
+    assert certify(Sure(), texts, [1, 1, 0], workers=2).columns == whole
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ S samples, T words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ from gruland.evaluation import logits
 from gruland.kernels import philox
 from gruland.progress import Progress
 from gruland.regularizers import Draw, check_rate
+from gruland.workers import Workers, check_workers
 
 #: What a certificate may be of -> whether q allows r edits of that kind at the rate p.
 EDITS: dict[str, Callable[[float, float, int], bool]] = {
@@ -50,6 +51,8 @@ EDITS: dict[str, Callable[[float, float, int], bool]] = {
 SHOWN = (0, 1, 2, 4)
 #: No more edits are counted: q = 1, which no sample shows, would allow any number of deletions.
 _MOST = 1_000_000
+#: Reviews of a task: seconds of work.
+CHUNK = 4
 #: From which words of a text are kept [S, T] to the predicted classes [S].
 Reader = Callable[[Tensor], Tensor]
 
@@ -70,6 +73,8 @@ class Certificate:
         selection: at least 1, fewer than ``samples``.
         alpha: the probability that a certificate is wrong, in (0, 1).
         seed: of the choice of reviews and of the deletions; those of a review follow from it and the review's id.
+        workers: tasks that are at work at a time; the results do not depend on it.
+        engine: where they are: ``local``, processes of this machine, or ``ray``, a cluster.
 
     Raises:
         ValueError: a value that cannot work.
@@ -81,9 +86,12 @@ class Certificate:
     selection: int = 1000
     alpha: float = 0.001
     seed: int = 0
+    workers: int = field(default=1, compare=False)
+    engine: str = field(default="local", compare=False)
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
+        check_workers(self.workers, self.engine)
         for key, low in (("reviews", 1), ("samples", 2), ("selection", 1), ("seed", 0)):
             check_whole(key, getattr(self, key), low)
         if self.selection >= self.samples:
@@ -107,11 +115,17 @@ class Certificate:
         if victim.task.kind == "multilabel":
             raise ValueError("a multilabel task has no majority vote: expected a binary or multiclass task")
         sample = texts.sample(self.reviews, self.seed)
-        with Progress(len(sample.ids) + 1, "certificate") as progress:
-            votes = []
-            for review in zip(_readers(victim, sample.texts), sample.ids, sample.labels, strict=True):
-                votes.append(self._vote(victim, *review))
-                progress.advance()
+        places = range(len(sample.ids))
+        tasks = [places[first : first + CHUNK] for first in places[::CHUNK]]
+        found: dict[int, Vote] = {}
+        with (
+            Progress(len(sample.ids) + 1, "certificate") as progress,
+            Workers(Votes(self, victim, sample), self.workers, self.engine, fork=True) as workers,
+        ):
+            for task, some, _ in workers.map(tasks):
+                found.update(zip(task, some, strict=True))
+                progress.advance(len(task))
+            votes = [found[place] for place in places]
             scored = score_forms(victim, sample, {"raw": sample.texts}, columns=self._columns(victim, votes))
             progress.advance()
         return Outcome({**scored.results, **self._summary(victim, votes)}, scored.columns)
@@ -121,7 +135,7 @@ class Certificate:
         """p as it is drawn, to a multiple of 2^-16."""
         return philox.threshold(self.rate) / 2**16
 
-    def _vote(self, victim: Victim, read: tuple[int, Reader], key: int, label: int) -> Vote:
+    def vote(self, victim: Victim, read: tuple[int, Reader], key: int, label: int) -> Vote:
         """The vote on one review and the bound of its class's probability."""
         words, reader = read
         classes = len(victim.task.classes)
@@ -175,6 +189,26 @@ class Certificate:
             "measures": {f"certified_{r}": sampling.plain(sampling.mean(edits >= r)) for r in SHOWN},
             "curves": curves,
         }
+
+
+class Votes:
+    """The votes on the reviews at some places of a sample, wherever they are asked for."""
+
+    def __init__(self, attack: Certificate, victim: Victim, sample: Texts) -> None:
+        self._attack, self._victim, self._sample = attack, victim, sample
+
+    def __call__(self, places: Sequence[int]) -> list[Vote]:
+        sample = self._sample
+        return [
+            self._attack.vote(
+                self._victim, self._readers[place], int(sample.ids[place]), int(sample.labels[place])
+            )
+            for place in places
+        ]
+
+    @cached_property
+    def _readers(self) -> list[tuple[int, Reader]]:
+        return _readers(self._victim, self._sample.texts)
 
 
 class Vote(NamedTuple):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from gruland.arguments import check_whole
 from gruland.attack.answers import ReusedStates, unavailable
@@ -29,13 +26,15 @@ from gruland.attack.threat import Effort, Threat
 from gruland.attack.verdict import curve
 from gruland.attack.victims import ClassifierVictim
 from gruland.files import file_hash
-from gruland.orphans import end_with
 from gruland.perturbation.streams import Stream
 from gruland.progress import Progress
 from gruland.regularizers import draws_of
+from gruland.workers import Workers, check_workers
 
 #: Reviews that are searched side by side: enough rows for the kernel, few enough for the memory of their states.
 WIDTH = 64
+#: Reviews of a task of several workers, at most; less than all that one has where that leaves others without.
+CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class QueryAttack(Threat, ABC):
 
     Args:
         budget: texts that the model may be asked of a review, the unchanged one included.
-        workers: processes that search; the results do not depend on it.
+        workers: tasks that are at work at a time; the results do not depend on it.
+        engine: where they are: ``local``, processes of this machine, or ``ray``, a cluster.
 
     Raises:
         ValueError: a value that cannot work, or a multilabel task.
@@ -55,13 +55,14 @@ class QueryAttack(Threat, ABC):
 
     budget: int = 5000
     workers: int = field(default=1, compare=False)
+    engine: str = field(default="local", compare=False)
 
     knowledge: ClassVar[str] = "queries"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("budget", self.budget, 1)
-        check_whole("workers", self.workers, 1)
+        check_workers(self.workers, self.engine)
 
     @abstractmethod
     def recipe(self, victim: Victim) -> Recipe:
@@ -103,23 +104,29 @@ class QueryAttack(Threat, ABC):
 
     def search(self, victim: Victim, sample: Texts, recipe: Recipe) -> list[Found]:
         """What became of each review."""
-        # The longest first: no process is left with a long review at the end.
+        # The longest first: no worker is left with a long review at the end.
         order = sorted(range(len(sample.ids)), key=lambda place: -len(sample.texts[place]))
         found: list[Found | None] = [None] * len(order)
-        with Progress(len(order), type(self).__name__) as progress:
-            if self.workers == 1:
-                pairs = self._run(victim, sample, recipe, order)
+        searches = Searches(self, victim, sample, recipe)
+        with (
+            Progress(len(order), type(self).__name__) as progress,
+            Workers(searches, self.workers, self.engine, fork=True) as workers,
+        ):
+            pairs: Iterable[tuple[int, Found]]
+            if workers.alone:
+                pairs = self.run(victim, sample, recipe, order)
             else:
-                pairs = _in_processes(
-                    self.workers, lambda some: self._run(victim, sample, recipe, some), order
-                )
+                # Each task has long reviews and short ones, about as much work as the others.
+                tasks = -(-len(order) // min(CHUNK, max(1, len(order) // (4 * self.workers))))
+                chunks = [order[first::tasks] for first in range(tasks)]
+                pairs = chain.from_iterable(done.result for done in workers.map(chunks))
             for place, result in pairs:
                 found[place] = result
                 progress.advance()
         return [one for one in found if one is not None]
 
-    def _run(
-        self, victim: Victim, sample: Texts, recipe: Recipe, places: Sequence[int] | Iterator[int]
+    def run(
+        self, victim: Victim, sample: Texts, recipe: Recipe, places: Sequence[int]
     ) -> Iterator[tuple[int, Found]]:
         """The reviews at some places, as they end."""
         taken: list[int] = []
@@ -160,6 +167,23 @@ class QueryAttack(Threat, ABC):
         return ask
 
 
+class Searches:
+    """The searches of the reviews at some places of a sample, by whoever is asked for them."""
+
+    def __init__(self, attack: QueryAttack, victim: Victim, sample: Texts, recipe: Recipe) -> None:
+        self._attack, self._victim, self._sample = attack, victim, sample
+        self._recipe: Recipe | None = recipe
+
+    def __getstate__(self) -> dict[str, Any]:
+        # TextAttack's parts and their caches stay: another process makes its own.
+        return vars(self) | {"_recipe": None}
+
+    def __call__(self, places: Sequence[int]) -> list[tuple[int, Found]]:
+        if self._recipe is None:
+            self._recipe = self._attack.recipe(self._victim)
+        return list(self._attack.run(self._victim, self._sample, self._recipe, places))
+
+
 def neighbours_of(victim: Victim, path: str | None) -> Neighbours:
     """Near words from a file, or by the vectors of a classifier of this package.
 
@@ -196,68 +220,3 @@ def meaning_of(victim: Victim) -> MeanVectors:
             "texts are compared by the run's word vectors, and this model has none: take another attack"
         )
     return MeanVectors.of(victim)
-
-
-def _in_processes(
-    workers: int, run: Callable[[Iterator[int]], Iterator[tuple[int, Found]]], order: Sequence[int]
-) -> Iterator[tuple[int, Found]]:
-    """Forked processes that take the next review when they have room: a fresh one would import for seconds.
-
-    Raises:
-        ValueError: this system has no fork, or the model lies on a GPU.
-        ChildProcessError: a process was killed.
-    """
-    if "fork" not in multiprocessing.get_all_start_methods():
-        raise ValueError(f"workers={workers}: this system cannot fork processes, expected workers=1")
-    if torch.cuda.is_initialized():
-        raise ValueError(f"workers={workers}: a forked process cannot use the GPU, expected workers=1")
-    context, parent = multiprocessing.get_context("fork"), os.getpid()
-    counter: Any = context.Value("q", 0)
-
-    def next_place() -> Iterator[int]:
-        while True:
-            with counter:
-                number, counter.value = counter.value, counter.value + 1
-            if number >= len(order):
-                return
-            yield order[number]
-
-    def work(end: Connection) -> None:
-        end_with(parent)
-        torch.set_num_threads(1)
-        try:
-            for pair in run(next_place()):
-                end.send(pair)
-        except Exception as error:  # for the parent to raise
-            end.send(error)
-        end.close()
-
-    ends, processes, left = [], [], len(order)
-    try:
-        for _ in range(workers):
-            end, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=work, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            ends.append(end)
-            processes.append(process)
-        while ends:
-            for ready in wait(ends):
-                end = next(one for one in ends if one is ready)
-                try:
-                    got = end.recv()
-                except EOFError:
-                    ends.remove(end)
-                    continue
-                if isinstance(got, Exception):
-                    raise got
-                left -= 1
-                yield got
-        if left:
-            raise ChildProcessError(
-                f"a process was killed, {left} reviews are left: expected memory for {workers}"
-            )
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
