@@ -56,7 +56,7 @@ def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:
 
 def _ends(extent: Any) -> tuple[float, float]:
     pair = tuple(extent) if _is_pair(extent) else (extent, extent)
-    if all(isinstance(end, Real) and not isinstance(end, bool) and math.isfinite(end) for end in pair):
+    if all(_is_number(end) and math.isfinite(end) for end in pair):
         low, high = float(pair[0]) if _is_pair(extent) else -float(extent), float(pair[1])
         if low < high:
             return low, high
@@ -64,6 +64,10 @@ def _ends(extent: Any) -> tuple[float, float]:
         f"extent={extent}: expected a positive number or (low, high) with low < high, "
         "or one of these for each axis"
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_pair(value: Any) -> bool:
@@ -197,9 +201,9 @@ def _check(
 
 def _check_effort(max_seconds: Any, tolerance: Any, seed: Any) -> None:
     """Raise ValueError for what says how much to compute."""
-    if max_seconds is not None and not (isinstance(max_seconds, Real) and max_seconds >= 0):
+    if max_seconds is not None and not (_is_number(max_seconds) and max_seconds >= 0):
         raise ValueError(f"max_seconds={max_seconds!r}: expected a number of at least 0")
-    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < tolerance < 1):
+    if tolerance is not None and not (_is_number(tolerance) and 0 < tolerance < 1):
         raise ValueError(f"tolerance={tolerance!r}: expected a share of the loss range in (0, 1)")
     if tolerance is not None:
         check_whole("seed", seed, 0)
