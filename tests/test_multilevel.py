@@ -17,7 +17,8 @@ from gruland.landscape import compute_surface, estimation, load_surface, samplin
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Estimator, Level, nested_order, parts_of, whole
-from gruland.landscape.survey import PILOT, Survey, half_width
+from gruland.landscape.refinement import NestedGrids
+from gruland.landscape.survey import PILOT, Block, Survey, half_width
 
 
 def population(examples: int, side: int, *, noise: float = 0.1, seed: int = 0):
@@ -246,6 +247,20 @@ def test_an_interval_covers_the_worst_error_of_an_interpolation(bound):
     inside = NormalDist().cdf(half - bound) - NormalDist().cdf(-half - bound)
     assert inside == pytest.approx(0.95, abs=2e-4)
     assert half_width(np.zeros(1), np.array([bound]))[0] == bound  # nothing is sampled
+
+
+def test_a_class_that_is_known_whole_adds_no_error():
+    parts = [whole(np.zeros(800, dtype=int), np.arange(400) + 400 * number) for number in (0, 1)]
+    losses = np.random.default_rng(0).normal(size=(81, 2, 800))
+    survey, coarse = Survey((9, 9), parts, 0.01), np.flatnonzero(NestedGrids((9, 9)).coarse)
+    cell = np.setdiff1d(np.arange(81), coarse)[:1]
+    for part in (0, 1):
+        for cells, stop in ((coarse, 96), (cell, 48)):
+            survey.add(Block(cells, part, 0, stop), losses[cells][:, :, parts[part].rows[:stop]])
+    survey.estimates()
+    survey.add(Block(cell, 0, 48, 400), losses[cell][:, :, parts[0].rows[48:]])
+    survey.estimates()
+    assert survey._own[0, cell] == 0 < survey._own[1, cell]
 
 
 def test_what_nothing_predicts_is_evaluated_whole():

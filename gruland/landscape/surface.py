@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: About how long a chunk of cells keeps a worker, and how many it has at most.
 CHUNK_SECONDS, MOST_CELLS = 1.0, 64
 #: Counted up with each change of what is asked for, or estimated from it: older surfaces and answers are others.
-ESTIMATOR = 3
+ESTIMATOR = 4
 
 
 def axis(size: int, extent: float | Sequence[float]) -> np.ndarray:

@@ -185,7 +185,8 @@ class Survey:
         self._current = None
 
     def _forget(self, part: int, cell: int) -> None:
-        """Keep a cell's means alone."""
+        """Keep a cell's means alone: it adds no error any more."""
+        self._own[part, cell] = 0.0
         if cell in self._values[part]:
             with np.errstate(invalid="ignore", over="ignore"):
                 self._whole[part, cell] = np.concatenate(self._values[part][cell], axis=1).mean(1)
