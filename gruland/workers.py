@@ -26,8 +26,6 @@ Result = TypeVar("Result")
 ENGINES = ("local", "ray")
 #: How often in a row workers may die without a result in between.
 DEATHS = 3
-#: Tasks that each worker has in front of it, so that none waits for the parent.
-_AHEAD = 2
 
 
 class Done(NamedTuple, Generic[Task, Result]):
@@ -94,7 +92,7 @@ class Workers(Generic[Task, Result]):
         pool = self._started()
         waiting, again, running = iter(tasks), deque[Task](), dict[Hashable, Task]()
         while True:
-            while len(running) < _AHEAD * self._number:
+            while len(running) < pool.ahead * self._number:
                 try:
                     task = again.popleft() if again else next(waiting)
                 except StopIteration:
@@ -153,6 +151,8 @@ class _WorkerDied(Exception):
 class _Pool(Protocol):
     """Where tasks are done."""
 
+    ahead: int  #: tasks that are handed over for each that may be at work, so that no worker waits for the parent
+
     def submit(self, task: Any) -> Hashable:
         """Begin a task; a handle for what comes of it."""
 
@@ -171,6 +171,8 @@ class _Pool(Protocol):
 
 class _Processes:
     """A pool of loky's. One that has lost a worker takes no more tasks: another one follows."""
+
+    ahead = 2
 
     def __init__(self, function: Callable[[Any], Any], number: int, fork: bool = False) -> None:
         import cloudpickle
@@ -259,7 +261,23 @@ def _work(task: Any) -> tuple[Any, float]:
     global _function
     if isinstance(_function, bytes):  # here, so that what goes wrong is an error of the task
         _function = pickle.loads(_function)
-    return _timed(_function, task)
+    try:
+        return _timed(_function, task)
+    except Exception as error:
+        if _can_travel(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _can_travel(error: Exception) -> bool:
+    """Whether it reaches another process: one that cannot be pickled would look like a worker that was killed."""
+    import cloudpickle
+
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 # -- a Ray cluster
@@ -267,6 +285,8 @@ def _work(task: Any) -> tuple[Any, float]:
 
 class _Ray:
     """Tasks of a Ray cluster, which does those of lost workers and nodes again by itself."""
+
+    ahead = 1  # the cluster begins whatever it has cores for
 
     def __init__(self, function: Callable[[Any], Any], number: int) -> None:
         import cloudpickle

@@ -575,9 +575,10 @@ def test_near_words_come_from_a_file(vocabulary: Vocabulary, tmp_path: Path) -> 
     assert recipe.stand_ins["neighbours"] == "neighbours in near.json (2 words)"
     path.write_text('{"film": ["picture"]}')
     assert attack.inputs() != before
-    path.write_text("[]")
-    with pytest.raises(ValueError, match=r"near\.json: expected JSON such as"):
-        attack.recipe(victim)
+    for wrong in ("[]", '{"good": [1]}'):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=r"near\.json: expected JSON such as"):
+            attack.recipe(victim)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json: no such file"):
         TextBugger(neighbours="nowhere.json").recipe(victim)
     with pytest.raises(FileNotFoundError, match=r"neighbours=nowhere\.json: no such file"):
@@ -614,7 +615,7 @@ def test_neighbours_by_vectors_are_the_nearest_words(vocabulary: Vocabulary) -> 
         (lambda: DeepWordBug(engine="dask"), "engine=dask: expected local or ray"),
         (lambda: DeepWordBug(distance=-1), "distance=-1: expected a whole number of at least 1"),
         (lambda: Pruthi(swaps=0), "swaps=0: expected a whole number of at least 1"),
-        (lambda: TextBugger(similarity=2), r"similarity=2: expected a number in \[-1, 1\]"),
+        (lambda: TextBugger(similarity=2), r"similarity=2: expected a number in \[0, 1\]"),
     ],
 )
 def test_refuses_settings_that_cannot_work(attack: Callable[[], Any], message: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,25 @@ def test_other_processes_give_the_same_whatever_dies(tmp_path):
             results(workers, [1, -1])
         # The pool stays: no task of the second call waits for processes to start.
         assert [result[0] for _, result in results(workers, [3])] == [9]
+
+
+class Odd(Exception):
+    """It can be pickled, and not be made again from that."""
+
+    def __init__(self, name, reason):
+        super().__init__(f"{name}: {reason}")
+
+
+def test_copies_of_this_process_leave_interrupts_to_it_and_say_what_went_wrong():
+    def look(number):
+        if number == 0:
+            raise Odd("number=0", "expected another")
+        return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    with Workers(look, 2, fork=True) as workers:
+        assert results(workers, [1, 2]) == [(1, True), (2, True)]
+        with pytest.raises(RuntimeError, match=r"^Odd: number=0: expected another$"):
+            results(workers, [0])
 
 
 def test_a_task_that_kills_every_worker_is_given_up_in_one_line(tmp_path, monkeypatch):
@@ -128,6 +148,28 @@ def test_an_engine_that_is_unknown_or_not_installed(monkeypatch):
         Workers(abs, 2, "ray") as workers,
     ):
         results(workers, [1])
+
+
+def test_a_cluster_has_no_more_tasks_at_work_than_were_asked_for(monkeypatch):
+    at_work, most = [], []
+
+    def begin(_, task):
+        at_work.append(task)
+        most.append(len(at_work))
+        return task
+
+    def get(task):
+        at_work.remove(task)
+        return task, 0.0
+
+    fake = SimpleNamespace(
+        is_initialized=lambda: True, put=lambda value: value, get=get,
+        remote=lambda **_: lambda _: SimpleNamespace(remote=begin), wait=lambda handles, num_returns: (handles[:1], []),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with Workers(abs, 2, "ray") as workers:
+        assert results(workers, range(5)) == [(n, n) for n in range(5)]
+    assert max(most) == 2
 
 
 def test_ray_gives_the_same_and_does_lost_tasks_again(tmp_path):

@@ -104,10 +104,10 @@ class Certificate:
 
         Returns:
             Besides the scores of the model itself: ``measures``, the shares of the reviews that are certified for 0
-            (their vote is right), 1, 2, 4 edits; ``curves`` of these shares for any edits, deletions alone and
-            insertions alone; ``certificate``, the share of ``wrong`` votes and the model's ``defence``. For each review
-            the vote's class, its share of the samples, the lower bound of q, and the greatest certified numbers of
-            edits, deletions alone and insertions alone.
+            (their vote is right, and a majority at confidence 1 - alpha), 1, 2, 4 edits; ``curves`` of these shares for
+            any edits, deletions alone and insertions alone; ``certificate``, the share of ``wrong`` votes and the
+            model's ``defence``. For each review the vote's class, its share of the samples, the lower bound of q, and
+            the greatest certified numbers of edits, deletions alone and insertions alone.
 
         Raises:
             ValueError: a multilabel task, which has no one vote.

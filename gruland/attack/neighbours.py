@@ -38,7 +38,9 @@ class FileNeighbours:
 
     def __init__(self, path: str | Path) -> None:
         words = read_json(file := neighbours_file(path))
-        if not isinstance(words, dict) or not all(isinstance(near, list) for near in words.values()):
+        if not isinstance(words, dict) or not all(
+            isinstance(near, list) and all(isinstance(word, str) for word in near) for near in words.values()
+        ):
             raise ValueError(f'neighbours={path}: expected JSON such as {{"good": ["excellent", "nice"]}}')
         self._words: dict[str, list[str]] = words
         self.about = f"neighbours in {file.name} ({len(words):,} words)"
