@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gruland
-from gruland import GRU, config, regularizers
+from gruland import GRU, config, kernels, regularizers
 from gruland.attack import Certificate
 from gruland.classifier import PASS, Classifier
 from gruland.gru import BETWEEN_LAYERS, STEP, WORDS
@@ -212,16 +212,32 @@ def test_what_recurrent_dropout_adds_has_its_mean() -> None:
     assert bool(((many.mean(0) - gru.eval()(x)[1][0, 0]).abs() < 5 * error).all())
 
 
-def test_no_fused_kernel_has_masks_of_the_candidate(caplog: pytest.LogCaptureFixture) -> None:
-    gru = GRU(3, 4, regularizer=Recurrent(0.3))
-    assert gru.kernel(CPU, training=True).__name__ == "gruland.kernels.eager"
-    fused = GRU(3, 4, regularizer=Zoneout(0.3)).kernel(CPU, training=True).__name__
-    assert gru.kernel(CPU, training=False).__name__ == fused
-    if fused.endswith("cpu"):
-        with pytest.raises(
-            ValueError, match=r"backend 'cpu' cannot run here: it has no masks of the candidate"
-        ):
-            GRU(3, 4, regularizer=Recurrent(0.3), backend="cpu")(torch.zeros(1, 2, 3))
+@pytest.mark.parametrize(
+    "regularizer", [Recurrent(0.3), Composed({"zoneout": Zoneout(0.3), "recurrent": Recurrent(0.4)})], ids=str
+)
+def test_masks_of_the_candidate_are_fused(regularizer: Regularizer) -> None:
+    kernel = GRU(3, 4, regularizer=regularizer).kernel(CPU, training=True).__name__
+    if not kernel.endswith("cpu"):
+        pytest.skip("no compiled kernel here")
+    x_BTI, found = torch.randn(3, 7, 5), {}
+    for backend in ("cpu", "eager"):
+        torch.manual_seed(1)
+        gru = GRU(5, 19, num_layers=2, between="tanh", regularizer=regularizer, backend=backend)
+        x = x_BTI.clone().requires_grad_()
+        states, _ = gru(x, lengths=LENGTHS, draw=Draw(8))
+        wanted = [x, *gru.parameters()]
+        weights = torch.linspace(-1, 1, states.numel()).view_as(states)
+        once = torch.autograd.grad((states * weights).sum(), wanted, retain_graph=True)
+        # A penalty on gradients differentiates the backward pass.
+        slope = torch.autograd.grad((states * weights).sum(), x, create_graph=True)[0]
+        found[backend] = [states, *once, *torch.autograd.grad(slope.square().sum(), wanted[1:])]
+    torch.testing.assert_close(found["cpu"], found["eager"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_backend_without_masks_of_the_candidate_says_so() -> None:
+    with pytest.raises(ValueError, match=r"backend 'haste' cannot run here: "):
+        GRU(3, 4, regularizer=Recurrent(0.3), backend="haste")(torch.zeros(1, 2, 3))
+    assert kernels.why_not("triton", CPU, torch.float32, True, masks={"candidate"}) is not None
 
 
 def test_locked_dropout_is_one_mask_for_all_times() -> None:

@@ -176,14 +176,15 @@ def run_layers(
 
     Returns the last layer's states [T, B, H], and every layer's state after each sequence's last step [L, B, H].
     """
-    if candidates is None and (own := getattr(kernel, "run_layers", None)):
-        return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between)
+    more: dict[str, Any] = {} if candidates is None else {"candidates": candidates}
+    if own := getattr(kernel, "run_layers", None):
+        return own(x_TBI, state_LBH, layers, active, keeps, zoneout, precision, between, **more)
     activation, finals = BETWEEN[between], []
     for index, (layer, keep_TBH) in enumerate(zip(layers, keeps, strict=True)):
         if index > 0 and activation is not None:
             x_TBI = activation(x_TBI)
         keep_TBH = None if keep_TBH is None else keep_TBH.to(x_TBI)
-        more: dict[str, Any] = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
+        more = {} if keep_seeds is None else {"keep_seed": keep_seeds[index]}
         if candidates is not None:
             more["candidate_TBH"] = candidates[index]
         if gates is not None:

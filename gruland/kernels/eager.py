@@ -102,10 +102,8 @@ class _GRULayer(torch.autograd.Function):
         x_SI, weight_ih, weight_hh, h_SH, gates_S3H, n_SH, factor_SH, places = ctx.saved_tensors[8:]
         if torch.is_grad_enabled():  # create_graph=True
             active = F.pad(torch.tensor(ctx.running), (0, ctx.shape[0] - len(ctx.running)))
-            options = active, keep_TBH, ctx.zoneout, ctx.precision
-            found = plain.gradients(
-                inputs, ctx.needs_input_grad[:6], [grad_TBH, None], *options, candidate_TBH=candidate_TBH
-            )
+            options = active, keep_TBH, candidate_TBH, ctx.zoneout, ctx.precision
+            found = plain.gradients(inputs, ctx.needs_input_grad[:6], [grad_TBH, None], *options)
             return *found, *[None] * 5
         previous_SH = previous_states(h_SH, ctx.running)
         slopes_S3H, slope_n_SH = _slopes(previous_SH, gates_S3H, n_SH, factor_SH, ctx.zoneout)

@@ -79,10 +79,10 @@ def gradients(
     grads: Sequence[Tensor | None],
     active: Tensor,
     keep_TBH: Tensor | None,
+    candidate_TBH: Tensor | None,
     zoneout: float,
     precision: str,
     activation: str | None = None,
-    candidate_TBH: Tensor | None = None,
 ) -> list[Tensor | None]:
     """A layer's backward pass in a form that can be differentiated again.
 
@@ -90,7 +90,7 @@ def gradients(
         inputs: x [T, B, I], h0 [B, H] and the four weights, with their graphs.
         wanted: which of them want a gradient; the others get None.
         grads: by the states [T, B, H], and by those after the sequences' last steps [B, H]; None = zero.
-        active, keep_TBH, zoneout, precision, candidate_TBH: of the forward pass.
+        active, keep_TBH, candidate_TBH, zoneout, precision: of the forward pass.
         activation: what x goes through before it is the layer's input, from ``BETWEEN``.
     """
     # Views: where one input is computed from another, each gets its own partial derivative.

@@ -9,4 +9,7 @@ from gruland.kernels.cpu.binding import precisions, unavailable
 from gruland.kernels.cpu.layer import run_layer, run_layers
 from gruland.kernels.cpu.stack import Keep, final_states, states
 
-__all__ = ["Keep", "final_states", "precisions", "run_layer", "run_layers", "states", "unavailable"]
+#: Which masks of a step ``run_layer`` takes.
+FUSES = frozenset({"keep", "candidate"})
+
+__all__ = ["FUSES", "Keep", "final_states", "precisions", "run_layer", "run_layers", "states", "unavailable"]

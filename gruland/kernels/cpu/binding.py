@@ -73,7 +73,7 @@ def load(path: Path) -> ctypes.CDLL:
     library.gru_saved_floats.restype = ctypes.c_int64
     library.gru_saved_floats.argtypes = [ctypes.c_int64]
     library.gru_multiplies_bfloat16.argtypes, library.gru_multiplies_bfloat16.restype = [], flag
-    library.gru_forward.argtypes = [batch, flag, Keep, ctypes.c_float, pointer]
+    library.gru_forward.argtypes = [batch, flag, Keep, Rows, ctypes.c_float, pointer]
     library.gru_backward.argtypes = [batch, flag, pointer, Rows, pointer, Rows, *[pointer] * 5]
     library.gru_forward.restype = library.gru_backward.restype = None
     library.gru_final_states.argtypes = [ctypes.POINTER(Stack), ctypes.c_bool]

@@ -5,12 +5,14 @@
 //
 //   r = sigmoid(W_r x + b_r + U_r h + c_r)      z = sigmoid(W_z x + b_z + U_z h + c_z)
 //   u = U_n h + c_n                             n = tanh(W_n x + b_n + r u)
-//   h' = z' h + (1 - z') n                      z' = k + (1 - k) z
+//   h' = z' h + (1 - z') m n                    z' = k + (1 - k) z
+//
+// m are given factors of the candidate n, or one.
 //
 // The derivatives of h' by the arguments of the gates need nothing from later steps; the forward pass stores them:
 //
-//   slope_n = (1 - z') (1 - n^2)    slope_u = slope_n r    slope_r = slope_n u r (1 - r)
-//   slope_z = (1 - k) (h - n) z (1 - z)
+//   slope_n = (1 - z') m (1 - n^2)    slope_u = slope_n r    slope_r = slope_n u r (1 - r)
+//   slope_z = (1 - k) (h - m n) z (1 - z)
 //
 // With d, the gradient by h', the backward pass has d * slope for the gates and d z' + U' (d * slope_u,r,z) for h.
 // x may be the activation of a raw input, e.g. tanh of the layer below; then the gradient is that of the raw one.
@@ -198,14 +200,15 @@ template <class P>
 struct Forward {
   const Layer& layer;
   Keep keep;
+  Rows factors;  // of the candidate; data may be null
   float zoneout;
   Cell* saved;  // null: no gradient is wanted
   int64_t packs_ih, packs_hh;
   Array<typename P::number> panels_ih, panels_hh;
   Array<float> bias_ih, bias_hh;
 
-  Forward(const Layer& l, Keep keep, float zoneout, Cell* saved)
-      : layer(l), keep(keep), zoneout(zoneout), saved(saved), packs_ih(ceil_div(l.inputs, P::PACK)),
+  Forward(const Layer& l, Keep keep, Rows factors, float zoneout, Cell* saved)
+      : layer(l), keep(keep), factors(factors), zoneout(zoneout), saved(saved), packs_ih(ceil_div(l.inputs, P::PACK)),
         packs_hh(ceil_div(l.hidden, P::PACK)), panels_ih(pack_forward<P>(l.weight_ih, l.hidden, l.inputs)),
         panels_hh(pack_forward<P>(l.weight_hh, l.hidden, l.hidden)), bias_ih(pack_bias(l.bias_ih, l.hidden)),
         bias_hh(pack_bias(l.bias_hh, l.hidden)) {}
@@ -278,19 +281,24 @@ struct Forward {
     int64_t first = p * V, units = layer.hidden - first;
     vec e_r = exp(-sums[0], 43.0f), e_z = exp(-sums[1], 43.0f);  // two sigmoids by one division
     vec inverse = 1.0f / ((1.0f + e_r) * (1.0f + e_z)), r = (1.0f + e_z) * inverse, z = (1.0f + e_r) * inverse;
-    vec u = sums[2], n = tanh(x_n + r * u);
+    vec u = sums[2], n = tanh(x_n + r * u), m = factor(t, b, first, units), given = m * n;
     vec h = load(layer.previous(t, b) + first, units), k = kept(t, b, first, units);
-    vec update = (1.0f - k) * (e_z * z), carry = 1.0f - update, state = update * n + carry * h;
+    vec update = (1.0f - k) * (e_z * z), carry = 1.0f - update, state = update * given + carry * h;
     store(layer.states(t, b) + first, state, units);
     if (!saved) return state;
-    vec slope_n = update * (1.0f - n * n), slope_u = slope_n * r;
+    vec slope_n = update * m * (1.0f - n * n), slope_u = slope_n * r;
     Cell& to = *cell(t, b, p);
     store(to.slope[0], slope_u);
     store(to.slope[1], slope_u * u * (1.0f - r));
-    store(to.slope[2], update * (h - n) * z);
+    store(to.slope[2], update * (h - given) * z);
     store(to.slope[3], slope_n);
     store(to.carry, carry);
     return state;
+  }
+
+  // What V units of the candidate are multiplied by.
+  vec factor(int64_t t, int64_t b, int64_t first, int64_t units) const {
+    return factors.data ? load(factors(t, b) + first, units) : vec{} + 1.0f;
   }
 
   // Zoneout's k of V units.
@@ -497,8 +505,8 @@ struct WeightSums {
 };
 
 template <class P>
-void forward(const Layer& layer, Keep keep, float zoneout, Cell* saved) {
-  Forward<P> forward(layer, keep, zoneout, saved);
+void forward(const Layer& layer, Keep keep, Rows factors, float zoneout, Cell* saved) {
+  Forward<P> forward(layer, keep, factors, zoneout, saved);
   in_parallel(layer.threads, [&](int q) { forward.run(q); });
 }
 
@@ -526,16 +534,18 @@ int gru_multiplies_bfloat16() {
 // Floats that the forward pass saves per running (step, sequence).
 int64_t gru_saved_floats(int64_t hidden) { return ceil_div(hidden, V) * sizeof(Cell) / sizeof(float); }
 
-void gru_forward(const Batch* batch, [[maybe_unused]] int bfloat16, Keep keep, float zoneout, float* saved) {
+// factors.data and saved may be null.
+void gru_forward(const Batch* batch, [[maybe_unused]] int bfloat16, Keep keep, Rows factors, float zoneout,
+                 float* saved) {
   Layer layer(*batch);
   use_huge_pages(layer.states.data, layer.steps * layer.sequences * layer.hidden);
   if (layer.activation != NONE) use_huge_pages(layer.x.data, layer.steps * layer.sequences * layer.inputs);
   if (saved) use_huge_pages(saved, layer.total * gru_saved_floats(layer.hidden));
   Cell* cells = reinterpret_cast<Cell*>(saved);
 #ifdef __AVX512BF16__
-  if (bfloat16) return forward<BFloat16>(layer, keep, zoneout, cells);
+  if (bfloat16) return forward<BFloat16>(layer, keep, factors, zoneout, cells);
 #endif
-  forward<Float32>(layer, keep, zoneout, cells);
+  forward<Float32>(layer, keep, factors, zoneout, cells);
 }
 
 // grad_states.data, grad_last, grad_x.data, grad_weight_ih and grad_weight_hh may be null. The slopes in saved become

@@ -27,13 +27,16 @@ def run_layer(
     keep_TBH: Tensor | None = None,
     zoneout: float = 0.0,
     precision: str = "float32",
+    *,
+    candidate_TBH: Tensor | None = None,
 ) -> Tensor:
     """The hidden states [T, B, H] of one layer: see :mod:`gruland.kernels`. All tensors are float32.
 
     ``keep_TBH`` may be bool as well. A sequence's outputs depend bit for bit on neither the other sequences nor
     the number of threads (``torch.get_num_threads()``), and no gradient depends on the number of threads.
     """
-    return _run(_Arguments(x_TBI, h0_BH, *layer, _counts(active), keep_TBH, zoneout, precision))[0]
+    arguments = _Arguments(x_TBI, h0_BH, *layer, _counts(active), keep_TBH, candidate_TBH, zoneout, precision)
+    return _run(arguments)[0]
 
 
 def run_layers(
@@ -45,13 +48,17 @@ def run_layers(
     zoneout: float = 0.0,
     precision: str = "float32",
     between: str | None = None,
+    *,
+    candidates: Sequence[Tensor | None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A stack of layers: see :func:`gruland.kernels.run_layers`, whose passes over memory between the layers and
     after the last steps the kernel makes on its way."""
     active, activation, last = _counts(active), None, []
-    for layer, h0_BH, keep_TBH in zip(layers, state_LBH, keeps, strict=True):
-        arguments = _Arguments(x_TBI, h0_BH, *layer, active, keep_TBH, zoneout, precision, activation)
-        x_TBI, last_BH = _run(arguments)
+    factors = [None] * len(layers) if candidates is None else candidates
+    for layer, h0_BH, *masks in zip(layers, state_LBH, keeps, factors, strict=True):
+        x_TBI, last_BH = _run(
+            _Arguments(x_TBI, h0_BH, *layer, active, *masks, zoneout, precision, activation)
+        )
         last.append(last_BH)
         activation = between
     return x_TBI, torch.stack(last)
@@ -66,6 +73,7 @@ class _Arguments(NamedTuple):
     bias_hh: Tensor  # [3H]
     active: Tensor  # [T]
     keep_TBH: Tensor | None
+    candidate_TBH: Tensor | None
     zoneout: float
     precision: str
     activation: str | None = None  # what x goes through before it is the layer's input
@@ -88,8 +96,8 @@ class _GRULayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         result = _forward(_Arguments(*arguments), save=True)
-        ctx.options, ctx.slopes = arguments[8:], result.slopes
-        ctx.save_for_backward(*arguments[:8], result.input_TBI, result.states_TBH)
+        ctx.options, ctx.slopes = arguments[9:], result.slopes
+        ctx.save_for_backward(*arguments[:9], result.input_TBI, result.states_TBH)
         ctx.set_materialize_grads(False)
         return result.states_TBH, last(result.states_TBH, arguments[6])
 
@@ -99,7 +107,7 @@ class _GRULayer(torch.autograd.Function):
         arguments = _Arguments(*tensors, *ctx.options)
         if torch.is_grad_enabled():  # create_graph=True
             given: Any = ctx.needs_input_grad[:6], [grad_TBH, grad_last_BH], *arguments[6:]
-            return *plain.gradients(arguments.tensors, *given), *[None] * 5
+            return *plain.gradients(arguments.tensors, *given), *[None] * 6
         # The backward pass works in the slopes' memory; with retain_graph a second one, perhaps of another thread,
         # needs them anew.
         slopes = ctx.__dict__.pop("slopes", None)
@@ -108,7 +116,7 @@ class _GRULayer(torch.autograd.Function):
         result = _Result(states_TBH, input_TBI, slopes)
         grads = _backward(arguments, result, grad_TBH, grad_last_BH, ctx.needs_input_grad)
         _Slopes.give_back(slopes)
-        return *grads, *[None] * 5
+        return *grads, *[None] * 6
 
 
 class _Result(NamedTuple):
@@ -147,8 +155,9 @@ def _forward(arguments: _Arguments, save: bool) -> _Result:
     states_TBH = x_TBI.new_empty(steps, sequences, hidden)
     input_TBI = x_TBI if arguments.activation is None else torch.empty_like(x_TBI)
     slopes = _Slopes.take(int(active.sum()) * kernel().gru_saved_floats(hidden)) if save else None
-    batch, keep = _batch(arguments, input_TBI, states_TBH), Keep.of(arguments.keep_TBH)
-    kernel().gru_forward(batch, _bfloat16(arguments), keep, arguments.zoneout, address(slopes))
+    batch = _batch(arguments, input_TBI, states_TBH)
+    masks = Keep.of(arguments.keep_TBH), Rows.of(arguments.candidate_TBH)
+    kernel().gru_forward(batch, _bfloat16(arguments), *masks, arguments.zoneout, address(slopes))
     return _Result(states_TBH, input_TBI, slopes)
 
 
@@ -205,14 +214,17 @@ def _check(arguments: _Arguments) -> None:
         "bias_hh": (3 * hidden,),
         "active": (steps,),
         "keep_TBH": (steps, sequences, hidden),
+        "candidate_TBH": (steps, sequences, hidden),
     }
     for name, shape in shapes.items():
         tensor = getattr(arguments, name)
         if tensor is not None and tensor.shape != shape:
             name = name.removesuffix("_BH").removesuffix("_TBH")
             raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
-    keep = arguments.keep_TBH
-    for tensor in (*arguments.tensors, *([] if keep is None or keep.dtype == torch.bool else [keep])):
+    masks = [mask for mask in (arguments.keep_TBH, arguments.candidate_TBH) if mask is not None]
+    if masks and masks[0] is arguments.keep_TBH and masks[0].dtype == torch.bool:
+        del masks[0]
+    for tensor in (*arguments.tensors, *masks):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(
                 f"the CPU kernel takes float32 tensors on cpu: got {tensor.dtype} on {tensor.device}"

@@ -100,7 +100,7 @@ class _GRULayer(torch.autograd.Function):
                 keys = torch.arange(sequences, device=grad_TBH.device)
                 keep_TBH = bernoulli(keep_seed, zoneout, steps, keys, weight_hh.shape[1]).to(grad_TBH)
             active = F.pad(torch.tensor(running), (0, steps - len(running)))
-            options = active, keep_TBH, ctx.zoneout, precision
+            options = active, keep_TBH, None, ctx.zoneout, precision
             return *plain.gradients(tensors, ctx.needs_input_grad[:6], [grad_TBH, None], *options), None, None
         packing = _packing(running, *ctx.shape, grad_TBH.device)
         grad_SH = pack(grad_TBH, packing.places).contiguous()
