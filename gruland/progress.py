@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from tqdm import tqdm
@@ -90,6 +91,18 @@ class Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         Progress.write(self.format(record), file=sys.stderr)
+
+
+class LogFile(logging.FileHandler):
+    """Messages in a file; one that it does not take (a full disk) is said in a line, once, and the work goes on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._said:
+            self._said = True
+            name, error = Path(self.baseFilename).name, sys.exc_info()[1]
+            Progress.write(f"{name} lacks what could not be written: {error}", file=sys.stderr)
 
 
 class _Lines:

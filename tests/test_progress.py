@@ -1,4 +1,6 @@
+import contextlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -6,7 +8,7 @@ import sys
 import pytest
 import tqdm.std
 
-from gruland.progress import QUIET, Progress, clock
+from gruland.progress import QUIET, LogFile, Progress, clock
 
 
 @pytest.fixture
@@ -114,3 +116,16 @@ def test_a_narrow_terminal_keeps_the_line_on_one_row():
     os.close(ours)
     assert "\n" not in written
     assert 0 < max(map(len, written.split("\r"))) <= 20
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_log_that_takes_no_more_is_said_once(capsys):
+    handler = LogFile("/dev/full")
+    for number in range(2):
+        handler.handle(logging.makeLogRecord({"msg": f"epoch {number}", "levelno": logging.INFO}))
+    with contextlib.suppress(OSError):
+        handler.close()
+    assert (
+        capsys.readouterr().err
+        == "full lacks what could not be written: [Errno 28] No space left on device\n"
+    )

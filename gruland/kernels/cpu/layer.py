@@ -55,10 +55,10 @@ def run_layers(
     after the last steps the kernel makes on its way."""
     active, activation, last = _counts(active), None, []
     factors = [None] * len(layers) if candidates is None else candidates
-    for layer, h0_BH, *masks in zip(layers, state_LBH, keeps, factors, strict=True):
-        x_TBI, last_BH = _run(
-            _Arguments(x_TBI, h0_BH, *layer, active, *masks, zoneout, precision, activation)
-        )
+    for layer, h0_BH, keep_TBH, candidate_TBH in zip(layers, state_LBH, keeps, factors, strict=True):
+        masks = keep_TBH, candidate_TBH
+        arguments = _Arguments(x_TBI, h0_BH, *layer, active, *masks, zoneout, precision, activation)
+        x_TBI, last_BH = _run(arguments)
         last.append(last_BH)
         activation = between
     return x_TBI, torch.stack(last)
