@@ -31,17 +31,18 @@ def main() -> None:
         print(f"gruland: {name} is no command, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         raise SystemExit(1)
     sys.argv = [f"gruland {name}", *sys.argv[2:]]
-    if name == "validate":
-        raise SystemExit(_validate(sys.argv[1:]))
-    raise SystemExit(importlib.import_module(COMMANDS[name][0]).main())
+    from gruland.exits import one_line_errors
+
+    with one_line_errors():
+        if name == "validate":
+            raise SystemExit(_validate(sys.argv[1:]))
+        raise SystemExit(importlib.import_module(COMMANDS[name][0]).main())
 
 
 def _validate(words: list[str]) -> int:
     from gruland import experiment
-    from gruland.exits import one_line_errors
 
-    with one_line_errors():
-        experiment.validate(*(word for word in words if word not in ("-m", "--multirun")))
+    experiment.validate(*(word for word in words if word not in ("-m", "--multirun")))
     print("gruland train would start with this")
     return 0
 

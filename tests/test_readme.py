@@ -12,7 +12,7 @@ import pytest
 
 import gruland
 from gruland import config, experiment
-from gruland.__main__ import COMMANDS
+from gruland.__main__ import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,6 +33,17 @@ def typed(text):
 
 def commands():
     return [*typed(README), *re.findall(r"^\| `(python [^`]+)`", README, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("command", ["landscape", "landscape compare", "attack", "report", "best", "predict"])
+def test_an_error_under_the_one_command_is_a_line(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gruland", *command.split(), str(tmp_path / "missing")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gruland: ")
+    assert said.count("\n") == 1
 
 
 def test_every_make_target_of_the_readme_exists():

@@ -188,7 +188,8 @@ def type_command(module: str, words: Sequence[str]) -> int:
     main = (import_module(f"{module}.__main__") if hasattr(package, "__path__") else package).main
     sys.argv = [module, *words]
     try:
-        return int(main() or 0)
+        with one_line_errors():  # as each module has it where it is typed
+            return int(main() or 0)
     except SystemExit as ended:
         return int(ended.code or 0)
 
