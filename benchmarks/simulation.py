@@ -83,6 +83,7 @@ class _Pool:
     clock: float = 0.0
     done: dict[int, int] = field(default_factory=dict)
     died: dict[int, int] = field(default_factory=dict)
+    ahead: int = 2  # tasks that each worker has in front of it, as on this machine
 
     def __post_init__(self) -> None:
         self._draw = np.random.default_rng(self.cluster.seed)
