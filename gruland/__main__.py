@@ -35,16 +35,15 @@ def main() -> None:
 
     with one_line_errors():
         if name == "validate":
-            raise SystemExit(_validate(sys.argv[1:]))
+            return _validate(sys.argv[1:])
         raise SystemExit(importlib.import_module(COMMANDS[name][0]).main())
 
 
-def _validate(words: list[str]) -> int:
+def _validate(words: list[str]) -> None:
     from gruland import experiment
 
     experiment.validate(*(word for word in words if word not in ("-m", "--multirun")))
     print("gruland train would start with this")
-    return 0
 
 
 if __name__ == "__main__":
