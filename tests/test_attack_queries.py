@@ -555,7 +555,7 @@ def test_another_model_is_asked_whole(textattack: Any) -> None:
     assert list(zip(columns["attacked"], columns["queries"], strict=True)) == [
         found[:2] for found in expected
     ]
-    assert results["engine"].startswith("every text is asked whole")
+    assert results["asked"].startswith("every text is asked whole")
     with pytest.raises(ValueError, match="this model has none: give neighbours=FILE"):
         TextBugger()(victim, sample)
     victim.task = Task("multilabel", ("no", "yes"))

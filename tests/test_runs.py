@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gruland import best, runs
+from gruland import best, config, runs
 from gruland.files import write_json
 
 
@@ -82,3 +82,11 @@ def test_who_guesses_has_the_loss_of_the_classes_shares(kind, counts, expected):
     data = {"sizes": {"train": 1000}, "class_counts": {"train": counts}}
     found = runs.guessing_loss({"task": {"kind": kind}, "data": data})
     assert found == (None if expected is None else pytest.approx(expected, abs=1e-4))
+
+
+def test_where_something_is_computed_is_not_what_was_asked_for() -> None:
+    words = ("attack=[deepwordbug,certificate]", "experiment=smoke")
+    elsewhere = ("landscape.workers=2", "attack.deepwordbug.workers=4", "attack.certificate.engine=ray")
+    wanted, again = (runs.requested(config.compose(*words, *more)) for more in ((), elsewhere))
+    assert wanted == again
+    assert wanted != runs.requested(config.compose(*words, "attack.deepwordbug.budget=7"))

@@ -73,7 +73,7 @@ class QueryAttack(Threat, ABC):
 
         Returns:
             Besides what every attack reports: ``budget``, the share of reviews on which it ran out (``exhausted``),
-            what stood in for a download (``stand_ins``), and how the answers were computed (``engine``).
+            what stood in for a download (``stand_ins``), and how the model was asked (``asked``).
         """
         if victim.task.kind == "multilabel":
             raise ValueError(
@@ -98,7 +98,7 @@ class QueryAttack(Threat, ABC):
             "budget": self.budget,
             "exhausted": float(np.mean([one.queries >= self.budget and not one.succeeded for one in found])),
             "stand_ins": dict(recipe.stand_ins),
-            "engine": self.why_asked_anew(victim) or "states before a change are reused",
+            "asked": self.why_asked_anew(victim) or "states before a change are reused",
         }
         return Outcome(judged.results | about, judged.columns)
 

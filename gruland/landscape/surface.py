@@ -173,10 +173,8 @@ def compute_surface(
                     in_time = _evaluate(store, plane, pool, deadline, progress)
                 if not in_time:
                     return _interpolated(store.surface)
-            elif (
-                tolerance is not None and store.answers is not None
-            ):  # of a process that was killed at its end
-                Answers(store.answers).discard()
+            elif tolerance is not None and store.answers is not None:
+                Answers(store.answers).discard()  # of a process that was killed at its end
         return store.surface
 
 

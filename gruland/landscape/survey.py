@@ -155,9 +155,8 @@ class Survey:
         self._order = np.random.default_rng([seed, 0x636865636B]).permutation(size)
         self._examples = np.zeros((len(parts), size), dtype=np.int64)
         self._broken = np.zeros(size, dtype=bool)
-        self._is_graded = (
-            True  # until an example's correctness is no number: nothing is said of the accuracy then
-        )
+        # Until an example's correctness is no number: nothing is said of the accuracy then.
+        self._is_graded = True
         self._values: list[dict[int, list[np.ndarray]]] = [{} for _ in parts]
         self._whole = np.full((len(parts), size, 2), np.nan)  # the means of cells whose values are not kept
         self._spreads = np.full((len(parts), size, 3), np.nan)  # and the deviations, see deviations()

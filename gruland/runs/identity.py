@@ -75,8 +75,9 @@ def requested(cfg: DictConfig) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("landscape", "attack")
     }
-    for key in ("workers", "engine"):  # they say where, not what
-        wanted["landscape"].pop(key, None)
+    for part in (wanted["landscape"], *wanted["attack"].values()):
+        for key in ("workers", "engine"):  # they say where, not what
+            part.pop(key, None)
     return wanted
 
 

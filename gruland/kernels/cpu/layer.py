@@ -221,10 +221,15 @@ def _check(arguments: _Arguments) -> None:
         if tensor is not None and tensor.shape != shape:
             name = name.removesuffix("_BH").removesuffix("_TBH")
             raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
-    masks = [mask for mask in (arguments.keep_TBH, arguments.candidate_TBH) if mask is not None]
-    if masks and masks[0] is arguments.keep_TBH and masks[0].dtype == torch.bool:
-        del masks[0]
-    for tensor in (*arguments.tensors, *masks):
+    keep = arguments.keep_TBH
+    floats = (
+        *arguments.tensors,
+        arguments.candidate_TBH,
+        None if keep is None or keep.dtype == torch.bool else keep,
+    )
+    for tensor in floats:
+        if tensor is None:
+            continue
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(
                 f"the CPU kernel takes float32 tensors on cpu: got {tensor.dtype} on {tensor.device}"
