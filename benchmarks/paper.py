@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.clock import CLOCKS, limited, threads
 from benchmarks.engine import cells, precisions
 from benchmarks.subject import Context
@@ -20,14 +21,20 @@ SIZE, REVIEWS = 51, 25_000
 TOLERANCES = {0.01: 60.0, 0.005: 180.0}
 PATIENCE = 15 * 60.0  # seconds, then the surface is given up: its time is at least that
 AGAINST = "the paper's 9 hours on a GPU"
+PACKAGES = "the best landscape package"
+#: Cells on a side and reviews of the exact surface that one and several processes compute.
+SHARED = (9, 2_000)
 
 
 def measure(context: Context) -> Iterator[Row]:
-    """The projection of the exact surface, then those to a tolerance, whole."""
+    """The projection of the exact surface, then those to a tolerance, whole, the first beside other packages."""
     with threads(max(context.settings.threads)):
         yield _exact(context)
-        for tolerance, target in TOLERANCES.items():
-            yield _estimated(context, tolerance, target)
+        estimated = [_estimated(context, *pair) for pair in TOLERANCES.items()]
+        yield from estimated
+        yield _beside_packages(context, estimated[0])
+    if max(context.settings.threads) > 1:
+        yield _in_processes(context)
 
 
 def _exact(context: Context) -> Row:
@@ -59,20 +66,66 @@ def _estimated(context: Context, tolerance: float, target: float) -> Row:
         f"{SIZE}x{SIZE} over {REVIEWS:,} reviews, every cell to +-{tolerance:.1%} of the loss range", AGAINST,
         f"{precisions()[-1]}, {_threads(context)}", None, "s", target, at_least=False,
     )  # fmt: skip
-    now, size = CLOCKS[context.settings.clock], SIZE if context.settings.full else 5
+    size, count = SIZE if context.settings.full else 5, max(context.settings.threads)
+    # The processor time of other processes is not this one's.
+    workers = count if context.settings.clock == "wall" else 1
+    settings = Surface(reviews="all", tolerance=tolerance, size=size, workers=workers)
+    seconds, row.note = _computed(context, settings)
+    row.seconds, row.value = {"surface": [seconds]}, seconds
+    return row
+
+
+def _computed(context: Context, settings: Surface) -> tuple[float, str]:
+    """Seconds of a surface with its pictures, and what is said of it."""
+    now = CLOCKS[context.settings.clock]
     with TemporaryDirectory() as folder:
         run = Run(folder)
-        run.__dict__.update(
-            model=context.model, data=context.data
-        )  # what a finished run reads from its folder
+        # What a finished run reads from its folder.
+        run.__dict__.update(model=context.model, data=context.data)
         start = now()
         try:
             with limited(PATIENCE):
-                row.note = _told(compute_run(run, Surface(reviews="all", tolerance=tolerance, size=size)))
+                note = _told(compute_run(run, settings))
         except TimeoutError as error:
-            row.note = f"stopped: {error}"
-    row.seconds = {"surface": [now() - start]}
-    row.value = row.seconds["surface"][0]
+            note = f"stopped: {error}"
+        return now() - start, note
+
+
+def _beside_packages(context: Context, estimated: Row) -> Row:
+    """The best package's exact loop, projected from a small grid over few reviews, beside the surface to +-1%."""
+    best, seconds, errors = peers.fastest_loss(context)
+    row = Row(
+        f"{SIZE}x{SIZE} over {REVIEWS:,} reviews, every cell to +-1.0% of the loss range", PACKAGES,
+        estimated.setting, None, "x", 300.0,
+    )  # fmt: skip
+    if best is None or estimated.value is None:
+        row.error = errors
+        return row
+    projected = seconds * SIZE**2 * REVIEWS
+    row.value, row.seconds = projected / estimated.value, {best: [projected]}
+    row.note = (
+        f"that is {best}: its exact loop takes {seconds * 1e3:.2f} ms for each review and cell, projected"
+    )
+    return row
+
+
+def _in_processes(context: Context) -> Row:
+    """An exact surface by one process and by several, of one thread each."""
+    count, (size, reviews) = max(context.settings.threads), SHARED if context.settings.full else (3, 8)
+    row = Row(
+        f"{size}x{size} over {reviews:,} reviews, exact",
+        "one process of one thread",
+        f"workers: {count}",
+        None,
+        "x",
+        1.9,
+    )
+    for workers in (1, count):
+        with threads(workers):
+            seconds, _ = _computed(context, Surface(reviews=reviews, size=size, workers=workers))
+        row.seconds[f"workers: {workers}"] = [seconds]
+    row.value = row.seconds["workers: 1"][0] / seconds
+    row.note = f"{seconds:.3g} s, each process's start included"
     return row
 
 

@@ -44,6 +44,20 @@ def measure(context: Context) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def fastest_loss(context: Context) -> tuple[str | None, float, str]:
+    """The package that is fastest, its seconds for a review at a grid point, and why others were not measured."""
+    with threads(max(context.settings.threads)):
+        makers = {name: make for name, make in _makers(context).items() if name in PEERS}
+        timings = context.alternate(makers, min(3, context.settings.repetitions))
+    there = [peer for peer in PEERS if peer in timings.seconds]
+    best = min(there, key=timings.median, default=None)
+    errors = "; ".join(f"{peer}: {timings.errors[peer]}" for peer in PEERS if peer in timings.errors)
+    if best is None:
+        return None, 0.0, errors
+    losses = context.settings.grid**2 * context.reviews(context.settings.peer_reviews)[0].size
+    return best, timings.median(best) / losses, errors
+
+
 def _best(timings: Timings, precision: str, setting: str) -> Row:
     there = [peer for peer in PEERS if peer in timings.seconds]
     best = min(there, key=timings.median, default=PEERS[0])

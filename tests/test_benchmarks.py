@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, engine, machine, peak, startup, table
+from benchmarks import accelerator, engine, machine, paper, peak, startup, table
 from benchmarks.clock import (
     Candidate,
     Seconds,
@@ -51,6 +51,7 @@ def test_every_part_ends_with_numbers_or_reasons(part, context, tmp_path, monkey
         if row.value is None:
             assert row.error, row
             missing_peer = any(peer in row.against for peer in PEERS) or "of them" in row.against
+            missing_peer |= "package" in row.against
             lacking = "bfloat16" in row.error or row.error == "no GPU here" or "WordNet" in row.error
             assert lacking or missing_peer or "OpenVINO" in row.against, row
         else:
@@ -281,3 +282,27 @@ def test_the_reviews_are_those_asked_for(monkeypatch):
     monkeypatch.setenv("GRULAND_DATA", "/folder")
     assert "data.path=/folder/imdb.parquet" in configuration(None, None, smoke=False)
     assert "data.path=r.csv" in configuration("r.csv", None, smoke=False)
+
+
+def test_the_best_package_is_projected_to_the_papers_surface(monkeypatch):
+    estimated = Row("a surface", "the paper", "threads: 2", 100.0, "s")
+    monkeypatch.setattr(paper.peers, "fastest_loss", lambda _: ("landscaper", 0.004, ""))
+    row = paper._beside_packages(None, estimated)
+    assert row.value == pytest.approx(0.004 * 51 * 51 * 25_000 / 100.0)
+    assert (row.met, row.setting, "landscaper" in row.note) == (True, "threads: 2", True)
+    monkeypatch.setattr(paper.peers, "fastest_loss", lambda _: (None, 0.0, "landscaper: not installed"))
+    row = paper._beside_packages(None, estimated)
+    assert (row.value, row.error) == (None, "landscaper: not installed")
+
+
+def test_an_exact_surface_in_one_process_and_in_several(monkeypatch, context):
+    asked = []
+
+    def computed(context, settings):
+        asked.append((settings.workers, torch.get_num_threads(), settings.tolerance))
+        return {1: 100.0, 2: 52.0}[settings.workers], ""
+
+    monkeypatch.setattr(paper, "_computed", computed)
+    row = paper._in_processes(context.with_settings(threads=(1, 2)))
+    assert asked == [(1, 1, None), (2, 2, None)]
+    assert (row.value, row.met) == (pytest.approx(100 / 52), True)

@@ -12,7 +12,7 @@ from gruland.evaluation import evaluate_with_dropout, logits
 from gruland.kernels import cpu
 from gruland.landscape import compute_surface, random_directions
 from gruland.landscape.directions import displace, fingerprint
-from gruland.objective import EvaluationLoss, TrainingLoss
+from gruland.objective import EvaluationLoss, MaskedLoss, TrainingLoss
 from gruland.regularizers import draws_of
 
 MODELS = {
@@ -233,3 +233,30 @@ def test_some_reviews_have_the_losses_that_they_have_among_all(kind, options):
     for whole, part in zip(evaluate(moved(model)), some(moved(model)), strict=True):
         torch.testing.assert_close(part, whole[torch.from_numpy(rows)], rtol=1e-6, atol=1e-7)
     assert some.strata.tolist() == evaluate.strata[rows].tolist()
+
+
+def test_reviews_under_masks_are_the_training_loss_one_by_one(options):
+    model = classifier(**options)
+    averaged, masked = (kind(model, REVIEWS, LABELS, draws=3, seed=4) for kind in (TrainingLoss, MaskedLoss))
+    parameters, directions = model.trainable(), random_directions(model.trainable(), 1)
+    losses, correct = masked.on_plane(parameters, directions)((0.3, -0.2))
+    of_reviews, correct_of = averaged.on_plane(parameters, directions)((0.3, -0.2))
+    torch.testing.assert_close(losses.reshape(3, -1).mean(0), of_reviews, rtol=1e-12, atol=0)
+    assert masked.groups.tolist() == 3 * list(range(len(LABELS)))
+    assert masked.strata.tolist() == 3 * averaged.strata.tolist()
+    torch.testing.assert_close(correct.reshape(3, -1).mean(0), correct_of)
+    # Some of them, in any order and of several draws, are what they are among all.
+    rows = np.array([2 * len(LABELS) + 1, 0, len(LABELS) + 3, 2])
+    few = masked.take(rows)
+    assert few.strata.tolist() == masked.strata[rows].tolist()
+    for found in (
+        few.on_plane(parameters, directions)((0.3, -0.2)),
+        few(displace(parameters, directions, (0.3, -0.2))),
+    ):
+        torch.testing.assert_close(found[0], losses[rows], rtol=1e-5, atol=1e-6)
+        assert found[1].tolist() == correct[rows].tolist()
+
+
+def test_draws_that_are_compared_have_no_losses_of_their_own():
+    with pytest.raises(ValueError, match=r"expected masks whose draws have losses of their own"):
+        MaskedLoss(classifier(), REVIEWS, LABELS, draws=2)

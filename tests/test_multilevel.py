@@ -13,7 +13,7 @@ import torch
 import xarray
 from scipy.optimize import minimize
 
-from gruland.landscape import compute_surface, estimation, load_surface, sampling_interval
+from gruland.landscape import compute_surface, estimation, load_surface, multilevel, sampling_interval
 from gruland.landscape import surface as surfaces
 from gruland.landscape.allocation import factorized, sizes
 from gruland.landscape.multilevel import Estimator, Level, nested_order, parts_of, whole
@@ -512,3 +512,17 @@ def test_the_interval_of_a_linear_measure_is_that_of_the_modes():
     assert certain.width == 0
     with pytest.raises(ValueError, match="draws=3"):
         sampling_interval(lambda surface: 2.0, xarray.Dataset(), draws=3)
+
+
+def test_a_fit_that_leaves_an_example_out_leaves_out_its_group(monkeypatch):
+    random, groups, seen = np.random.default_rng(2), np.repeat(np.arange(30), 4), []
+    losses = random.normal(size=(2, 120))
+    order = nested_order(np.zeros(120, dtype=int), 0)
+    fold = multilevel._Fold
+    monkeypatch.setattr(multilevel, "_Fold", lambda x, y, out: seen.append(out) or fold(x, y, out))
+    levels = levels_of(losses, losses > 0, order, [(120, [0]), (60, [1])])
+    Estimator(np.zeros((120, 0)), groups[order])(levels)
+    assert len(seen) == 5
+    assert np.sum(seen, axis=0).tolist() == [1] * 60
+    for left_out in seen:
+        assert not set(groups[order[:60]][left_out]) & set(groups[order[:60]][~left_out])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gruland.landscape.directions import displace
-from gruland.landscape.objective import Objective, OnPlane, examples, strata
+from gruland.landscape.objective import Objective, OnPlane, examples, groups, strata
 
 
 class Chunk(NamedTuple):
@@ -82,6 +82,11 @@ class PlaneExamples:
     def strata(self) -> np.ndarray | None:
         """The stratum of each example [N]; None where they are no stratified sample."""
         return strata(self._evaluate)
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """The group of each example [N]; None where each is one of its own."""
+        return groups(self._evaluate)
 
     @cached_property
     def origin(self) -> np.ndarray:

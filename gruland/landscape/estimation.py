@@ -65,7 +65,7 @@ class Estimation:
             strata = np.zeros(plane.origin.shape[1], dtype=np.int64)
         # Examples that have to be evaluated all or none are a census: nothing but cells can be saved.
         if plane.divisible:
-            self._parts, pilot = parts_of(strata, seed, PILOT), PILOT
+            self._parts, pilot = parts_of(strata, seed, PILOT, plane.groups), PILOT
         else:
             self._parts, pilot = [whole(strata, np.arange(len(strata)))], len(strata)
         shape = (len(beta), len(alpha))
@@ -110,7 +110,9 @@ class Estimation:
         """
         found, surface = self.estimates(), empty.copy(deep=True)
         spread, paired = self._survey.deviations()
-        total, units = sum(map(len, self._parts)), surface["loss"].attrs["units"]
+        # Examples of a group may be alike: no more is certain of other examples than so many groups tell.
+        groups, units = self._plane.groups, surface["loss"].attrs["units"]
+        total = sum(map(len, self._parts)) if groups is None else len(np.unique(groups))
         centre = divmod(self._centre, len(self._alpha)) if self._centre >= 0 else None
         surface["loss"].values[:], surface["accuracy"].values[:] = found.loss, found.accuracy
         surface["loss_se"].values[:] = np.sqrt(found.errors**2 + spread**2 / total)

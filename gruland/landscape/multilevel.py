@@ -59,34 +59,39 @@ class Part:
     Attributes:
         rows: [N] their positions among all examples, in the order in which they are evaluated.
         known: [N, S] columns that tell the strata within the part apart, in that order.
+        groups: [N] the group of each, in that order: a fit that leaves an example out leaves out its group. None: each
+            is one of its own.
     """
 
     rows: np.ndarray
     known: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def parts_of(strata: np.ndarray, seed: int, least: int) -> list[Part]:
+def parts_of(strata: np.ndarray, seed: int, least: int, groups: np.ndarray | None = None) -> list[Part]:
     """A part for each of up to :data:`PARTS` strata, or one for all where there are more or a smaller one.
 
     Args:
         strata: [N] of each example.
         seed: of the order.
         least: examples that a part has.
+        groups: [N] of each example, as :class:`Part` has them.
     """
     order = nested_order(strata, seed)
     values, counts = np.unique(strata, return_counts=True)
     if len(values) > PARTS or counts.min() < least:
-        return [whole(strata, order)]
+        return [whole(strata, order, groups)]
     rows = [order[strata[order] == value] for value in values]
-    return [Part(part, np.zeros((len(part), 0))) for part in rows]
+    return [Part(part, np.zeros((len(part), 0)), groups if groups is None else groups[part]) for part in rows]
 
 
-def whole(strata: np.ndarray, order: np.ndarray) -> Part:
+def whole(strata: np.ndarray, order: np.ndarray, groups: np.ndarray | None = None) -> Part:
     """All examples as one part, in an order [N]."""
-    return Part(order, (strata[order, None] == np.unique(strata)[1:]).astype(np.float64))
+    known = (strata[order, None] == np.unique(strata)[1:]).astype(np.float64)
+    return Part(order, known, groups if groups is None else groups[order])
 
 
 def nested_order(strata: np.ndarray, seed: int) -> np.ndarray:
@@ -143,10 +148,11 @@ class Estimator:
 
     Args:
         known: [N, S] columns that tell the strata apart, of all examples in their order.
+        groups: [N] of each example, in that order; None: each is one of its own.
     """
 
-    def __init__(self, known: np.ndarray) -> None:
-        self._total, self._first = len(known), _Regressors(known)
+    def __init__(self, known: np.ndarray, groups: np.ndarray | None = None) -> None:
+        self._total, self._first, self._groups = len(known), _Regressors(known), groups
         # Of the last call, each level's name, its means, and what the next level is predicted from.
         self._kept: list[tuple[Hashable, tuple[Means, Means], _Regressors]] = []
 
@@ -181,7 +187,7 @@ class Estimator:
             count, useful = level.losses.shape[1], _useful(level.losses)
             y = np.concatenate([useful, level.correct], axis=1)
             weights = guess(number) if guess and number and regressors.too_many(len(level)) else None
-            means = _regressed(regressors, y, self._total, weights)
+            means = _regressed(regressors, y, self._total, weights, self._groups)
             found = _part(means, slice(0, count)), _part(means, slice(useful.shape[1], None))
             self._kept.append((level.name, found, regressors.with_level(useful, means)))
         width = self._kept[-1][2].modes.shape[1] if levels else 0
@@ -222,7 +228,13 @@ class _Regressors:
         return wider
 
 
-def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.ndarray | None) -> Means:
+def _regressed(
+    regressors: _Regressors,
+    y: np.ndarray,
+    total: int,
+    weights: np.ndarray | None,
+    groups: np.ndarray | None,
+) -> Means:
     """The means over all examples of the variables y [n, V] of a level, whose first are guessed to have ``weights``."""
     n = len(y)
     if n == total:
@@ -233,7 +245,7 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.n
     guessed = np.zeros((x.shape[1], y.shape[1]))
     if weights is not None:
         guessed[x.shape[1] - len(weights) :, : weights.shape[1]] = weights
-    residuals, rest, slopes = _cross_fitted(x / scale, y - x @ guessed)
+    residuals, rest, slopes = _cross_fitted(x / scale, y - x @ guessed, groups)
     slopes = slopes / scale[:, None] + guessed
     values = regressors.means[used] @ slopes + rest
     own = residuals - residuals.mean(0)
@@ -244,15 +256,18 @@ def _regressed(regressors: _Regressors, y: np.ndarray, total: int, weights: np.n
     return Means(values, modes, np.sqrt((new**2).sum(1)))
 
 
-def _cross_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cross_fitted(
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fits to the other folds, each variable with its best penalty.
 
     Returns:
         Residuals [n, V]; the mean [V] of y_i - x_i B_i, without the fits' constants; the mean B of the fits [P, V].
     """
     # The examples come stratum by stratum in turn: every fifth of them may be of one stratum.
-    number_of = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    folds = [_Fold(x, y, number_of == number) for number in range(min(FOLDS, len(y)))]
+    one_by_one = np.arange(len(y)) if groups is None else np.unique(groups[: len(y)], return_inverse=True)[1]
+    number_of = (np.random.default_rng(0).permutation(one_by_one.max() + 1) % FOLDS)[one_by_one]
+    folds = [_Fold(x, y, number_of == number) for number in range(min(FOLDS, one_by_one.max() + 1))]
     squares = np.zeros((len(PENALTIES), y.shape[1]))
     for row, penalty in zip(squares, PENALTIES, strict=True):
         for fold in folds:

@@ -37,6 +37,7 @@ class Objective(Protocol):
       ``at(steps, rows=None)``.
     - ``take(rows)``: the objective of some of the examples, where few cost less than all. It has ``strata`` of its own
       where this one has them.
+    - ``groups``: int [N], where examples of one group are one thing several times (a review under several masks).
     - ``label``: what the examples are, for pictures (``"1,000 training reviews"``).
     - ``kernel``: what computes the values without changing them (``"cpu"``). A surface notes it and the label, and is
       the same one with others.
@@ -55,6 +56,12 @@ def about(objective: Objective) -> dict[str, Any] | None:
 def strata(objective: Objective) -> np.ndarray | None:
     """The stratum of each example [N]; None where they are no stratified sample."""
     found: np.ndarray | None = getattr(objective, "strata", None)
+    return found
+
+
+def groups(objective: Objective) -> np.ndarray | None:
+    """The group of each example [N]; None where each is one of its own."""
+    found: np.ndarray | None = getattr(objective, "groups", None)
     return found
 
 

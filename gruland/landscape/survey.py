@@ -165,7 +165,7 @@ class Survey:
         self._own = np.zeros((len(parts), size))
         self._factor, self._tighter = 1.0, _LOOSE
         self._current: _Losses | None = None  # until something changes
-        self._estimators = [Estimator(part.known) for part in parts]
+        self._estimators = [Estimator(part.known, part.groups) for part in parts]
         self._expected = int(self._pilot.sum()) * len(self._coarse)  # losses
 
     def add(self, block: Block, values: np.ndarray) -> None:

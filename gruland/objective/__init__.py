@@ -2,6 +2,6 @@
 
 from gruland.objective.evaluation import EvaluationLoss
 from gruland.objective.mean_loss import MeanLoss
-from gruland.objective.training import TrainingLoss
+from gruland.objective.training import MaskedLoss, TrainingLoss
 
-__all__ = ["EvaluationLoss", "MeanLoss", "TrainingLoss"]
+__all__ = ["EvaluationLoss", "MaskedLoss", "MeanLoss", "TrainingLoss"]

@@ -25,6 +25,7 @@ from gruland.classifier import Classifier
 from gruland.data import Encoded
 from gruland.gru import WEIGHTS
 from gruland.kernels import Layer
+from gruland.landscape.objective import OnPlane
 from gruland.objective.evaluation import EvaluationLoss, PaddedReviews
 from gruland.objective.projection import ProjectedReviews, unavailable
 from gruland.regularizers import Draw, draws_of
@@ -49,6 +50,7 @@ class TrainingLoss(EvaluationLoss):
         draws: D, how many masks the loss of a review is averaged over.
         seed: of the masks.
         keys: [N] an integer that identifies each review; its position where None.
+        only: the number of the one draw that is taken; None = all D.
 
     Raises:
         ValueError: fewer than one draw; a precision that is unknown or that this machine does not have.
@@ -63,6 +65,7 @@ class TrainingLoss(EvaluationLoss):
         draws: int = 8,
         seed: int = 0,
         keys: np.ndarray | None = None,
+        only: int | None = None,
         precision: str = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
@@ -74,6 +77,8 @@ class TrainingLoss(EvaluationLoss):
             )
         if not model.regularizer.random:
             self._draws = self._draws[:1]
+        if only is not None:
+            self._draws = [self._draws[only]]
         super().__init__(model, encoded, labels, precision=precision, batch_tokens=batch_tokens)
         self._masks = {"draws": draws, "seed": seed}
         self.about |= {"objective": "training loss", "draws": draws, "mask_seed": seed}
@@ -93,6 +98,11 @@ class TrainingLoss(EvaluationLoss):
 
     def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [N] and correctness [N], means over the draws, of logits [D, N, K] (and a column of penalties)."""
+        losses, correct = self._of_draws(logits)
+        return losses.mean(0), correct.mean(0)
+
+    def _of_draws(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and correctness [D, N] of each draw."""
         task, regularizer, labels = self._model.task, self._model.regularizer, self._labels
         penalties: Tensor | float = 0.0
         if _has_more(self._model):
@@ -102,7 +112,80 @@ class TrainingLoss(EvaluationLoss):
             pairs = zip(logits, logits.roll(1, 0), strict=True)
             losses = losses + torch.stack([regularizer.agreement(task, *pair) for pair in pairs])
         correct = torch.stack([task.correct(task.probabilities(logits_NK), labels) for logits_NK in logits])
-        return (losses + penalties).mean(0), correct.double().mean(0)
+        return losses + penalties, correct.double()
+
+
+class MaskedLoss(TrainingLoss):
+    """The training loss with each review under each draw as an example: D * N of them, draw by draw.
+
+    Their mean is the mean of :class:`TrainingLoss`. What estimates it from some of the examples
+    (:mod:`gruland.landscape.survey`) samples the masks along with the reviews: D times as many reviews are seen for the
+    same number of passes, and reviews differ more than masks do.
+
+    Raises:
+        ValueError: as :class:`TrainingLoss`; a loss that compares the draws of a review, which no draw has alone.
+    """
+
+    def __init__(self, model: Classifier, encoded: Encoded, labels: np.ndarray, **options: Any) -> None:
+        super().__init__(model, encoded, labels, **options)
+        if not separable(model):
+            raise ValueError(
+                f"{model.regularizer.title}: expected masks whose draws have losses of their own"
+            )
+        #: The review of each example.
+        self.groups = np.tile(np.arange(encoded.size), len(self._draws))
+        self.strata = self.strata[self.groups]
+        self.about["masks"] = "sampled"
+
+    def _measured(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        losses, correct = self._of_draws(logits)
+        return losses.reshape(-1), correct.reshape(-1)
+
+    def take(self, rows: np.ndarray) -> _Masked:  # type: ignore[override]  # a surface asks no more of it
+        """The losses of some examples."""
+        draws, reviews = np.divmod(rows, self._encoded.size)
+        groups = []
+        for draw in np.unique(draws).tolist():
+            places = np.flatnonzero(draws == draw)
+            of = reviews[places]
+            labels, options = self._labels[torch.as_tensor(of)].numpy(), TrainingLoss._options(self, of)
+            loss = TrainingLoss(
+                self._model, self._encoded.take(of), labels, **options, only=draw, precision=self.precision
+            )
+            groups.append((places, loss))
+        return _Masked(groups, self.strata[rows])
+
+
+class _Masked:
+    """Losses of groups of examples, each under a draw of its own, put into their places."""
+
+    def __init__(self, groups: Sequence[tuple[np.ndarray, TrainingLoss]], strata: np.ndarray) -> None:
+        self._groups, self.strata = groups, strata
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return self._placed([loss(parameters) for _, loss in self._groups])
+
+    def on_plane(
+        self, parameters: Mapping[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
+    ) -> OnPlane:
+        planes = [loss.on_plane(parameters, directions) for _, loss in self._groups]
+
+        def at(steps: Sequence[float], rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+            losses, correct = self._placed([plane(steps, None) for plane in planes])
+            return (losses, correct) if rows is None else (losses[rows], correct[rows])
+
+        return at
+
+    def _placed(self, found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        places = torch.from_numpy(np.concatenate([places for places, _ in self._groups]))
+        losses, correct = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = places.argsort()
+        return losses[order], correct[order]
+
+
+def separable(model: Classifier) -> bool:
+    """Whether a model's training loss is random, and the mean of losses that each need one draw of masks alone."""
+    return model.regularizer.random and "agreement" not in model.regularizer.hooks
 
 
 def _why_not_projected(model: Classifier) -> str | None:

@@ -14,7 +14,7 @@ from gruland.landscape.objective import Objective
 from gruland.landscape.surface import grid as surface_grid
 from gruland.landscape.survey import PILOT
 from gruland.objective.evaluation import EvaluationLoss
-from gruland.objective.training import TrainingLoss
+from gruland.objective.training import MaskedLoss, TrainingLoss, separable
 from gruland.surfaces.settings import Surface, keys_named
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def objective_of(
     precision, seed = settings.precision, settings.subset_seed
     with keys_named():
         if settings.objective == "training":
+            # A tolerance samples the masks, too.
+            kind = MaskedLoss if settings.tolerance is not None and separable(model) else TrainingLoss
             masks: dict[str, Any] = {"draws": settings.draws, "seed": seed, "keys": rows}
-            evaluate: EvaluationLoss = TrainingLoss(model, encoded, labels, precision=precision, **masks)
+            evaluate: EvaluationLoss = kind(model, encoded, labels, precision=precision, **masks)
         else:
             evaluate = EvaluationLoss(model, encoded, labels, precision=precision)
     words = {"train": "training"}.get(settings.split, settings.split)
