@@ -16,7 +16,7 @@ from gruland.files import read_json, write_json
 from gruland.progress import Progress
 from gruland.report import attacks, chapters, collect
 from gruland.report.adversarial import compared_attacks, table_2
-from gruland.report.attacks import certified, measured, transfers
+from gruland.report.attacks import between_trainings, certified, measured, transfers
 from gruland.report.collect import studies
 from gruland.report.examples import Examples, examples
 from gruland.report.tables import Table, mean_of
@@ -247,3 +247,22 @@ def test_examples_are_those_that_were_turned(root: Path) -> None:
     ]
     assert shown.items[0].probabilities == ["as written 0.982", "attacked 0.018"]
     assert examples(study.runs[0], study, "key", 2, "absent") is None
+
+
+def test_attacks_are_compared_over_trainings_by_the_measure_of_each(tmp_path: Path) -> None:
+    (single,) = studies(
+        collect([attacked(add_run(tmp_path / "one", NONE), mine=Answering(answers(6))).parent])
+    )
+    assert between_trainings(single) is None
+    for cell, stood in ((NONE, (6, 9, 12)), (ZONEOUT, (12, 18, 18))):
+        for seed, count in enumerate(stood):
+            attacked(add_run(tmp_path / "three", cell, seed), mine=Answering(answers(count)))
+    (study,) = studies(collect([tmp_path / "three"]))
+    table = between_trainings(study)
+    assert table is not None
+    (row,) = table.rows
+    assert row.head == "Zoneout 0.1, H=128\nless No dropout, H=128"
+    assert row.cells[0] == "accuracy under mine"
+    # The differences are 0.2, 0.3 and 0.2; all flipped alike they are as far off in two of eight cases.
+    assert row.cells[1].startswith("+0.23 [")
+    assert row.cells[2:] == ["3", "0.25", "0.25", "too few trainings to tell"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gruland.report import differences
 from gruland.report.collect import Study
 from gruland.report.figures import Picture, literal, picture
-from gruland.report.tables import NOTHING, Row, Table, number, percent, run_label
+from gruland.report.tables import NOTHING, Row, Table, difference_table, number, percent, run_label
 from gruland.runs import Run
 from gruland.stats import LEVEL, Difference, crossed_interval, holm
 
@@ -59,6 +59,7 @@ def blocks(study: Study) -> list[Table | Picture]:
         certified(study),
         random(study),
         compared(study),
+        between_trainings(study),
         *transfers(study),
         flagged(study),
     ]
@@ -246,11 +247,41 @@ def compared(study: Study) -> Table | None:
         [
             "p: McNemar’s exact test, or sign flips of the reviews’ differences where dropout is on; corrected for the "
             f"{len(rows)} tests of this table after Holm. A difference is called one where the corrected p is at most "
-            f"{LEVEL}. It is one between these two trained models: the table of differences of trainings "
-            "says what other seeds would do.",
+            f"{LEVEL}. It is one between these two trained models: the table over trainings says what other "
+            "seeds would do.",
             *study.attacked_otherwise(),
         ],
     )
+
+
+def between_trainings(study: Study) -> Table | None:
+    """How kinds of models differ under each attack, paired by training seed."""
+    quantities = []
+    for name in study.by_attack:
+        alike = study.alike(name)
+        stood = {
+            run: entry["measures"]["accuracy_under_attack"]["estimate"]
+            for run, entry in alike.items()
+            if "accuracy_under_attack" in entry.get("measures", {}) and not _reads_its_own(entry)
+        }
+        # An accuracy over draws of the masks is not held against one without.
+        if len({alike[run].get("verdict", {}).get("draws", 0) > 0 for run in stood}) == 1:
+            title = f"accuracy under {_title(name)}"
+            quantities.append((differences.Quantity(name, title, "1", "", "better", "worse"), stood.get))
+    rows = differences.between_models(study, quantities)
+    if not any(differences.says_something(row, label) for row in rows for label in row.differences):
+        return None
+    how = [
+        "The tests of two trained models on the same reviews above do not say what other trainings would do."
+    ]
+    return difference_table(
+        f"{study.key}-attacks-trainings", "Accuracy under attack, over trainings", rows, how
+    )
+
+
+def _reads_its_own(entry: Mapping[str, Any]) -> bool:
+    """Whether some of the replayed texts were made against this very model: they are not the same for another."""
+    return any(source.get("own") for source in entry.get("sources", {}).values())
 
 
 def _difference(a: Run, b: Run, name: str, alike: Mapping[Run, Any]) -> tuple[int, Difference] | None:
@@ -263,8 +294,7 @@ def _difference(a: Run, b: Run, name: str, alike: Mapping[Run, Any]) -> tuple[in
     verdicts = [entry.get("verdict") for entry in entries]
     if None in verdicts or len({verdict["draws"] > 0 for verdict in verdicts}) > 1:
         return None
-    # Of a source the replayed texts are those of all others: they are not the same for another model.
-    if any(source.get("own") for entry in entries for source in entry.get("sources", {}).values()):
+    if any(map(_reads_its_own, entries)):
         return None
     from gruland import sampling
     from gruland.attack.run import read_rights
