@@ -30,10 +30,13 @@ def measure(context: Context) -> Iterator[Row]:
     """The projection of the exact surface, then those to a tolerance, whole, the first beside other packages."""
     with threads(max(context.settings.threads)):
         yield _exact(context)
-        estimated = [_estimated(context, *pair) for pair in TOLERANCES.items()]
-        yield from estimated
-        yield _beside_packages(context, estimated[0])
-    if max(context.settings.threads) > 1:
+        for tolerance, target in TOLERANCES.items():
+            row = _estimated(context, tolerance, target)
+            yield row
+            if tolerance == max(TOLERANCES):
+                yield _beside_packages(context, row)
+    # The processor time of other processes is not this one's.
+    if max(context.settings.threads) > 1 and context.settings.clock == "wall":
         yield _in_processes(context)
 
 
@@ -92,12 +95,9 @@ def _computed(context: Context, settings: Surface) -> tuple[float, str]:
 
 
 def _beside_packages(context: Context, estimated: Row) -> Row:
-    """The best package's exact loop, projected from a small grid over few reviews, beside the surface to +-1%."""
+    """The best package's exact loop, projected from a small grid over few reviews, beside an estimated surface."""
     best, seconds, errors = peers.fastest_loss(context)
-    row = Row(
-        f"{SIZE}x{SIZE} over {REVIEWS:,} reviews, every cell to +-1.0% of the loss range", PACKAGES,
-        estimated.setting, None, "x", 300.0,
-    )  # fmt: skip
+    row = Row(estimated.what, PACKAGES, estimated.setting, None, "x", 300.0)
     if best is None or estimated.value is None:
         row.error = errors
         return row
@@ -113,13 +113,9 @@ def _in_processes(context: Context) -> Row:
     """An exact surface by one process and by several, of one thread each."""
     count, (size, reviews) = max(context.settings.threads), SHARED if context.settings.full else (3, 8)
     row = Row(
-        f"{size}x{size} over {reviews:,} reviews, exact",
-        "one process of one thread",
-        f"workers: {count}",
-        None,
-        "x",
-        1.9,
-    )
+        f"{size}x{size} over {reviews:,} reviews, exact", "one process of one thread", f"workers: {count}",
+        None, "x", 1.9,
+    )  # fmt: skip
     for workers in (1, count):
         with threads(workers):
             seconds, _ = _computed(context, Surface(reviews=reviews, size=size, workers=workers))

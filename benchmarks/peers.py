@@ -46,11 +46,9 @@ def measure(context: Context) -> Iterator[Row]:
 
 def fastest_loss(context: Context) -> tuple[str | None, float, str]:
     """The package that is fastest, its seconds for a review at a grid point, and why others were not measured."""
-    with threads(max(context.settings.threads)):
-        makers = {name: make for name, make in _makers(context).items() if name in PEERS}
-        timings = context.alternate(makers, min(3, context.settings.repetitions))
-    there = [peer for peer in PEERS if peer in timings.seconds]
-    best = min(there, key=timings.median, default=None)
+    makers = {name: make for name, make in _makers(context).items() if name in PEERS}
+    timings = context.alternate(makers, min(3, context.settings.repetitions))
+    best = _fastest(timings)
     errors = "; ".join(f"{peer}: {timings.errors[peer]}" for peer in PEERS if peer in timings.errors)
     if best is None:
         return None, 0.0, errors
@@ -58,10 +56,13 @@ def fastest_loss(context: Context) -> tuple[str | None, float, str]:
     return best, timings.median(best) / losses, errors
 
 
+def _fastest(timings: Timings) -> str | None:
+    return min((peer for peer in PEERS if peer in timings.seconds), key=timings.median, default=None)
+
+
 def _best(timings: Timings, precision: str, setting: str) -> Row:
-    there = [peer for peer in PEERS if peer in timings.seconds]
-    best = min(there, key=timings.median, default=PEERS[0])
-    missing = [peer for peer in PEERS if peer not in there]
+    best = _fastest(timings) or PEERS[0]
+    missing = [peer for peer in PEERS if peer not in timings.seconds]
     note = f"that is {best}" + (f"; not measured: {', '.join(missing)}" if missing else "")
     return ratio(WHAT, "the best of them", setting, timings, precision, best, 10.0, note)
 

@@ -257,6 +257,6 @@ def test_reviews_under_masks_are_the_training_loss_one_by_one(options):
         assert found[1].tolist() == correct[rows].tolist()
 
 
-def test_draws_that_are_compared_have_no_losses_of_their_own():
+def test_a_loss_without_masks_has_no_draws_to_sample():
     with pytest.raises(ValueError, match=r"expected masks whose draws have losses of their own"):
         MaskedLoss(classifier(), REVIEWS, LABELS, draws=2)

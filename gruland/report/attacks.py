@@ -272,11 +272,11 @@ def between_trainings(study: Study) -> Table | None:
     if not any(differences.says_something(row, label) for row in rows for label in row.differences):
         return None
     how = [
-        "The tests of two trained models on the same reviews above do not say what other trainings would do."
+        "The tests of two trained models on the same reviews above do not say what other trainings would do.",
+        *study.attacked_otherwise(),
     ]
-    return difference_table(
-        f"{study.key}-attacks-trainings", "Accuracy under attack, over trainings", rows, how
-    )
+    key, title = f"{study.key}-attacks-trainings", "Accuracy under attack, over trainings"
+    return difference_table(key, title, rows, how)
 
 
 def _reads_its_own(entry: Mapping[str, Any]) -> bool:
